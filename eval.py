@@ -1,0 +1,247 @@
+"""Score one run, or compare several on the same held-out users.
+
+    python eval.py out/perce
+    python eval.py out/base out/ce out/perce --samples 3 --heatmap out/heat.html
+
+Every figure is a ratio of two sums over the examples, so that its uncertainty can be had by drawing users
+again and again (bootstrap). Differences are to the first run, on the same examples: intervals are paired.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from perce_mini import checkpoint, cli, heatmap
+from perce_mini.dataset import collate, encode_example, read_examples
+from perce_mini.percontrast import CLIP_MIN, project, token_logprobs
+from perce_mini.rouge import rouge_l
+from perce_mini.tokenizer import END
+
+# name: what it says, in the order of the table. "personal" tokens are known where the data names them.
+METRICS = {
+    "rouge_l": "ROUGE-L F of generated text",
+    "rouge_p": "ROUGE-L precision",
+    "rouge_r": "ROUGE-L recall",
+    "logp": "log-likelihood with persona, nats a token",
+    "logp_plain": "log-likelihood without persona, nats a token",
+    "logp_personal": "log-likelihood of personal tokens, nats",
+    "logp_base": "log-likelihood of the other tokens, nats",
+    "personal_accuracy": "personal tokens predicted right",
+    "pir": "mean PIR, nats a token",
+    "contrast_p": f"PerContrast precision (PIR > {CLIP_MIN})",
+    "contrast_r": f"PerContrast recall (PIR > {CLIP_MIN})",
+    "contrast_f1": f"PerContrast F1 (PIR > {CLIP_MIN})",
+    "contrast_auc": "PerContrast AUC within a response",
+}
+
+
+# ------------------------------------------------------------------------------------------ scoring
+
+
+@torch.no_grad()
+def score_tokens(model, examples, device):
+    """Per example, arrays over its response tokens: log P in both views, and whether the likeliest token was right."""
+    batch = collate(examples, device)
+    is_top = lambda logits, labels: logits.argmax(-1) == labels
+    with cli.autocast(device):
+        states = model.states(batch.persona)
+        per_token = {
+            "logp": project(token_logprobs, states, model.head, batch.labels),
+            "logp_plain": project(token_logprobs, model.states(batch.plain), model.head, batch.labels),
+            "hit": project(is_top, states, model.head, batch.labels),
+        }
+    ends = np.cumsum([len(e.response) for e in examples])[:-1]
+    split = {name: np.split(values.float().cpu().double().numpy(), ends) for name, values in per_token.items()}
+    return [{name: values[i] for name, values in split.items()} for i in range(len(examples))]
+
+
+def evaluate(model, tokenizer, examples, device, max_new_tokens, temperature, seed=0, batch_size=32, desc="score"):
+    """Score and generate. Returns one record (dict) an example, in the order given."""
+    records = []
+    for i in tqdm(range(0, len(examples), batch_size), desc=desc, unit="batch", dynamic_ncols=True):
+        group = examples[i : i + batch_size]
+        scores = score_tokens(model, group, device)
+        prompts = [e.persona + e.query for e in group]
+        with cli.autocast(device):
+            replies = model.generate(prompts, max_new_tokens, tokenizer.special[END], temperature, seed=seed + i)
+        for e, score, reply in zip(group, scores, replies):
+            text = tokenizer.decode([t for t in reply if t < len(tokenizer.tokens)])
+            records.append({"row": e.row, "response": e.response, "personal": np.array(e.personal), **score,
+                            "prediction": text, "rouge": rouge_l(text, e.row["response"])})
+    return records
+
+
+def tallies(record):
+    """One example's share of every metric, as {name: (numerator, denominator)}."""
+    logp, personal, n = record["logp"], record["personal"], len(record["logp"])
+    pir = logp - record["logp_plain"]
+    known = "personal" in record["row"]  # without it, personal tokens are unknown rather than none
+    mine, base, found = personal & known, ~personal & known, pir > CLIP_MIN
+    hits = (found & mine).sum()
+    won = (pir[mine][:, None] > pir[base]).sum() + 0.5 * (pir[mine][:, None] == pir[base]).sum()
+    rouge = record["rouge"]
+    return {
+        "rouge_l": (rouge.fmeasure, 1), "rouge_p": (rouge.precision, 1), "rouge_r": (rouge.recall, 1),
+        "logp": (logp.sum(), n), "logp_plain": (record["logp_plain"].sum(), n),
+        "logp_personal": (logp[mine].sum(), mine.sum()), "logp_base": (logp[base].sum(), base.sum()),
+        "personal_accuracy": (record["hit"][mine].sum(), mine.sum()), "pir": (pir.sum(), n),
+        "contrast_p": (hits, (found & known).sum()), "contrast_r": (hits, mine.sum()),
+        "contrast_f1": (2 * hits, (found & known).sum() + mine.sum()), "contrast_auc": (won, mine.sum() * base.sum()),
+    }  # fmt: skip
+
+
+def table_of(records):
+    """(examples, metrics, 2): numerators and denominators."""
+    return np.array([[t[name] for name in METRICS] for t in map(tallies, records)], dtype=float)
+
+
+def ratio(sums):
+    """numerator / denominator over the last axis; NaN where there is nothing to count."""
+    return np.divide(sums[..., 0], sums[..., 1], out=np.full(sums.shape[:-1], np.nan), where=sums[..., 1] > 0)
+
+
+def summarize(records):
+    """{metric: value}; None where the data does not say which tokens are personal."""
+    return {name: None if np.isnan(x) else float(x) for name, x in zip(METRICS, ratio(table_of(records).sum(0)))}
+
+
+def difference(records, reference, draws=2000, seed=0):
+    """{metric: (difference, low, high)}: paired bootstrap 95 % interval over users."""
+    users, index = np.unique([r["row"]["user"] for r in records], return_inverse=True)
+    sums = np.zeros((2, len(users), len(METRICS), 2))
+    for run, rs in enumerate([reference, records]):
+        np.add.at(sums[run], index, table_of(rs))
+    times = np.random.default_rng(seed).multinomial(len(users), np.full(len(users), 1 / len(users)), size=draws)
+    drawn = ratio(np.einsum("du,rumx->rdmx", times, sums))
+    change = drawn[1] - drawn[0]
+    middle = ratio(sums[1].sum(0)) - ratio(sums[0].sum(0))
+    return {name: (middle[i], *np.nanquantile(change[:, i], [0.025, 0.975])) for i, name in enumerate(METRICS) if not np.isnan(middle[i])}
+
+
+# ------------------------------------------------------------------------------------ held-out examples
+
+
+def held_out_file(data):
+    """test.jsonl of a data folder, or val.jsonl where there is no test."""
+    for name in ["test.jsonl", "val.jsonl"]:
+        if (Path(data) / name).exists():
+            return Path(data) / name
+    raise cli.RunError(f"{data} has no test.jsonl and no val.jsonl to score; --eval-examples 0 trains without scoring")
+
+
+def evenly(rows, n):
+    """n of the rows, evenly over the file, so that every task and many users are among them."""
+    return [rows[i * len(rows) // n] for i in range(min(n, len(rows)))] if n < len(rows) else rows
+
+
+def encode_rows(rows, tokenizer, block_size, top_k, reserve=0):
+    bar = tqdm(rows, desc="encode", unit="row", dynamic_ncols=True, leave=False, delay=2)
+    return [encode_example(row, tokenizer, block_size, top_k, reserve) for row in bar]
+
+
+# --------------------------------------------------------------------------------------------- showing
+
+
+def by_task(records):
+    """{"all": records, task: its records, ...}; one entry where there is one task."""
+    tasks = sorted({r["row"]["task"] for r in records})
+    return {"all": records} | {task: [r for r in records if r["row"]["task"] == task] for task in tasks if len(tasks) > 1}
+
+
+def show_table(runs, metrics=METRICS):
+    """Print {run: records} as a table per task: a line a metric, a column a run, differences to the first run."""
+    first, *others = runs
+    for task, reference in by_task(runs[first]).items():
+        print(f"\n{task}: {len(reference)} examples of {len({r['row']['user'] for r in reference})} users")
+        values = {run: summarize(by_task(runs[run])[task]) for run in runs}
+        change = {run: difference(by_task(runs[run])[task], reference) for run in others}
+        width = max(len(METRICS[m]) for m in metrics)
+        print(" " * width, f"{first:>12}", *(f"{run:>12}{'':24}" for run in others))
+        for m in metrics:
+            if values[first][m] is not None:
+                line = f"{METRICS[m]:<{width}} {values[first][m]:>12.3f}"
+                for run in others:
+                    d, low, high = change[run][m]
+                    line += f" {values[run][m]:>12.3f}  {d:+.3f} [{low:+.3f}, {high:+.3f}]"
+                print(line)
+
+
+def show_samples(runs, n):
+    """Print what the runs wrote for the first n of the examples, beside the reference."""
+    first = next(iter(runs))
+    for i, record in enumerate(evenly(runs[first], n) if n else []):
+        print(f"\n[{record['row']['task']}, user {record['row']['user']}] {record['row']['query']}")
+        print(f"  reference: {record['row']['response']}")
+        for run, records in runs.items():
+            mine = next(r for r in records if r["row"] is record["row"])
+            print(f"  {run} (ROUGE-L {mine['rouge'].fmeasure:.2f}): {mine['prediction']}")
+
+
+def write_json(path, runs):
+    """Every figure of every run, overall and per task, and the differences to the first run."""
+    first, *others = runs
+    figures = {run: {task: summarize(rs) for task, rs in by_task(records).items()} for run, records in runs.items()}
+    changes = {run: {task: {m: {"difference": d, "low": low, "high": high} for m, (d, low, high) in difference(rs, by_task(runs[first])[task]).items()}
+                     for task, rs in by_task(runs[run]).items()} for run in others}
+    text = json.dumps({"examples": len(runs[first]), "runs": figures, f"minus {first}": changes}, indent=1)
+    checkpoint.replace_file(path, lambda new: Path(new).write_text(text + "\n", encoding="utf-8"))
+
+
+def write_predictions(path, runs):
+    """JSONL, a line an example and run: user, task, query, reference, prediction, ROUGE-L."""
+    lines = [json.dumps({"run": run, "user": r["row"]["user"], "task": r["row"]["task"], "query": r["row"]["query"], "reference": r["row"]["response"],
+                         "prediction": r["prediction"], "rouge_l": r["rouge"].fmeasure}) for run, records in runs.items() for r in records]
+    checkpoint.replace_file(path, lambda new: Path(new).write_text("\n".join(lines) + "\n", encoding="utf-8"))
+
+
+def parse_args():
+    p = cli.Parser(description=__doc__)
+    p.add_argument("runs", nargs="+", type=Path, metavar="DIR", help="folders that train.py wrote; differences are to the first")
+    p.add_argument("--data", type=Path, metavar="PATH", help="folder with test.jsonl or val.jsonl, or one JSONL file (default: the data of the first run)")
+    p.add_argument("--examples", type=int, default=120, metavar="N", help="examples to score, evenly over the file; 0 for all (default 120)")
+    p.add_argument("--top-k", type=int, default=4, help="profile items in the prompt (default 4)")
+    p.add_argument("--max-new-tokens", type=int, default=128, help="longest generated text, tokens (default 128)")
+    p.add_argument("--temperature", type=float, default=0.4, help="of decoding; 0 takes the likeliest token (default 0.4)")
+    p.add_argument("--seed", type=int, default=0, help="of the sampled text (default 0)")
+    p.add_argument("--samples", type=int, default=1, metavar="N", help="texts to show beside their references (default 1)")
+    p.add_argument("--json", type=Path, metavar="FILE", help="write every figure")
+    p.add_argument("--predictions", type=Path, metavar="FILE", help="write every generated text (JSONL)")
+    p.add_argument("--heatmap", type=Path, metavar="FILE", help="write a page that shades every response token by its PIR (HTML)")
+    p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default auto)")
+    args = p.parse_args()
+    for name in ["examples", "top_k", "temperature", "samples", "max_new_tokens"]:
+        if getattr(args, name) < 0:
+            p.error(f"--{name.replace('_', '-')} must not be below 0")
+    return args
+
+
+def main():
+    args = parse_args()
+    device = cli.pick_device(args.device)
+    loaded = {str(folder): checkpoint.load(folder, device) for folder in args.runs}
+    data = args.data or Path(next(iter(loaded.values()))[2]["settings"]["data"])
+    path = held_out_file(data) if data.is_dir() else data
+    rows = read_examples(path)
+    rows = evenly(rows, args.examples or len(rows))
+    print(f"scoring {len(rows)} examples of {path} on {device}")
+    runs = {}
+    for folder, (model, tokenizer, _) in loaded.items():
+        examples = encode_rows(rows, tokenizer, model.config.block_size, args.top_k, args.max_new_tokens)
+        runs[folder] = evaluate(model, tokenizer, examples, device, args.max_new_tokens, args.temperature, args.seed, desc=folder)
+    show_table(runs)
+    show_samples(runs, args.samples)
+    if args.heatmap:
+        tokenizers = {folder: tokenizer for folder, (_, tokenizer, _) in loaded.items()}
+        text = heatmap.page({run: evenly(records, 30) for run, records in runs.items()}, tokenizers)
+        checkpoint.replace_file(args.heatmap, lambda new: Path(new).write_text(text, encoding="utf-8"))
+    for path, write in [(args.json, write_json), (args.predictions, write_predictions)]:
+        if path:
+            write(path, runs)
+    print(*(f"wrote {path}" for path in [args.json, args.predictions, args.heatmap] if path), sep="\n")
+
+
+if __name__ == "__main__":
+    cli.run(main)

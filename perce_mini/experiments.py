@@ -1,0 +1,127 @@
+"""Recorded results: `python -m perce_mini.experiments [--seeds N] [--readme]`, from the project's folder.
+
+CE against PerCE: the same base model, steps and data order, each loss at its own best learning rate. The rate
+is chosen by ROUGE-L on validation users with seed 0; then every seed is scored on the test users. Runs live
+in out/experiments, finished ones are used as they are, and the figures land in data/results/ce_perce.json.
+"""
+
+import json
+import platform
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import tiktoken
+import torch
+from tqdm import tqdm
+
+from perce_mini import checkpoint, cli
+
+LOSSES, RATES = ["ce", "perce"], [5e-4, 1e-3, 2e-3, 4e-3]
+RUNS, RESULTS, README = Path("out/experiments"), Path("data/results/ce_perce.json"), Path("README.md")
+BEGIN, END = "<!-- results: written by python -m perce_mini.experiments --readme -->\n", "<!-- end of results -->"
+ROWS = {"rouge_l": "ROUGE-L F", "personal_accuracy": "personal tokens predicted right", "logp_personal": "log-likelihood of personal tokens, nats",
+        "logp_base": "log-likelihood of the other tokens, nats", "logp": "log-likelihood of all tokens, nats", "contrast_f1": "PerContrast F1 (PIR > 0.8)",
+        "contrast_auc": "PerContrast AUC"}  # fmt: skip
+
+
+def call(*command):
+    """Run one of the project's commands; its output is shown only when it fails."""
+    done = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True)
+    if done.returncode:
+        raise cli.RunError(f"{' '.join(map(str, command))} failed: {(done.stderr.strip().splitlines() or [''])[-1]}")
+
+
+def trained(loss, lr, seed):
+    """The folder of a finished run, trained now if need be."""
+    out = RUNS / f"{loss}-{lr:g}-{seed}"
+    if not (out / "done").exists():
+        call("train.py", "--loss", loss, "--lr", lr, "--seed", seed, "--out", out, "--eval-examples", 0)
+        (out / "done").touch()
+    return out
+
+
+def scored(runs, split, seed):
+    """eval.py's figures of several runs on 300 examples of a split, {folder: {task: {metric: value}}}."""
+    path = runs[-1] / f"{split}.json"
+    if not path.exists():
+        call("eval.py", *runs, "--data", f"data/personas/{split}.jsonl", "--examples", 300, "--seed", seed, "--samples", 0, "--json", path)
+    return json.loads(path.read_text())
+
+
+def record(seeds):
+    """All cells, from the first to the last; returns what goes into the results file."""
+    bar = tqdm(total=len(LOSSES) * len(RATES) + seeds, desc="cells", unit="cell", dynamic_ncols=True)
+    choice = {loss: {} for loss in LOSSES}
+    for loss in LOSSES:
+        for lr in RATES:
+            run = trained(loss, lr, seed=0)
+            choice[loss][lr] = scored([run], "val", seed=0)["runs"][str(run)]["all"]["rouge_l"]
+            bar.update()
+    best = {loss: max(rates, key=rates.get) for loss, rates in choice.items()}
+    cells = []
+    for seed in range(seeds):
+        runs = {"base": Path("out/base")} | {loss: trained(loss, best[loss], seed) for loss in LOSSES}
+        figures = scored(list(runs.values()), "test", seed)["runs"]
+        cells.append({"seed": seed, **{name: figures[str(run)] for name, run in runs.items()}})
+        bar.update()
+    bar.close()
+    settings = checkpoint.read(runs["perce"])["settings"]
+    return {
+        "settings": {name: settings[name] for name in ["steps", "batch_size", "grad_accum", "warmup", "clip_min", "clip_max", "top_k", "examples"]},
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "tiktoken": tiktoken.__version__},
+        "commit": subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip(),
+        "validation_rouge_l": {loss: {f"{lr:g}": value for lr, value in rates.items()} for loss, rates in choice.items()},
+        "lr": best,
+        "test": cells,
+    }
+
+
+def spread(values, digits=3):
+    return f"{statistics.mean(values):.{digits}f} ± {statistics.stdev(values) if len(values) > 1 else 0:.{digits}f}"
+
+
+def markdown(results):
+    """The README's section, from the recorded figures alone."""
+    cells, settings = results["test"], results["settings"]
+    lines = [f"{len(cells)} seeds, mean ± standard deviation over seeds; {settings['steps']} steps of {settings['batch_size']} examples from the same base model,"
+             f" 300 test examples; learning rate by validation ROUGE-L: CE {results['lr']['ce']:g}, PerCE {results['lr']['perce']:g}.", "",
+             "| | base | CE | PerCE | PerCE − CE |", "|---|---|---|---|---|"]  # fmt: skip
+    tasks = [task for task in cells[0]["ce"] if task != "all"]
+    for metric, label in ROWS.items():
+        lines.append(markdown_row(label, cells, "all", metric))
+        if metric == "rouge_l":
+            lines += [markdown_row(f"ROUGE-L F, {task}", cells, task, metric) for task in tasks]
+    rates = results["validation_rouge_l"]["ce"]
+    lines += ["", "Validation ROUGE-L at each learning rate (seed 0):", "", "| | " + " | ".join(rates) + " |", "|---" * (len(rates) + 1) + "|"]
+    for loss, values in results["validation_rouge_l"].items():
+        lines.append(f"| {loss} | " + " | ".join(f"{value:.3f}" for value in values.values()) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def markdown_row(label, cells, task, metric):
+    values = {run: [cell[run][task][metric] for cell in cells] for run in ["base", "ce", "perce"]}
+    change = [b - a for a, b in zip(values["ce"], values["perce"])]
+    return f"| {label} | {statistics.mean(values['base']):.3f} | {spread(values['ce'])} | {spread(values['perce'])} | {spread(change)} |"
+
+
+def main():
+    p = cli.Parser(prog="python -m perce_mini.experiments", description=__doc__)
+    p.add_argument("--seeds", type=int, default=3, help="seeds to score (default 3)")
+    p.add_argument("--readme", action="store_true", help="only rewrite the README's table from the recorded figures")
+    args = p.parse_args()
+    if args.seeds < 1:
+        p.error("--seeds must be above 0")
+    if not args.readme:
+        results = record(args.seeds)
+        checkpoint.replace_file(RESULTS, lambda new: Path(new).write_text(json.dumps(results, indent=1) + "\n"))
+        print(f"wrote {RESULTS}")
+    before, rest = README.read_text(encoding="utf-8").split(BEGIN)
+    text = before + BEGIN + markdown(json.loads(RESULTS.read_text())) + END + rest.split(END)[1]
+    checkpoint.replace_file(README, lambda new: Path(new).write_text(text, encoding="utf-8"))
+    print(f"wrote {README}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

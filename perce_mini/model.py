@@ -1,0 +1,181 @@
+"""A small GPT, from scratch: RMSNorm, rotary positions, grouped-query attention, SwiGLU, tied embedding.
+
+    ids (B, T) -> embedding -> n_layer x [x + attention(norm(x)), x + mlp(norm(x))] -> norm -> hidden (B, T, C)
+    logits (B, T, V) = hidden @ embedding.T
+
+Positions enter only as rotations of queries and keys, so attention sees distances, never places: taking
+the persona away from the front of a sequence changes no token's relation to the tokens that remain.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+@dataclass
+class GPTConfig:
+    vocab_size: int
+    block_size: int = 512  # the longest sequence that training shows, in tokens
+    n_layer: int = 4
+    n_head: int = 4
+    n_kv_head: int = 2  # keys and values are shared by n_head / n_kv_head query heads
+    n_embd: int = 128
+    n_hidden: int = 344  # width of the MLP, about 8/3 of n_embd
+    rope_theta: float = 10000.0
+    norm_eps: float = 1e-5
+
+    def __post_init__(self):
+        if self.n_embd % self.n_head or self.n_head % self.n_kv_head or self.n_embd // self.n_head % 2:
+            raise ValueError(f"n_embd {self.n_embd} must be an even multiple of n_head {self.n_head},"
+                             f" and n_head a multiple of n_kv_head {self.n_kv_head}")
+
+
+def rotary_table(positions, head_size, theta):
+    """cos and sin (T, head_size / 2) of the angle position * theta^(-2i / head_size) (RoPE, arXiv 2104.09864)."""
+    frequency = theta ** (-torch.arange(0, head_size, 2, device=positions.device).float() / head_size)
+    angle = positions.float()[:, None] * frequency
+    return angle.cos(), angle.sin()
+
+
+def rotate(x, cos, sin):
+    """Turn the pairs (x_i, x_{i + head_size/2}) of x (B, heads, T, head_size) by the table's angles."""
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1).type_as(x)
+
+
+class Attention(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.n_head, self.n_kv_head = config.n_head, config.n_kv_head
+        self.head_size = config.n_embd // config.n_head
+        self.q = nn.Linear(config.n_embd, config.n_head * self.head_size, bias=False)
+        self.k = nn.Linear(config.n_embd, config.n_kv_head * self.head_size, bias=False)
+        self.v = nn.Linear(config.n_embd, config.n_kv_head * self.head_size, bias=False)
+        self.out = nn.Linear(config.n_head * self.head_size, config.n_embd, bias=False)
+
+    def forward(self, x, cos, sin, past=None, mask=None):
+        """x (B, T, C). past: (keys, values) of earlier tokens, each (B, n_kv_head, P, head_size).
+        mask (B, 1, T, P + T): True where a query may look; None: causal. Returns x' and the new past."""
+        B, T, _ = x.shape
+        heads = lambda y, n: y.view(B, T, n, self.head_size).transpose(1, 2)
+        q = rotate(heads(self.q(x), self.n_head), cos, sin)
+        k = rotate(heads(self.k(x), self.n_kv_head), cos, sin)
+        v = heads(self.v(x), self.n_kv_head)
+        if past is not None:
+            k, v = torch.cat([past[0], k], dim=2), torch.cat([past[1], v], dim=2)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=True)
+        return self.out(y.transpose(1, 2).reshape(B, T, -1)), (k, v)
+
+
+class Block(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.norm_attention = nn.RMSNorm(config.n_embd, eps=config.norm_eps)
+        self.attention = Attention(config)
+        self.norm_mlp = nn.RMSNorm(config.n_embd, eps=config.norm_eps)
+        self.gate = nn.Linear(config.n_embd, config.n_hidden, bias=False)
+        self.up = nn.Linear(config.n_embd, config.n_hidden, bias=False)
+        self.down = nn.Linear(config.n_hidden, config.n_embd, bias=False)
+
+    def forward(self, x, cos, sin, past=None, mask=None):
+        y, past = self.attention(self.norm_attention(x), cos, sin, past, mask)
+        x = x + y
+        y = self.norm_mlp(x)
+        return x + self.down(F.silu(self.gate(y)) * self.up(y)), past
+
+
+class GPT(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.vocab_size, config.n_embd)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.norm = nn.RMSNorm(config.n_embd, eps=config.norm_eps)
+        nn.init.normal_(self.embedding.weight, std=0.02)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=module.in_features**-0.5)
+        for block in self.blocks:  # what is added to the stream starts small
+            for layer in (block.attention.out, block.down):
+                layer.weight.data /= (2 * config.n_layer) ** 0.5
+
+    @property
+    def head(self):
+        """The output embedding (V, C): the input embedding itself."""
+        return self.embedding.weight
+
+    def run(self, ids, first=0, past=None, mask=None):
+        """ids (B, T) int64 at positions first, first + 1, ... -> hidden (B, T, C) and each layer's (keys, values)."""
+        positions = torch.arange(first, first + ids.shape[1], device=ids.device)
+        cos, sin = rotary_table(positions, self.config.n_embd // self.config.n_head, self.config.rope_theta)
+        x, new_past = self.embedding(ids), []
+        for i, block in enumerate(self.blocks):
+            x, kept = block(x, cos, sin, past[i] if past else None, mask)
+            new_past.append(kept)
+        return self.norm(x), new_past
+
+    def hidden(self, ids):
+        """ids (B, T) int64 -> the states (B, T, C) that predict the next tokens. Causal; pad on the right."""
+        return self.run(ids)[0]
+
+    def states(self, view):
+        """The states (N, C) that predict the N response tokens of a dataset.View."""
+        return self.hidden(view.ids).flatten(0, 1)[view.at]
+
+    def forward(self, ids):
+        """ids (B, T) int64 -> logits (B, T, V)."""
+        return self.hidden(ids) @ self.head.T
+
+    def n_parameters(self):
+        return sum(p.numel() for p in self.parameters())
+
+    def compile_blocks(self):
+        """torch.compile every block: quicker to compile than the whole, and nearly as fast."""
+        for block in self.blocks:
+            block.compile(dynamic=True)
+
+    @torch.no_grad()
+    def generate(self, prompts, max_new_tokens, end_id, temperature=0.0, top_p=1.0, seed=0):
+        """Continue a batch of prompts (lists of ids, any lengths) until `end_id` or `max_new_tokens`.
+
+        temperature 0 takes the likeliest token. The same seed and prompts give the same text.
+        Returns one list of new ids a prompt, without `end_id`.
+        """
+        device = self.head.device
+        dice = torch.Generator(device).manual_seed(seed)
+        # Pad on the left, so that all prompts end, and are continued, at the same place. A pad looks at
+        # itself (a row of nothing has no softmax) and nobody else looks at it.
+        T = max(map(len, prompts))
+        ids = torch.tensor([[end_id] * (T - len(p)) + p for p in prompts], device=device)
+        real = torch.arange(T, device=device) >= torch.tensor([[T - len(p)] for p in prompts], device=device)
+        causal = torch.ones(T, T, dtype=torch.bool, device=device).tril()
+        itself = torch.eye(T, dtype=torch.bool, device=device)
+        mask = (causal & real[:, None, :] | itself)[:, None]
+        hidden, past = self.run(ids, mask=mask)
+        replies, live = [[] for _ in prompts], list(range(len(prompts)))
+        for n in range(max_new_tokens):
+            logits = (hidden[:, -1] @ self.head.T).float()
+            new = sample(logits, temperature, top_p, dice)
+            going = (new != end_id).nonzero()[:, 0]
+            for row in going.tolist():
+                replies[live[row]].append(int(new[row]))
+            if len(going) == 0 or n + 1 == max_new_tokens:
+                break
+            if len(going) < len(live):  # rows that have ended leave the batch
+                live = [live[row] for row in going.tolist()]
+                past = [(k[going], v[going]) for k, v in past]
+                new, real = new[going], real[going]
+            real = F.pad(real, (0, 1), value=True)
+            hidden, past = self.run(new[:, None], T + n, past, real[:, None, None])
+        return replies
+
+
+def sample(logits, temperature, top_p, dice):
+    """One token id a row of logits (B, V), from the smallest set of tokens that holds `top_p` of the mass."""
+    if temperature == 0:
+        return logits.argmax(-1)
+    p, order = (logits / temperature).softmax(-1).sort(-1, descending=True)
+    p[p.cumsum(-1) - p >= top_p] = 0  # what comes before a token already holds top_p
+    return order.gather(-1, torch.multinomial(p, 1, generator=dice))[:, 0]

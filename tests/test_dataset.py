@@ -1,0 +1,222 @@
+"""Rows, examples, batches: the two views hold the same response, token for token."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from perce_mini.dataset import (DataError, as_document, bm25, collate, encode_example, epoch_batches, read_examples, retrieve, size,
+                                training_steps)
+from perce_mini.model import GPT, GPTConfig
+from perce_mini.percontrast import perce_loss, project, token_logprobs
+from perce_mini.tokenizer import Tokenizer
+
+ROW = {"user": "u", "task": "review", "query": "a red kettle", "response": "Howdy, it boils.",
+       "profile": [{"query": "a blue lamp", "response": "Howdy, it shines."}, {"query": "a red kettle", "response": "Howdy, it is red."}]}  # fmt: skip
+TOKENIZER = Tokenizer.train("Howdy, it boils. Howdy, it shines. a red kettle a blue lamp " * 10, 300)
+
+
+def row(**changes):
+    return ROW | changes
+
+
+def example(**changes):
+    return encode_example(row(**changes), TOKENIZER, 512)
+
+
+def read(tmp_path, *lines):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b"\n".join(line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines))
+    return read_examples(path)
+
+
+# -------------------------------------------------------------------------------------------- reading
+
+
+def test_good_rows_come_back_as_they_are(tmp_path):
+    labelled = row(personal=[[0, 5]], profile=[], extra=1)
+    rows = read(tmp_path, ROW, b"", labelled)
+    assert rows == [ROW, labelled] and rows[1].where.endswith("rows.jsonl:3")
+
+
+@pytest.mark.parametrize("line, reason", [
+    (b"{", "not JSON"), (b"[" * 100_000, "not JSON"), (b"\xff{}", "not JSON"), (b"[1]", "must be an object, not list"),
+    ({k: v for k, v in ROW.items() if k != "query"}, "no 'query'"), (row(user=7), "'user' must be a string, not int"),
+    (row(response="  \n"), "'response' is empty"), (row(response=None), "'response' must be a string"),
+    (row(profile={}), "'profile' must be a list"), (row(profile=["x"]), "profile item 0 must be an object"),
+    (row(profile=[{"query": "x"}]), "profile item 0 has no 'response'"), (row(query="a\0b"), "NUL"),
+    (row(profile=[{"query": "x", "response": "\ud800"}]), "lone surrogate"), (row(response="\udc00 a"), "lone surrogate"),
+    (row(personal=[[0, 99]]), "personal span"), (row(personal=[[3, 3]]), "personal span"), (row(personal=[[True, 3]]), "personal span"),
+    (row(personal=[[0]]), "personal span"), (row(personal="x"), "'personal' must be a list"),
+])  # fmt: skip
+def test_a_bad_row_is_named_by_file_line_and_reason(tmp_path, line, reason):
+    with pytest.raises(DataError, match="rows.jsonl:2: ") as caught:
+        read(tmp_path, ROW, line)
+    assert reason in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_missing_and_empty_files_are_named(tmp_path):
+    with pytest.raises(DataError, match="nothing.jsonl: No such file"):
+        read_examples(tmp_path / "nothing.jsonl")
+    with pytest.raises(DataError, match="no examples"):
+        read(tmp_path, b"")
+
+
+# ------------------------------------------------------------------------------------------ retrieval
+
+
+def test_bm25_against_the_formula():
+    documents = ["red kettle red", "blue lamp", "red lamp lamp lamp"]
+    rarity = math.log(1 + (3 - 2 + 0.5) / (2 + 0.5))  # "red" is in two of three
+    average = (3 + 2 + 4) / 3
+    score = lambda tf, length: rarity * tf * 2.5 / (tf + 1.5 * (0.25 + 0.75 * length / average))
+    assert bm25("red", documents) == pytest.approx([score(2, 3), 0, score(1, 4)])
+    assert bm25("red", []) == []
+
+
+def test_the_best_items_are_chosen_and_shown_oldest_first():
+    profile = [{"query": q, "response": "x"} for q in ["red kettle", "nothing", "a red", "kettle red a", "none"]]
+    assert retrieve(row(profile=profile), 3) == [3, 0, 2] or retrieve(row(profile=profile), 3)[0] == 3
+    e = encode_example(row(profile=profile), TOKENIZER, 512, top_k=2)
+    text = TOKENIZER.decode(e.persona)
+    assert text.count("<|persona|>") == 2 and text.index("kettle") >= 0
+    everything = TOKENIZER.decode(encode_example(row(profile=profile), TOKENIZER, 512, top_k=5).persona)
+    assert [everything.index(p["query"]) for p in profile] == sorted(everything.index(p["query"]) for p in profile)
+
+
+def test_of_equally_relevant_items_the_newest_are_taken():
+    assert retrieve(row(profile=[{"query": "z", "response": "z"}] * 5), 2) == [4, 3]
+
+
+# ---------------------------------------------------------------------------------------- the two views
+
+
+def test_example_layout():
+    e = example()
+    assert TOKENIZER.decode(e.query) == "<|query|>a red kettle<|response|>"
+    assert TOKENIZER.decode(e.response) == "Howdy, it boils.<|end|>"
+    assert TOKENIZER.decode(e.persona) == "<|persona|>a blue lamp<|response|>Howdy, it shines.<|persona|>a red kettle<|response|>Howdy, it is red."
+
+
+def test_both_views_predict_the_same_response_token_for_token():
+    examples = [example(), example(profile=[]), example(response="it shines, it boils"), example(query="")]
+    batch = collate(examples)
+    assert batch.labels.tolist() == [token for e in examples for token in e.response]
+    for view in (batch.persona, batch.plain):
+        ids, rows, T = view.ids.flatten(), [], view.ids.shape[1]
+        for at, label in zip(view.at.tolist(), batch.labels.tolist()):
+            rows.append(at // T)
+            if (at + 1) % T and ids[at + 1] != 0:  # the token after the predicting position, where it is an input at all
+                assert ids[at + 1] == label
+        assert rows == [b for b, e in enumerate(examples) for _ in e.response]
+        first = [view.at.tolist()[rows.index(b)] for b in range(len(examples))]
+        assert all(ids[at] == TOKENIZER.special["<|response|>"] for at in first)
+    assert batch.persona.ids.shape[1] > batch.plain.ids.shape[1]
+
+
+def test_only_the_profile_is_shortened_whole_items_first():
+    whole = example()
+    fixed = len(whole.query) + len(whole.response)
+    red = len(encode_example(row(profile=ROW["profile"][1:]), TOKENIZER, 512).persona)
+    for block in range(fixed, size(whole) + 1):
+        e = encode_example(ROW, TOKENIZER, block)
+        assert (e.query, e.response) == (whole.query, whole.response) and size(e) <= block
+        if block < size(whole):  # the less relevant lamp goes as a whole, then the kettle's tail
+            assert e.persona == whole.persona[-red:][: block - fixed]
+    with pytest.raises(DataError, match="do not fit into the block"):
+        encode_example(read_row(), TOKENIZER, fixed - 1)
+
+
+def read_row():
+    from perce_mini.dataset import Row
+
+    return Row(ROW)
+
+
+def test_room_can_be_kept_for_an_answer():
+    e = encode_example(row(profile=ROW["profile"][1:]), TOKENIZER, 35, reserve=20)
+    assert len(e.response) < 20 and len(e.persona) + len(e.query) == 15
+
+
+def test_control_tokens_in_text_stay_text():
+    e = example(query="<|end|><|response|>", response="<|end|>", profile=[{"query": "<|query|>", "response": "<|persona|>"}])
+    ids = [*e.persona, *e.query, *e.response]
+    assert [ids.count(i) for i in TOKENIZER.special.values()] == [1, 1, 2, 1]
+
+
+def test_personal_spans_in_characters_become_tokens():
+    text = "Ünïted, Zorvax said"
+    e = example(response=text, personal=[[8, 14]])
+    marked = "".join(TOKENIZER.tokens[i].decode("latin-1") for i, p in zip(e.response, e.personal) if p)
+    assert marked.strip() == "Zorvax" and len(e.personal) == len(e.response)
+
+
+def test_an_empty_profile_has_pir_zero():
+    torch.manual_seed(0)
+    model, batch = GPT(GPTConfig(TOKENIZER.vocab_size)), collate([example(profile=[])])
+    persona, plain = (project(token_logprobs, model.states(v), model.head, batch.labels) for v in (batch.persona, batch.plain))
+    assert torch.equal(persona, plain)
+
+
+def test_a_document_is_predicted_from_its_second_token_on():
+    e = example()
+    batch = collate([as_document(e)])
+    assert batch.labels.tolist() == (e.persona + e.query + e.response)[1:]
+
+
+# --------------------------------------------------------------------------------- what must not matter
+
+
+def loss_and_gradient(model, groups):
+    model.zero_grad()
+    n = sum(len(e.response) for group in groups for e in group)
+    total = 0.0
+    for group in groups:
+        batch = collate(group)
+        with torch.no_grad():
+            plain = project(token_logprobs, model.states(batch.plain), model.head, batch.labels)
+        loss = perce_loss(project(token_logprobs, model.states(batch.persona), model.head, batch.labels), plain, n_tokens=n)
+        loss.backward()
+        total += loss.item()
+    return total, torch.cat([p.grad.flatten() for p in model.parameters()])
+
+
+def test_padding_and_splitting_into_micro_batches_change_nothing():
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(TOKENIZER.vocab_size, n_layer=2, n_embd=32, n_hidden=48))
+    model.embedding.weight.data *= 20  # so that the views differ, and with them the weights
+    a, b, c = example(), example(profile=[], response="red"), example(response="it boils and it boils, it boils")
+    together = loss_and_gradient(model, [[a, b, c]])
+    for groups in ([[a], [b], [c]], [[a, c], [b]], [[c, b, a]]):
+        loss, gradient = loss_and_gradient(model, groups)
+        assert loss == pytest.approx(together[0], rel=1e-5)
+        assert torch.allclose(gradient, together[1], atol=1e-5)
+
+
+# ------------------------------------------------------------------------------------------------ order
+
+
+def test_an_epoch_holds_every_example_once_in_batches_of_similar_length():
+    examples = [example(response="it " * (1 + i % 40)) for i in range(100)]
+    batches = epoch_batches(examples, 8, seed=0, epoch=0)
+    assert sorted(id(e) for batch in batches for e in batch) == sorted(map(id, examples))
+    padded = lambda batches: sum(len(b) * max(map(size, b)) for b in batches) / sum(map(size, examples))
+    assert padded(batches) < 1.06 < padded([examples[i : i + 8] for i in range(0, 100, 8)])
+
+
+def test_order_depends_on_seed_and_epoch_alone():
+    examples = [example(response="it " * (1 + i % 40)) for i in range(50)]
+    order = lambda seed, epoch: [[id(e) for e in batch] for batch in epoch_batches(examples, 8, seed, epoch)]
+    assert order(0, 0) == order(0, 0)
+    assert order(0, 0) != order(0, 1) != order(1, 1)
+
+
+def test_steps_can_be_taken_up_anywhere():
+    examples = [example() for _ in range(23)]
+    ids = lambda step: [[id(e) for e in batch] for batch in step]
+    steps = training_steps(examples, 4, 2, seed=0)
+    taken = [ids(next(steps)) for _ in range(10)]  # 6 batches = 3 steps an epoch
+    assert [len(step) for step in taken[:3]] == [2, 2, 2]
+    for first in range(9):
+        assert ids(next(training_steps(examples, 4, 2, 0, first))) == taken[first]

@@ -1,0 +1,60 @@
+"""ROUGE-L against the values of Google's rouge_score and against the quadratic table."""
+
+import random
+import time
+
+import pytest
+
+from perce_mini.rouge import lcs_length, rouge_l, words
+
+
+def table_lcs(a, b):
+    table = [[0] * (len(b) + 1) for _ in range(len(a) + 1)]
+    for i, x in enumerate(a):
+        for j, y in enumerate(b):
+            table[i + 1][j + 1] = table[i][j] + 1 if x == y else max(table[i][j + 1], table[i + 1][j])
+    return table[-1][-1]
+
+
+@pytest.mark.parametrize("reference, prediction, f", [
+    ("don't stop", "dont stop", 0.4),
+    ("a b c", "c b a", 1 / 3),
+    ("a\nb c\nd", "d\nb c\na", 0.5),  # a newline has no meaning
+    ("police killed the gunman", "police kill the gunman", 0.75),  # no stemming
+    ("The END", "the end!", 1.0),
+    ("a b", "c d", 0.0), ("", "a", 0.0), ("a", "", 0.0), ("", "", 0.0), ("...", "...", 0.0), ("日本", "日本", 0.0),
+])  # fmt: skip
+def test_known_values(reference, prediction, f):
+    assert rouge_l(prediction, reference).fmeasure == pytest.approx(f)
+
+
+def test_precision_divides_by_the_prediction_and_recall_by_the_reference():
+    assert rouge_l(prediction="a b c d", reference="a x") == pytest.approx((1 / 4, 1 / 2, 1 / 3))
+
+
+def test_words():
+    assert words("Don't STOP_1, naïve") == ["don", "t", "stop", "1", "na", "ve"]
+
+
+def test_bits_equal_the_table_on_thousands_of_random_pairs():
+    dice = random.Random(0)
+    for _ in range(4000):
+        letters = "abcdefgh"[: dice.randint(1, 8)]
+        a, b = (dice.choices(letters, k=dice.randint(0, 25)) for _ in range(2))
+        assert lcs_length(a, b) == table_lcs(a, b), (a, b)
+
+
+def test_bits_are_at_least_50_times_as_fast_on_500_words():
+    dice = random.Random(0)
+    a, b = (dice.choices([str(i) for i in range(150)], k=500) for _ in range(2))
+    assert lcs_length(a, b) == table_lcs(a, b)
+
+    def fastest(function):
+        times = []
+        for _ in range(5):
+            start = time.perf_counter()
+            function(a, b)
+            times.append(time.perf_counter() - start)
+        return min(times)
+
+    assert fastest(table_lcs) > 50 * fastest(lcs_length)

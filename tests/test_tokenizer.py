@@ -1,0 +1,110 @@
+"""BPE: round trips, a stated tie rule, equality with the obvious slow trainer, no control tokens from text."""
+
+import random
+import re
+import time
+from collections import Counter
+
+import pytest
+
+from perce_mini.tokenizer import PATTERN, SPECIAL, Tokenizer, TokenizerError, train_bpe
+
+
+def slow_bpe(text, n_tokens):
+    """Count every pair anew before every merge."""
+    pieces = [[bytes([b]) for b in piece.encode()] for piece in re.findall(PATTERN, text)]
+    tokens = [bytes([i]) for i in range(256)]
+    while len(tokens) < n_tokens:
+        pairs = Counter(pair for piece in pieces for pair in zip(piece, piece[1:]))
+        if not pairs:
+            break
+        left, right = min(pairs, key=lambda pair: (-pairs[pair], pair))
+        if left + right not in tokens:
+            tokens.append(left + right)
+        for piece in pieces:
+            i = 0
+            while i + 1 < len(piece):
+                if (piece[i], piece[i + 1]) == (left, right):
+                    piece[i : i + 2] = [left + right]
+                i += 1
+    return tokens
+
+
+def random_text(dice, n):
+    ranges = [(32, 127), (0, 0x300), (0x3000, 0xD800), (0xE000, 0x110000)]
+    return "".join(chr(dice.randrange(*dice.choice(ranges))) for _ in range(n))
+
+
+@pytest.mark.parametrize("letters", ["ab ", "aab c", "abcdé !1"])
+def test_equals_the_slow_trainer(letters):
+    dice = random.Random(letters)
+    for _ in range(40):
+        text = "".join(dice.choices(letters, k=dice.randrange(200)))
+        assert train_bpe(text, 290) == slow_bpe(text, 290), text
+
+
+def test_ties_go_to_the_pair_that_sorts_first():
+    assert train_bpe("dc ba", 257)[256:] == [b" b"]  # "dc", " b", "ba" occur once each
+    assert train_bpe("xy,ab,xy,ab", 257)[256:] == [b"ab"]
+
+
+def test_any_bytes_come_back():
+    tokenizer = Tokenizer.train("the cat sat on the mat, naïve café 日本 " * 20, 300)
+    dice = random.Random(0)
+    for _ in range(2000):
+        text = random_text(dice, dice.randrange(20))
+        ids = tokenizer.encode(text)
+        assert tokenizer.decode(ids) == text
+        assert b"".join(tokenizer.tokens[i] for i in ids) == text.encode()
+
+
+def test_python_and_tiktoken_cut_alike():
+    """Encoding the pieces that `re` cuts, one by one, gives what tiktoken gives for the whole."""
+    tokenizer = Tokenizer.train("it's we'll 1234 foo--bar  \n\n x é ü " * 9, 320)
+    dice = random.Random(1)
+    for _ in range(2000):
+        text = random_text(dice, dice.randrange(30))
+        assert [i for piece in re.findall(PATTERN, text) for i in tokenizer.encode(piece)] == tokenizer.encode(text)
+
+
+def test_text_never_becomes_a_control_token():
+    tokenizer = Tokenizer.train("<|end|> <|persona|> " * 50, 400)
+    for name in SPECIAL:
+        assert not set(tokenizer.encode(f"a {name} b")) & set(tokenizer.special.values())
+        assert tokenizer.decode(tokenizer.encode(name)) == name
+
+
+def test_spans_lie_end_to_end_over_the_bytes():
+    tokenizer = Tokenizer.train("one two one two", 270)
+    ids = tokenizer.encode("one tüo") + [tokenizer.special["<|end|>"]]
+    spans = tokenizer.spans(ids)
+    assert [b"one t\xc3\xbco"[a:b] for a, b in spans[:-1]] == [tokenizer.tokens[i] for i in ids[:-1]]
+    assert spans[-1] == (8, 8)  # a control token has no text
+
+
+def test_a_file_brings_the_same_tokenizer_back(tmp_path):
+    tokenizer = Tokenizer.train("the cat sat on the mat, naïve café " * 20, 300)
+    tokenizer.save(tmp_path / "t.json")
+    again = Tokenizer.load(tmp_path / "t.json")
+    assert again.tokens == tokenizer.tokens and again.encode("the café") == tokenizer.encode("the café")
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"tokens": 3}', '{"tokens": ["a"], "pattern": 5}', '{"tokens": ["é"'])
+def test_a_damaged_file_is_one_clear_line(tmp_path, content):
+    (tmp_path / "t.json").write_text(content)
+    with pytest.raises(TokenizerError, match="t.json: not a tokenizer file"):
+        Tokenizer.load(tmp_path / "t.json")
+
+
+def test_an_unknown_name_is_one_clear_line():
+    with pytest.raises(TokenizerError, match="'gpt3' is not known"):
+        Tokenizer.named("gpt3")
+
+
+def test_one_megabyte_takes_seconds():
+    dice = random.Random(0)
+    words = ["".join(dice.choices("etaoinshrdlu", k=dice.randint(2, 9))) for _ in range(20000)]
+    text = " ".join(dice.choices(words, k=170_000))[:1_000_000]
+    start = time.perf_counter()
+    assert len(train_bpe(text, 1000)) == 1000
+    assert time.perf_counter() - start < 10

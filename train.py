@@ -1,0 +1,296 @@
+"""Fine-tune a small GPT on what people wrote, given what they wrote before.
+
+    python train.py --loss perce
+
+From nothing this makes the default data (data/personas), trains a small base model once (out/base),
+fine-tunes it (out/perce), scores held-out users and shows a table. What exists already is used as it is.
+"""
+
+import json
+import math
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from eval import encode_rows, evaluate, evenly, held_out_file, show_samples, show_table, write_json, write_predictions
+from perce_mini import checkpoint, cli
+from perce_mini.dataset import as_document, collate, read_examples, size, training_steps
+from perce_mini.model import GPT, GPTConfig
+from perce_mini.percontrast import CLIP_MAX, CLIP_MIN, LOSSES, project, token_entropies, token_logprobs, weighted_nll
+from perce_mini.tokenizer import SPECIAL, Tokenizer
+
+HERE = Path(__file__).resolve().parent
+DEFAULT_DATA = HERE / "data" / "personas"
+STEPS, MAX_NEW_TOKENS, VOCAB_SIZE = 150, 128, 1536
+SHAPE = {"block_size": 512, "n_layer": 4, "n_head": 4, "n_kv_head": 2, "n_embd": 128}  # of a base model made here
+BASE = {"loss": "ce", "clip_min": CLIP_MIN, "clip_max": CLIP_MAX, "lr": 3e-3, "warmup": 0.1,
+        "batch_size": 16, "grad_accum": 1, "seed": 0}
+
+
+def parse_args():
+    p = cli.Parser(description=__doc__)
+    p.add_argument("--loss", choices=LOSSES, default="perce", help="how response tokens are weighted (default perce)")
+    p.add_argument("--clip-min", type=float, default=CLIP_MIN, metavar="M", help="lowest token weight, nats; no part in ce (default 0.8)")
+    p.add_argument("--clip-max", type=float, default=CLIP_MAX, metavar="M", help="highest token weight, nats; no part in ce (default 5.0)")
+    p.add_argument("--data", type=Path, default=DEFAULT_DATA, metavar="DIR", help="folder with train.jsonl and, if there are any, val, test and base.jsonl (default data/personas, made on first use)")
+    p.add_argument("--init", type=Path, metavar="DIR", help="run to start from (default: the base model of the data, out/base or out/base-NAME, trained on first use)")
+    p.add_argument("--out", type=Path, metavar="DIR", help="folder to write to (default out/LOSS)")
+    p.add_argument("--resume", action="store_true", help="go on where the run in --out stopped")
+    g = p.add_argument_group("optimisation")
+    g.add_argument("--steps", type=int, help="optimisation steps (default 150)")
+    g.add_argument("--epochs", type=float, help="passes over the training examples, instead of --steps")
+    g.add_argument("--lr", type=float, default=1e-3, help="peak learning rate of AdamW (default 1e-3)")
+    g.add_argument("--warmup", type=float, default=0.1, help="share of the steps in which the rate rises; then it falls to 0 (default 0.1)")
+    g.add_argument("--batch-size", type=int, default=16, help="examples in a micro-batch (default 16)")
+    g.add_argument("--grad-accum", type=int, default=1, help="micro-batches in an optimisation step (default 1)")
+    g.add_argument("--top-k", type=int, default=4, help="profile items in the prompt, the best by BM25 (default 4)")
+    g.add_argument("--examples", type=int, help="train on the first so many examples, evenly over the file (default all)")
+    g.add_argument("--seed", type=int, default=0, help="order of the batches and sampling of text (default 0)")
+    g.add_argument("--save-every", type=int, default=50, help="steps between checkpoints (default 50)")
+    g = p.add_argument_group("base model (only where it is trained here)")
+    g.add_argument("--base-steps", type=int, default=450, help="optimisation steps (default 450)")
+    g.add_argument("--tokenizer", help="bpe: learn one from the data (default); or gpt2, cl100k_base, ... by tiktoken")
+    g.add_argument("--vocab-size", type=int, help="entries of the learned tokenizer (default 1536)")
+    for name, default in SHAPE.items():
+        g.add_argument("--" + name.replace("_", "-"), type=int, help=f"(default {default})" if name != "block_size" else "longest sequence, tokens (default 512)")
+    g = p.add_argument_group("machine")
+    g.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default auto: the fastest there is)")
+    g.add_argument("--compile", action="store_true", help="torch.compile the blocks: a slow first step, faster ones after it")
+    g = p.add_argument_group("scoring")
+    g.add_argument("--eval-examples", type=int, default=120, help="held-out examples to score, 0 for none (default 120)")
+    g.add_argument("--temperature", type=float, default=0.4, help="of decoding; 0 takes the likeliest token (default 0.4)")
+    args = p.parse_args()
+    for name in ["steps", "epochs", "lr", "batch_size", "grad_accum", "save_every", "examples", "base_steps", *SHAPE]:
+        if getattr(args, name) is not None and getattr(args, name) <= 0:
+            p.error(f"--{name.replace('_', '-')} must be above 0")
+    for name in ["top_k", "eval_examples", "temperature"]:
+        if getattr(args, name) < 0:
+            p.error(f"--{name.replace('_', '-')} must not be below 0")
+    if args.steps and args.epochs:
+        p.error("--steps and --epochs exclude each other")
+    if args.clip_min > args.clip_max:
+        p.error(f"--clip-min {args.clip_min} is above --clip-max {args.clip_max}")
+    if not 0 <= args.warmup <= 1:
+        p.error("--warmup is a share of the steps, from 0 to 1")
+    if args.vocab_size is not None and args.vocab_size < 256 + len(SPECIAL):
+        p.error(f"--vocab-size must be at least {256 + len(SPECIAL)}: the bytes and the control tokens")
+    args.out = args.out or Path("out") / args.loss
+    return args
+
+
+# ------------------------------------------------------------------------------------------ one step
+
+
+def backward(model, batches, settings, device):
+    """The gradient of one optimisation step, summed over its micro-batches. Returns the step's figures."""
+    n_tokens = sum(len(batch.labels) for batch in batches)
+    low, high = settings["clip_min"], settings["clip_max"]
+    total = torch.zeros(4, device=device)  # loss, sum of weights, tokens at the floor, at the cap
+    for batch in batches:
+        logp_plain = entropy = None
+        with cli.autocast(device):
+            if settings["loss"] == "perce":  # the method's only extra work: one forward of the shorter view
+                with torch.no_grad():
+                    logp_plain = project(token_logprobs, model.states(batch.plain), model.head, batch.labels)
+            states = model.states(batch.persona)
+            logp_persona = project(token_logprobs, states, model.head, batch.labels)
+            if settings["loss"] == "entce":
+                with torch.no_grad():
+                    entropy = project(token_entropies, states, model.head, batch.labels)
+        weights = LOSSES[settings["loss"]](logp_persona, logp_plain, entropy, low, high)
+        loss = weighted_nll(logp_persona, weights, n_tokens)
+        loss.backward()
+        total += torch.stack([loss.detach(), weights.sum(), (weights <= low).sum(), (weights >= high).sum()])
+    loss, weight, floor, cap = total.tolist()
+    return {"loss": loss, "weight": weight / n_tokens, "floor": floor / n_tokens, "cap": cap / n_tokens}
+
+
+def learning_rate(step, settings):
+    """Linear from 0 to the peak and back to 0."""
+    rise = settings["warmup"] * settings["steps"]
+    return settings["lr"] * min((step + 1) / max(rise, 1), (settings["steps"] - step) / max(settings["steps"] - rise, 1))
+
+
+def fit(model, tokenizer, examples, out, settings, device, save_every, state=None):
+    """Train `model` on Examples and keep the run in `out`. state: the checkpoint to go on from, or None."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=settings["lr"], betas=(0.9, 0.95), weight_decay=0.01)
+    first = 0
+    if state:
+        checkpoint.restore(state, optimizer)
+        first = state["step"]
+    out.mkdir(parents=True, exist_ok=True)
+    log = (out / "log.jsonl").read_text().splitlines()[:first] if first else []
+    bar = tqdm(total=settings["steps"], initial=first, desc=str(out), unit="step", dynamic_ncols=True)
+    batches = training_steps(examples, settings["batch_size"], settings["grad_accum"], settings["seed"], first)
+    saved = first
+    try:
+        for step in range(first, settings["steps"]):
+            start, micro = time.perf_counter(), next(batches)
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(step, settings)
+            optimizer.zero_grad()
+            figures = backward(model, [collate(examples, device) for examples in micro], settings, device)
+            figures["grad_norm"] = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0).item()
+            if not math.isfinite(figures["loss"] + figures["grad_norm"]):
+                raise cli.RunError(f"the loss is {figures['loss']} and the gradient norm {figures['grad_norm']} at step {step + 1}:"
+                                   f" lower --lr (now {settings['lr']:g}); {kept(out, saved)}")
+            optimizer.step()
+            figures["tokens_s"] = sum(size(e) for batch in micro for e in batch) / (time.perf_counter() - start)
+            log.append(json.dumps({"step": step + 1, "lr": group["lr"], **figures}))
+            bar.set_postfix_str("loss {loss:.3f}, weight {weight:.2f}, floor {floor:.0%}, cap {cap:.0%}, grad {grad_norm:.2f},"
+                                " {tokens_s:.0f} tok/s".format(**figures), refresh=False)
+            bar.update()
+            if (step + 1) % save_every == 0 or step + 1 == settings["steps"]:
+                checkpoint.save(out, model, tokenizer, step + 1, settings, optimizer)
+                checkpoint.replace_file(out / "log.jsonl", lambda path: Path(path).write_text("\n".join(log) + "\n"))
+                saved = step + 1
+    except KeyboardInterrupt:
+        print(f"\nstopped; {kept(out, saved)}", file=sys.stderr)
+        raise
+    finally:
+        bar.close()
+
+
+def kept(out, saved):
+    return f"{out} keeps step {saved}, --resume goes on from there" if saved else "nothing was saved yet"
+
+
+# ------------------------------------------------------------------------------- what a run needs first
+
+
+def make_default_data(folder):
+    """Run data/personas/prepare.py into `folder`."""
+    subprocess.run([sys.executable, DEFAULT_DATA / "prepare.py", "--out", folder], check=True)
+
+
+def read_data(args):
+    """The rows to train on and the rows to score. Raises DataError, RunError."""
+    if not args.data.is_dir():
+        raise cli.RunError(f"{args.data}: --data takes a folder with train.jsonl in it")
+    rows = read_examples(args.data / "train.jsonl")
+    held_out = read_examples(held_out_file(args.data)) if args.eval_examples else []
+    return evenly(rows, args.examples or len(rows)), evenly(held_out, args.eval_examples)
+
+
+def base_folder(args):
+    """Where the base model of the data lives: out/base, or out/base-NAME for data of one's own."""
+    return Path("out/base" if args.data == DEFAULT_DATA else f"out/base-{args.data.resolve().name}")
+
+
+def is_finished(folder, steps):
+    return (folder / "checkpoint.pt").exists() and checkpoint.read(folder)["step"] >= steps
+
+
+def make_base(args, out, rows, device):
+    """Train the base model, or go on with it: next-token prediction on whole documents."""
+    settings = BASE | {"steps": args.base_steps, "examples": len(rows), "data": str(args.data)}
+    state = None
+    if (out / "checkpoint.pt").exists():
+        model, tokenizer, state = checkpoint.load(out, device)
+        check_same_run(state, settings, out)
+    else:
+        texts = dict.fromkeys(item[key] for row in rows for item in [row, *row["profile"]] for key in ["query", "response"])
+        learn = args.tokenizer in (None, "bpe")
+        tokenizer = Tokenizer.train("\n".join(texts), args.vocab_size or VOCAB_SIZE) if learn else Tokenizer.named(args.tokenizer)
+        shape = {name: getattr(args, name) or default for name, default in SHAPE.items()}
+        torch.manual_seed(settings["seed"])
+        model = GPT(GPTConfig(tokenizer.vocab_size, **shape)).to(device)
+    if args.compile:
+        model.compile_blocks()
+    examples = encode_rows(rows, tokenizer, model.config.block_size, args.top_k)
+    fit(model, tokenizer, [as_document(e) for e in examples], out, settings, device, args.save_every, state)
+
+
+def check_same_run(state, settings, out):
+    """Going on with a run makes sense only as the run that it was."""
+    for name, value in settings.items():
+        if state["settings"].get(name) != value:
+            raise cli.RunError(f"{out} was made with {name} {state['settings'].get(name)}, not {value}: give the same again, or another folder")
+
+
+def check_base_flags(args, model, tokenizer, init):
+    """A flag that describes the base model must not be without effect unseen."""
+    there = {name: getattr(model.config, name) for name in SHAPE} | {"vocab_size": tokenizer.vocab_size}
+    for name, value in there.items():
+        if getattr(args, name) not in (None, value):
+            raise cli.RunError(f"{init} exists with {name} {value}, not {getattr(args, name)}: move it away to train another base")
+
+
+# --------------------------------------------------------------------------------------------- the run
+
+
+def print_plan(args, init, device):
+    """Say what this run will do and, from the speed of one step here, about how long that takes."""
+    shape = {name: getattr(args, name) or default for name, default in SHAPE.items()}
+    model, ids = GPT(GPTConfig(args.vocab_size or VOCAB_SIZE, **shape)).to(device), torch.zeros(8, 256, dtype=torch.long, device=device)
+    for _ in range(3):  # the first ones warm up
+        start = time.perf_counter()
+        with cli.autocast(device):
+            model(ids).float().logsumexp(-1).sum().backward()
+        model.head.grad.sum().item()  # waits for the device
+    an_example = (time.perf_counter() - start) / ids.numel() * 0.75 * shape["block_size"]
+
+    steps = args.steps or STEPS
+    plan = [] if (args.data / "train.jsonl").exists() else [(f"make the default data in {args.data}", 5)]
+    if not args.init and not is_finished(init, args.base_steps):
+        plan.append((f"train the base model {init}: {args.base_steps} steps", args.base_steps * BASE["batch_size"] * an_example))
+    length = f"{args.epochs:g} epochs" if args.epochs else f"{steps} steps"
+    plan.append((f"fine-tune {init} with {args.loss} into {args.out}: {length}", not args.epochs and steps * args.batch_size * args.grad_accum * an_example))
+    if args.eval_examples:
+        plan.append((f"score {args.eval_examples} held-out examples", args.eval_examples * an_example))
+    print(f"on {device}, with {model.n_parameters() / 1e6:.2f} M parameters:")
+    for i, (what, seconds) in enumerate(plan, 1):
+        print(f"  {i}. {what}" + (f" (about {max(0.1, seconds / 60):.1f} min)" if seconds else ""))
+
+
+def main():
+    args = parse_args()
+    device = cli.pick_device(args.device)
+    init = args.init or base_folder(args)
+    make_data = args.data == DEFAULT_DATA and not (args.data / "train.jsonl").exists()
+    if not make_data:
+        rows, held_out = read_data(args)
+    resumed = checkpoint.load(args.out, device) if args.resume else None
+    if args.init:
+        checkpoint.load(init)
+    print_plan(args, init, device)
+
+    if make_data:
+        make_default_data(args.data)
+        rows, held_out = read_data(args)
+    if not args.init and not is_finished(init, args.base_steps):
+        base_file = args.data / "base.jsonl"
+        make_base(args, init, read_examples(base_file) if base_file.exists() else rows, device)
+
+    model, tokenizer, state = resumed or checkpoint.load(init, device)
+    check_base_flags(args, model, tokenizer, init)
+    encode = lambda rows, reserve: encode_rows(rows, tokenizer, model.config.block_size, args.top_k, reserve)
+    examples, held_out = encode(rows, 0), encode(held_out, MAX_NEW_TOKENS)
+    an_epoch = math.ceil(math.ceil(len(examples) / args.batch_size) / args.grad_accum)
+    settings = {name: getattr(args, name) for name in ["loss", "clip_min", "clip_max", "lr", "warmup", "batch_size", "grad_accum", "top_k", "seed"]}
+    settings |= {"steps": math.ceil(args.epochs * an_epoch) if args.epochs else args.steps or STEPS,
+                 "examples": len(examples), "data": str(args.data), "init": str(init)}
+    if resumed:
+        check_same_run(state, settings, args.out)
+    torch.manual_seed(args.seed)
+    if args.compile:
+        model.compile_blocks()
+    fit(model, tokenizer, examples, args.out, settings, device, args.save_every, state if resumed else None)
+
+    written = [args.out / "checkpoint.pt", args.out / "tokenizer.json", args.out / "log.jsonl"]
+    if held_out:
+        runs = {str(args.out): evaluate(model, tokenizer, held_out, device, MAX_NEW_TOKENS, args.temperature, args.seed)}
+        show_table(runs, ["rouge_l", "logp", "logp_plain", "personal_accuracy", "contrast_f1"])
+        show_samples(runs, 1)
+        for name, write in [("results.json", write_json), ("predictions.jsonl", write_predictions)]:
+            write(args.out / name, runs)
+            written.append(args.out / name)
+    print("\nwrote", *written)
+
+
+if __name__ == "__main__":
+    cli.run(main)
