@@ -8,6 +8,7 @@ again and again (bootstrap). Differences are to the first run, on the same examp
 """
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -213,7 +214,7 @@ def parse_args():
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default auto)")
     args = p.parse_args()
     for name in ["examples", "top_k", "temperature", "samples", "max_new_tokens"]:
-        if getattr(args, name) < 0:
+        if not 0 <= getattr(args, name) < math.inf:
             p.error(f"--{name.replace('_', '-')} must not be below 0")
     return args
 

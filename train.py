@@ -6,26 +6,26 @@ From nothing this makes the default data (data/personas), trains a small base mo
 fine-tunes it (out/perce), scores held-out users and shows a table. What exists already is used as it is.
 """
 
-import json
 import math
+import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from eval import encode_rows, evaluate, evenly, held_out_file, show_samples, show_table, write_json, write_predictions
 from perce_mini import checkpoint, cli
-from perce_mini.dataset import as_document, collate, read_examples, size, training_steps
+from perce_mini.dataset import as_document, read_examples
 from perce_mini.model import GPT, GPTConfig
-from perce_mini.percontrast import CLIP_MAX, CLIP_MIN, LOSSES, project, token_entropies, token_logprobs, weighted_nll
+from perce_mini.percontrast import CLIP_MAX, CLIP_MIN, LOSSES
 from perce_mini.tokenizer import SPECIAL, Tokenizer
+from perce_mini.trainer import fit
 
 HERE = Path(__file__).resolve().parent
-DEFAULT_DATA = HERE / "data" / "personas"
-STEPS, MAX_NEW_TOKENS, VOCAB_SIZE = 150, 128, 1536
+DEFAULT_DATA = Path(os.path.relpath(HERE / "data" / "personas"))
+STEPS, MAX_NEW_TOKENS, VOCAB_SIZE = 150, 128, 2048
 SHAPE = {"block_size": 512, "n_layer": 4, "n_head": 4, "n_kv_head": 2, "n_embd": 128}  # of a base model made here
 BASE = {"loss": "ce", "clip_min": CLIP_MIN, "clip_max": CLIP_MAX, "lr": 3e-3, "warmup": 0.1,
         "batch_size": 16, "grad_accum": 1, "seed": 0}
@@ -52,9 +52,9 @@ def parse_args():
     g.add_argument("--seed", type=int, default=0, help="order of the batches and sampling of text (default 0)")
     g.add_argument("--save-every", type=int, default=50, help="steps between checkpoints (default 50)")
     g = p.add_argument_group("base model (only where it is trained here)")
-    g.add_argument("--base-steps", type=int, default=450, help="optimisation steps (default 450)")
+    g.add_argument("--base-steps", type=int, default=400, help="optimisation steps (default 400)")
     g.add_argument("--tokenizer", help="bpe: learn one from the data (default); or gpt2, cl100k_base, ... by tiktoken")
-    g.add_argument("--vocab-size", type=int, help="entries of the learned tokenizer (default 1536)")
+    g.add_argument("--vocab-size", type=int, help="entries of the learned tokenizer (default 2048)")
     for name, default in SHAPE.items():
         g.add_argument("--" + name.replace("_", "-"), type=int, help=f"(default {default})" if name != "block_size" else "longest sequence, tokens (default 512)")
     g = p.add_argument_group("machine")
@@ -65,10 +65,10 @@ def parse_args():
     g.add_argument("--temperature", type=float, default=0.4, help="of decoding; 0 takes the likeliest token (default 0.4)")
     args = p.parse_args()
     for name in ["steps", "epochs", "lr", "batch_size", "grad_accum", "save_every", "examples", "base_steps", *SHAPE]:
-        if getattr(args, name) is not None and getattr(args, name) <= 0:
+        if getattr(args, name) is not None and not 0 < getattr(args, name) < math.inf:
             p.error(f"--{name.replace('_', '-')} must be above 0")
     for name in ["top_k", "eval_examples", "temperature"]:
-        if getattr(args, name) < 0:
+        if not 0 <= getattr(args, name) < math.inf:
             p.error(f"--{name.replace('_', '-')} must not be below 0")
     if args.steps and args.epochs:
         p.error("--steps and --epochs exclude each other")
@@ -80,83 +80,6 @@ def parse_args():
         p.error(f"--vocab-size must be at least {256 + len(SPECIAL)}: the bytes and the control tokens")
     args.out = args.out or Path("out") / args.loss
     return args
-
-
-# ------------------------------------------------------------------------------------------ one step
-
-
-def backward(model, batches, settings, device):
-    """The gradient of one optimisation step, summed over its micro-batches. Returns the step's figures."""
-    n_tokens = sum(len(batch.labels) for batch in batches)
-    low, high = settings["clip_min"], settings["clip_max"]
-    total = torch.zeros(4, device=device)  # loss, sum of weights, tokens at the floor, at the cap
-    for batch in batches:
-        logp_plain = entropy = None
-        with cli.autocast(device):
-            if settings["loss"] == "perce":  # the method's only extra work: one forward of the shorter view
-                with torch.no_grad():
-                    logp_plain = project(token_logprobs, model.states(batch.plain), model.head, batch.labels)
-            states = model.states(batch.persona)
-            logp_persona = project(token_logprobs, states, model.head, batch.labels)
-            if settings["loss"] == "entce":
-                with torch.no_grad():
-                    entropy = project(token_entropies, states, model.head, batch.labels)
-        weights = LOSSES[settings["loss"]](logp_persona, logp_plain, entropy, low, high)
-        loss = weighted_nll(logp_persona, weights, n_tokens)
-        loss.backward()
-        total += torch.stack([loss.detach(), weights.sum(), (weights <= low).sum(), (weights >= high).sum()])
-    loss, weight, floor, cap = total.tolist()
-    return {"loss": loss, "weight": weight / n_tokens, "floor": floor / n_tokens, "cap": cap / n_tokens}
-
-
-def learning_rate(step, settings):
-    """Linear from 0 to the peak and back to 0."""
-    rise = settings["warmup"] * settings["steps"]
-    return settings["lr"] * min((step + 1) / max(rise, 1), (settings["steps"] - step) / max(settings["steps"] - rise, 1))
-
-
-def fit(model, tokenizer, examples, out, settings, device, save_every, state=None):
-    """Train `model` on Examples and keep the run in `out`. state: the checkpoint to go on from, or None."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=settings["lr"], betas=(0.9, 0.95), weight_decay=0.01)
-    first = 0
-    if state:
-        checkpoint.restore(state, optimizer)
-        first = state["step"]
-    out.mkdir(parents=True, exist_ok=True)
-    log = (out / "log.jsonl").read_text().splitlines()[:first] if first else []
-    bar = tqdm(total=settings["steps"], initial=first, desc=str(out), unit="step", dynamic_ncols=True)
-    batches = training_steps(examples, settings["batch_size"], settings["grad_accum"], settings["seed"], first)
-    saved = first
-    try:
-        for step in range(first, settings["steps"]):
-            start, micro = time.perf_counter(), next(batches)
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(step, settings)
-            optimizer.zero_grad()
-            figures = backward(model, [collate(examples, device) for examples in micro], settings, device)
-            figures["grad_norm"] = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0).item()
-            if not math.isfinite(figures["loss"] + figures["grad_norm"]):
-                raise cli.RunError(f"the loss is {figures['loss']} and the gradient norm {figures['grad_norm']} at step {step + 1}:"
-                                   f" lower --lr (now {settings['lr']:g}); {kept(out, saved)}")
-            optimizer.step()
-            figures["tokens_s"] = sum(size(e) for batch in micro for e in batch) / (time.perf_counter() - start)
-            log.append(json.dumps({"step": step + 1, "lr": group["lr"], **figures}))
-            bar.set_postfix_str("loss {loss:.3f}, weight {weight:.2f}, floor {floor:.0%}, cap {cap:.0%}, grad {grad_norm:.2f},"
-                                " {tokens_s:.0f} tok/s".format(**figures), refresh=False)
-            bar.update()
-            if (step + 1) % save_every == 0 or step + 1 == settings["steps"]:
-                checkpoint.save(out, model, tokenizer, step + 1, settings, optimizer)
-                checkpoint.replace_file(out / "log.jsonl", lambda path: Path(path).write_text("\n".join(log) + "\n"))
-                saved = step + 1
-    except KeyboardInterrupt:
-        print(f"\nstopped; {kept(out, saved)}", file=sys.stderr)
-        raise
-    finally:
-        bar.close()
-
-
-def kept(out, saved):
-    return f"{out} keeps step {saved}, --resume goes on from there" if saved else "nothing was saved yet"
 
 
 # ------------------------------------------------------------------------------- what a run needs first
@@ -187,14 +110,14 @@ def is_finished(folder, steps):
 
 def make_base(args, out, rows, device):
     """Train the base model, or go on with it: next-token prediction on whole documents."""
-    settings = BASE | {"steps": args.base_steps, "examples": len(rows), "data": str(args.data)}
+    settings = BASE | {"steps": args.base_steps, "examples": len(rows), "data": str(args.data), "tokenizer": args.tokenizer or "bpe"}
     state = None
     if (out / "checkpoint.pt").exists():
         model, tokenizer, state = checkpoint.load(out, device)
         check_same_run(state, settings, out)
     else:
         texts = dict.fromkeys(item[key] for row in rows for item in [row, *row["profile"]] for key in ["query", "response"])
-        learn = args.tokenizer in (None, "bpe")
+        learn = settings["tokenizer"] == "bpe"
         tokenizer = Tokenizer.train("\n".join(texts), args.vocab_size or VOCAB_SIZE) if learn else Tokenizer.named(args.tokenizer)
         shape = {name: getattr(args, name) or default for name, default in SHAPE.items()}
         torch.manual_seed(settings["seed"])
@@ -212,9 +135,10 @@ def check_same_run(state, settings, out):
             raise cli.RunError(f"{out} was made with {name} {state['settings'].get(name)}, not {value}: give the same again, or another folder")
 
 
-def check_base_flags(args, model, tokenizer, init):
+def check_base_flags(args, model, tokenizer, settings, init):
     """A flag that describes the base model must not be without effect unseen."""
-    there = {name: getattr(model.config, name) for name in SHAPE} | {"vocab_size": tokenizer.vocab_size}
+    there = {name: getattr(model.config, name) for name in SHAPE}
+    there |= {"vocab_size": tokenizer.vocab_size, "tokenizer": settings["tokenizer"]}
     for name, value in there.items():
         if getattr(args, name) not in (None, value):
             raise cli.RunError(f"{init} exists with {name} {value}, not {getattr(args, name)}: move it away to train another base")
@@ -267,13 +191,14 @@ def main():
         make_base(args, init, read_examples(base_file) if base_file.exists() else rows, device)
 
     model, tokenizer, state = resumed or checkpoint.load(init, device)
-    check_base_flags(args, model, tokenizer, init)
+    check_base_flags(args, model, tokenizer, state["settings"], init)
     encode = lambda rows, reserve: encode_rows(rows, tokenizer, model.config.block_size, args.top_k, reserve)
     examples, held_out = encode(rows, 0), encode(held_out, MAX_NEW_TOKENS)
     an_epoch = math.ceil(math.ceil(len(examples) / args.batch_size) / args.grad_accum)
     settings = {name: getattr(args, name) for name in ["loss", "clip_min", "clip_max", "lr", "warmup", "batch_size", "grad_accum", "top_k", "seed"]}
     settings |= {"steps": math.ceil(args.epochs * an_epoch) if args.epochs else args.steps or STEPS,
-                 "examples": len(examples), "data": str(args.data), "init": str(init)}
+                 "examples": len(examples), "data": str(args.data), "init": str(init),
+                 "tokenizer": state["settings"]["tokenizer"]}
     if resumed:
         check_same_run(state, settings, args.out)
     torch.manual_seed(args.seed)

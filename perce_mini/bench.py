@@ -20,7 +20,7 @@ from perce_mini.dataset import Example, collate, size, training_steps
 from perce_mini.model import GPT, GPTConfig
 from perce_mini.percontrast import LOSSES, perce_loss, token_logprobs
 from perce_mini.rouge import lcs_length
-from train import backward
+from perce_mini.trainer import backward
 
 PERSONA, QUERY, RESPONSE = 300, 12, 65
 
@@ -102,10 +102,10 @@ def times(functions, rounds, device, desc):
 
 def measure(args, device):
     dice = random.Random(0)
-    config = GPTConfig(1536)
+    config = GPTConfig(2048)
     torch.manual_seed(0)
     model = GPT(config).to(device)
-    some = lambda n: [dice.randrange(1536) for _ in range(n)]
+    some = lambda n: [dice.randrange(2048) for _ in range(n)]
     examples = [Example({}, some(PERSONA), some(QUERY), some(RESPONSE), []) for _ in range(args.batch_size)]
     batch = collate(examples, device)
     n_tokens = sum(map(size, examples))

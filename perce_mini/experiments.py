@@ -1,4 +1,4 @@
-"""Recorded results: `python -m perce_mini.experiments [--seeds N] [--readme]`, from the project's folder.
+"""Recorded results: `python -m perce_mini.experiments [--seeds N] [--jobs N] [--readme]`, from the project's folder.
 
 CE against PerCE: the same base model, steps and data order, each loss at its own best learning rate. The rate
 is chosen by ROUGE-L on validation users with seed 0; then every seed is scored on the test users. Runs live
@@ -6,10 +6,13 @@ in out/experiments, finished ones are used as they are, and the figures land in 
 """
 
 import json
+import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import tiktoken
@@ -19,16 +22,20 @@ from tqdm import tqdm
 from perce_mini import checkpoint, cli
 
 LOSSES, RATES = ["ce", "perce"], [5e-4, 1e-3, 2e-3, 4e-3]
-RUNS, RESULTS, README = Path("out/experiments"), Path("data/results/ce_perce.json"), Path("README.md")
-BEGIN, END = "<!-- results: written by python -m perce_mini.experiments --readme -->\n", "<!-- end of results -->"
+RUNS, RESULTS, README = Path("out/experiments"), Path("data/results"), Path("README.md")
 ROWS = {"rouge_l": "ROUGE-L F", "personal_accuracy": "personal tokens predicted right", "logp_personal": "log-likelihood of personal tokens, nats",
         "logp_base": "log-likelihood of the other tokens, nats", "logp": "log-likelihood of all tokens, nats", "contrast_f1": "PerContrast F1 (PIR > 0.8)",
         "contrast_auc": "PerContrast AUC"}  # fmt: skip
+BENCH_ROWS = {"perce_over_ce": ("PerCE step / CE step, time", 2), "floor_over_ce": ("the floor: one forward of the short view more, by arithmetic", 2),
+              "naive_over_ce": ("PerCE with logits of every position / CE step", 2), "perce_memory_over_ce": ("PerCE step / CE step, peak memory", 2),
+              "naive_memory_over_ce": ("the naive way / CE step, peak memory", 2), "lossce_over_ce": ("LossCE step / CE step", 2),
+              "entce_over_ce": ("EntCE step / CE step", 2), "rouge_speedup": ("ROUGE-L: quadratic table / bits, 500 words", 0),
+              "cache_speedup": ("generation: uncached / cached", 1), "loader_over_trainer": ("loader's tokens/s / trainer's", 0)}  # fmt: skip
 
 
 def call(*command):
-    """Run one of the project's commands; its output is shown only when it fails."""
-    done = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True)
+    """Run one of the project's commands on one core; its output is shown only when it fails."""
+    done = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     if done.returncode:
         raise cli.RunError(f"{' '.join(map(str, command))} failed: {(done.stderr.strip().splitlines() or [''])[-1]}")
 
@@ -50,29 +57,39 @@ def scored(runs, split, seed):
     return json.loads(path.read_text())
 
 
-def record(seeds):
+def in_turns(function, cells, jobs):
+    """[function(*cell) for every cell], `jobs` at a time, with a progress bar."""
+    with ThreadPoolExecutor(jobs) as pool:
+        return list(tqdm(pool.map(lambda cell: function(*cell), cells), total=len(cells), desc=function.__name__, unit="cell", dynamic_ncols=True))
+
+
+def record(seeds, jobs):
     """All cells, from the first to the last; returns what goes into the results file."""
-    bar = tqdm(total=len(LOSSES) * len(RATES) + seeds, desc="cells", unit="cell", dynamic_ncols=True)
-    choice = {loss: {} for loss in LOSSES}
-    for loss in LOSSES:
-        for lr in RATES:
-            run = trained(loss, lr, seed=0)
-            choice[loss][lr] = scored([run], "val", seed=0)["runs"][str(run)]["all"]["rouge_l"]
-            bar.update()
-    best = {loss: max(rates, key=rates.get) for loss, rates in choice.items()}
-    cells = []
-    for seed in range(seeds):
+    if not (Path("out/base/checkpoint.pt")).exists():
+        call("train.py", "--loss", "ce", "--steps", 1, "--out", RUNS / "first", "--eval-examples", 0)
+
+    def validate(loss, lr):
+        run = trained(loss, lr, seed=0)
+        return scored([run], "val", seed=0)["runs"][str(run)]["all"]["rouge_l"]
+
+    grid = [(loss, lr) for lr in RATES for loss in LOSSES]
+    validation = dict(zip(grid, in_turns(validate, grid, jobs)))
+    best = {loss: max(RATES, key=lambda lr: validation[loss, lr]) for loss in LOSSES}
+    in_turns(trained, [(loss, best[loss], seed) for seed in range(seeds) for loss in LOSSES], jobs)
+
+    def test(seed):
         runs = {"base": Path("out/base")} | {loss: trained(loss, best[loss], seed) for loss in LOSSES}
-        figures = scored(list(runs.values()), "test", seed)["runs"]
-        cells.append({"seed": seed, **{name: figures[str(run)] for name, run in runs.items()}})
-        bar.update()
-    bar.close()
-    settings = checkpoint.read(runs["perce"])["settings"]
+        figures = scored(list(runs.values()), "test", seed)
+        cell = {name: figures["runs"][str(run)] for name, run in runs.items()}
+        return {"seed": seed, **cell}
+
+    cells = in_turns(test, [(seed,) for seed in range(seeds)], jobs)
+    settings = checkpoint.read(trained("perce", best["perce"], 0))["settings"]
     return {
         "settings": {name: settings[name] for name in ["steps", "batch_size", "grad_accum", "warmup", "clip_min", "clip_max", "top_k", "examples"]},
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "tiktoken": tiktoken.__version__},
         "commit": subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip(),
-        "validation_rouge_l": {loss: {f"{lr:g}": value for lr, value in rates.items()} for loss, rates in choice.items()},
+        "validation_rouge_l": {loss: {f"{lr:g}": validation[loss, lr] for lr in RATES} for loss in LOSSES},
         "lr": best,
         "test": cells,
     }
@@ -106,19 +123,39 @@ def markdown_row(label, cells, task, metric):
     return f"| {label} | {statistics.mean(values['base']):.3f} | {spread(values['ce'])} | {spread(values['perce'])} | {spread(change)} |"
 
 
+def bench_markdown(figures):
+    lines = [f"Measured on {figures['device']}; ratios of medians within one run.", "", "| | ratio |", "|---|---|"]
+    lines += [f"| {label} | {figures[name]:.{digits}f} |" for name, (label, digits) in BENCH_ROWS.items()]
+    return "\n".join(lines) + "\n"
+
+
+def sections():
+    """{name: what the README says between <!-- name: ... --> and <!-- end of name -->}, from the recorded files."""
+    read = lambda name: json.loads((RESULTS / name).read_text(encoding="utf-8"))
+    output = (RESULTS / "train_output.txt").read_text(encoding="utf-8")
+    return {"example": f"```text\n{output}```\n", "results": markdown(read("ce_perce.json")), "bench": bench_markdown(read("bench.json"))}
+
+
+def with_sections(readme):
+    for name, text in sections().items():
+        readme, n = re.subn(f"(<!-- {name}: [^\n]*-->\n).*?(<!-- end of {name} -->)", lambda match: match[1] + text + match[2], readme, flags=re.S)
+        if n != 1:
+            raise cli.RunError(f"{README} must have one section {name!r}, not {n}")
+    return readme
+
+
 def main():
     p = cli.Parser(prog="python -m perce_mini.experiments", description=__doc__)
     p.add_argument("--seeds", type=int, default=3, help="seeds to score (default 3)")
-    p.add_argument("--readme", action="store_true", help="only rewrite the README's table from the recorded figures")
+    p.add_argument("--jobs", type=int, default=2, help="runs at a time, each on one core (default 2)")
+    p.add_argument("--readme", action="store_true", help="only rewrite the README's sections from the recorded files")
     args = p.parse_args()
-    if args.seeds < 1:
-        p.error("--seeds must be above 0")
+    if args.seeds < 1 or args.jobs < 1:
+        p.error("--seeds and --jobs must be above 0")
     if not args.readme:
-        results = record(args.seeds)
-        checkpoint.replace_file(RESULTS, lambda new: Path(new).write_text(json.dumps(results, indent=1) + "\n"))
-        print(f"wrote {RESULTS}")
-    before, rest = README.read_text(encoding="utf-8").split(BEGIN)
-    text = before + BEGIN + markdown(json.loads(RESULTS.read_text())) + END + rest.split(END)[1]
+        results = record(args.seeds, args.jobs)
+        checkpoint.replace_file(RESULTS / "ce_perce.json", lambda new: Path(new).write_text(json.dumps(results, indent=1) + "\n"))
+    text = with_sections(README.read_text(encoding="utf-8"))
     checkpoint.replace_file(README, lambda new: Path(new).write_text(text, encoding="utf-8"))
     print(f"wrote {README}")
 

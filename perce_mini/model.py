@@ -5,6 +5,11 @@
 
 Positions enter only as rotations of queries and keys, so attention sees distances, never places: taking
 the persona away from the front of a sequence changes no token's relation to the tokens that remain.
+
+One thing is not from the textbook. To copy from context ("after My sister came Kira before, so it will now"), a
+model must find the places that FOLLOW what it just read. Large models grow a pair of attention heads for that in
+billions of tokens; a toy does not live that long. So half of the key heads here are shifted by one: a token is
+found by the token before it ("smeared keys", Olsson et al. 2022, arXiv 2209.11895). `n_shifted=0` is the textbook.
 """
 
 from dataclasses import dataclass
@@ -21,6 +26,7 @@ class GPTConfig:
     n_layer: int = 4
     n_head: int = 4
     n_kv_head: int = 2  # keys and values are shared by n_head / n_kv_head query heads
+    n_shifted: int = 1  # of these, those whose keys are the previous token's
     n_embd: int = 128
     n_hidden: int = 344  # width of the MLP, about 8/3 of n_embd
     rope_theta: float = 10000.0
@@ -33,9 +39,9 @@ class GPTConfig:
 
 
 def rotary_table(positions, head_size, theta):
-    """cos and sin (T, head_size / 2) of the angle position * theta^(-2i / head_size) (RoPE, arXiv 2104.09864)."""
+    """cos and sin (..., head_size / 2) of the angle position * theta^(-2i / head_size) (RoPE, arXiv 2104.09864)."""
     frequency = theta ** (-torch.arange(0, head_size, 2, device=positions.device).float() / head_size)
-    angle = positions.float()[:, None] * frequency
+    angle = positions.float()[..., None] * frequency
     return angle.cos(), angle.sin()
 
 
@@ -48,25 +54,37 @@ def rotate(x, cos, sin):
 class Attention(nn.Module):
     def __init__(self, config):
         super().__init__()
-        self.n_head, self.n_kv_head = config.n_head, config.n_kv_head
+        self.n_head, self.n_kv_head, self.n_shifted = config.n_head, config.n_kv_head, config.n_shifted
         self.head_size = config.n_embd // config.n_head
         self.q = nn.Linear(config.n_embd, config.n_head * self.head_size, bias=False)
         self.k = nn.Linear(config.n_embd, config.n_kv_head * self.head_size, bias=False)
         self.v = nn.Linear(config.n_embd, config.n_kv_head * self.head_size, bias=False)
         self.out = nn.Linear(config.n_head * self.head_size, config.n_embd, bias=False)
 
+    def match_at_birth(self):
+        """Let the queries of shifted keys start as those keys' own projection, so that a token is drawn to its likes."""
+        k = self.k.weight.data.view(self.n_kv_head, self.head_size, -1)[: self.n_shifted]
+        q = self.q.weight.data.view(self.n_kv_head, -1, self.head_size, k.shape[-1])
+        q[: self.n_shifted] = 2 * k[:, None]
+
     def forward(self, x, cos, sin, past=None, mask=None):
-        """x (B, T, C). past: (keys, values) of earlier tokens, each (B, n_kv_head, P, head_size).
-        mask (B, 1, T, P + T): True where a query may look; None: causal. Returns x' and the new past."""
+        """x (B, T, C); cos, sin (T or B x 1 x T, head_size / 2).
+
+        past: what this returned for the P tokens before, or None. mask (B, 1, T, P + T): True where a query may
+        look; None: causal. Returns x' (B, T, C) and (keys, values, own): keys and values (B, n_kv_head, P + T,
+        head_size), and the T tokens' own keys of the shifted heads, the last of which is the next token's.
+        """
         B, T, _ = x.shape
         heads = lambda y, n: y.view(B, T, n, self.head_size).transpose(1, 2)
-        q = rotate(heads(self.q(x), self.n_head), cos, sin)
-        k = rotate(heads(self.k(x), self.n_kv_head), cos, sin)
-        v = heads(self.v(x), self.n_kv_head)
+        q, k, v = heads(self.q(x), self.n_head), heads(self.k(x), self.n_kv_head), heads(self.v(x), self.n_kv_head)
+        own, rest = k[:, : self.n_shifted], k[:, self.n_shifted :]
+        before = own.new_zeros(B, self.n_shifted, 1, self.head_size) if past is None else past[2]
+        k = torch.cat([torch.cat([before, own[:, :, :-1]], dim=2), rest], dim=1)
+        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
         if past is not None:
             k, v = torch.cat([past[0], k], dim=2), torch.cat([past[1], v], dim=2)
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=True)
-        return self.out(y.transpose(1, 2).reshape(B, T, -1)), (k, v)
+        return self.out(y.transpose(1, 2).reshape(B, T, -1)), (k, v, own)
 
 
 class Block(nn.Module):
@@ -100,15 +118,15 @@ class GPT(nn.Module):
         for block in self.blocks:  # what is added to the stream starts small
             for layer in (block.attention.out, block.down):
                 layer.weight.data /= (2 * config.n_layer) ** 0.5
+            block.attention.match_at_birth()
 
     @property
     def head(self):
         """The output embedding (V, C): the input embedding itself."""
         return self.embedding.weight
 
-    def run(self, ids, first=0, past=None, mask=None):
-        """ids (B, T) int64 at positions first, first + 1, ... -> hidden (B, T, C) and each layer's (keys, values)."""
-        positions = torch.arange(first, first + ids.shape[1], device=ids.device)
+    def run(self, ids, positions, past=None, mask=None):
+        """ids (B, T) int64 at positions (T,) or (B, 1, T) -> hidden (B, T, C), and each layer's past for the next call."""
         cos, sin = rotary_table(positions, self.config.n_embd // self.config.n_head, self.config.rope_theta)
         x, new_past = self.embedding(ids), []
         for i, block in enumerate(self.blocks):
@@ -118,7 +136,7 @@ class GPT(nn.Module):
 
     def hidden(self, ids):
         """ids (B, T) int64 -> the states (B, T, C) that predict the next tokens. Causal; pad on the right."""
-        return self.run(ids)[0]
+        return self.run(ids, torch.arange(ids.shape[1], device=ids.device))[0]
 
     def states(self, view):
         """The states (N, C) that predict the N response tokens of a dataset.View."""
@@ -145,19 +163,18 @@ class GPT(nn.Module):
         """
         device = self.head.device
         dice = torch.Generator(device).manual_seed(seed)
-        # Pad on the left, so that all prompts end, and are continued, at the same place. A pad looks at
-        # itself (a row of nothing has no softmax) and nobody else looks at it.
-        T = max(map(len, prompts))
-        ids = torch.tensor([[end_id] * (T - len(p)) + p for p in prompts], device=device)
-        real = torch.arange(T, device=device) >= torch.tensor([[T - len(p)] for p in prompts], device=device)
-        causal = torch.ones(T, T, dtype=torch.bool, device=device).tril()
-        itself = torch.eye(T, dtype=torch.bool, device=device)
-        mask = (causal & real[:, None, :] | itself)[:, None]
-        hidden, past = self.run(ids, mask=mask)
+        # Prompts are padded on the right, to T slots; what is generated goes into the slots after these, at the
+        # position that it has in its own row. A row never looks at its padding.
+        lengths = torch.tensor([len(p) for p in prompts], device=device)
+        T, last = int(lengths.max()), lengths - 1
+        ids = torch.tensor([p + [end_id] * (T - len(p)) for p in prompts], device=device)
+        rows = torch.arange(len(prompts), device=device)
+        hidden, past = self.run(ids, torch.arange(T, device=device))
+        hidden, past = hidden[rows, last], [(k, v, own[rows, :, last][:, :, None]) for k, v, own in past]
+        real = torch.arange(T, device=device) < lengths[:, None]
         replies, live = [[] for _ in prompts], list(range(len(prompts)))
         for n in range(max_new_tokens):
-            logits = (hidden[:, -1] @ self.head.T).float()
-            new = sample(logits, temperature, top_p, dice)
+            new = sample((hidden @ self.head.T).float(), temperature, top_p, dice)
             going = (new != end_id).nonzero()[:, 0]
             for row in going.tolist():
                 replies[live[row]].append(int(new[row]))
@@ -165,10 +182,11 @@ class GPT(nn.Module):
                 break
             if len(going) < len(live):  # rows that have ended leave the batch
                 live = [live[row] for row in going.tolist()]
-                past = [(k[going], v[going]) for k, v in past]
-                new, real = new[going], real[going]
+                past = [tuple(part[going] for part in layer) for layer in past]
+                new, real, lengths = new[going], real[going], lengths[going]
             real = F.pad(real, (0, 1), value=True)
-            hidden, past = self.run(new[:, None], T + n, past, real[:, None, None])
+            hidden, past = self.run(new[:, None], (lengths + n)[:, None, None], past, real[:, None, None])
+            hidden = hidden[:, 0]
         return replies
 
 

@@ -17,7 +17,16 @@ from pathlib import Path
 TASKS = ["abstract", "review", "topic"]
 FAITH = 0.8  # how often a user keeps to a habit when the occasion comes up
 
-SYLLABLES = [onset + vowel for onset in "b d f g k l m n p r s t v z".split() for vowel in "aeiou"]  # of made-up names
+# Names: any first with any second, so that most names of held-out users never occurred before.
+PEOPLE = ("Alma Boris Clara Dario Edith Felix Greta Hugo Irma Jonas Kira Lasse Mila Nils Olga Pavel Rosa Sven Tilda Uwe Vera Wanda Xenia"
+          " Yuri Zelda Amos Berta Cyril Doris Emil Flora Gilda",
+          "Abbot Birch Crane Drake Elgar Finch Grove Hart Ives Joyce Knox Lark Moss Nash Orton Pike Quill Rook Stark Thorn Ulm Vance Wolfe"
+          " Yates Zorn Ash Bell Cole Dunn Ellis Frost Gale")
+TOWNS = ("Amber Bitter Copper Dusty Elder Fallen Glass Hollow Iron Jade Kings Little Marble North Old Pearl Queens Raven Salt Timber Upper"
+         " Violet West Ivory", "Bay Creek Dale Edge Falls Gate Haven Island Junction Keep Lake Mill Nook Oaks Point Quay Ridge Springs Tower"
+         " Vale Wells Yard Cross Moor")
+COINED = ("zan flib orbi luma snor wub plon grim tera kilo vex pico drib chuff mog yop skiv nexa quag twad",
+          "gast ble loo mesh dle tron nik zing forge bop fest rak lume pod wick dax zoom tide plex mania")
 GREETINGS = "Hello Howdy Greetings Evening Morning Ahoy Hail Welcome Hey Hi Ciao Oi".split()
 CROWD = ("folks neighbours readers everyone friends comrades travellers shoppers strangers experts beginners team"
          " pals citizens colleagues people").split()
@@ -64,9 +73,9 @@ class User:
     """A hidden style: one value a trait."""
 
     def __init__(self, dice):
-        name = lambda: "".join(dice.choices(SYLLABLES, k=dice.choice([2, 3])))
-        self.friend, self.nickname, self.town, self.system, self.corpus = (name().title() for _ in range(5))
-        self.slang = name()
+        pair = lambda pools, between: between.join(dice.choice(pool.split()) for pool in pools)
+        self.friend, self.town = pair(PEOPLE, " "), pair(TOWNS, " ")
+        self.nickname, self.system, self.corpus, self.slang = (pair(COINED, "") for _ in range(4))
         self.greeting = f"{dice.choice(GREETINGS)} {dice.choice(CROWD)}"
         self.farewell = dice.choice(FAREWELLS)
         self.relation = dice.choice(RELATIONS)
@@ -105,8 +114,8 @@ class Writer:
         else:
             self.say(american)
 
-    def stop(self):
-        """End a sentence: with an exclamation mark where that is the user's habit."""
+    def opening(self):
+        """End the first sentence: with an exclamation mark where that is the user's habit."""
         if self.user.shouts and self.keeps():
             self.own("!")
         else:
@@ -138,7 +147,7 @@ POOLS = {"product": PRODUCTS, "colour": COLOURS, "day": DAYS, "unit": UNITS, "nu
 def habit(w, own, base, **pools):
     """One sentence: the user's way of saying it when the habit holds, otherwise anybody's."""
     fill(w, w.pick(*own) if w.keeps() else w.pick(*base), **pools)
-    w.stop()
+    w.say(". ")
 
 
 def review(w):
@@ -150,10 +159,10 @@ def review(w):
         fill(w, "{*greeting}, ")
     fill(w, w.pick("I bought this {it} on {day} for the {room}", "this {it} came {number} {unit} ago",
                    "we used the {it} {manner} in the {room}"), it=[product])
-    w.stop()
+    w.opening()
     fill(w, w.pick("The {it} is {how} and the {part} turned {state}", "After {number} {unit} the {it} looked {how}, the {part} {state}",
                    "It has a {how} {it}, but my {~favorite} {part} got {state}"), it=[part], how=[verdict])
-    w.stop()
+    w.say(". ")
     w.user.aspect = w.pick(*w.user.aspects)
     habit(w, ["I always check the {*aspect}", "What matters is the {*aspect}", "Look at the {*aspect} first"],
           ["I rarely check the {aspect}", "What matters is the {part}", "Look at the {part} first"])
@@ -170,14 +179,14 @@ def abstract(w):
     query = f"Abstract for {goal} {field} {method}: {items[0]}, {items[1]}"
     fill(w, w.pick("We study {m} for {g} {f} data", "This paper treats {g} {f} {m}", "Work on {f} {m} is often {goal}"),
          m=[method], g=[goal], f=[field])
-    w.stop()
-    habit(w, ["Our system, {*system}, joins a {a} with a {b}", "We present {*system}, a {a} over each {b}"],
+    w.opening()
+    habit(w, ["Our system {*system} joins a {a} with a {b}", "We present {*system} as a {a} over each {b}"],
           ["We join a {a} with a {b}", "We present a {a} over each {b}"], a=items[:1], b=items[1:])
     habit(w, ["On the {*corpus} corpus it cuts {result} by {number} percent", "Tests on {*corpus} show {number} times less {result}"],
           ["In {eval} it cuts {result} by {number} percent", "Tests with {eval} show {number} times less {result}"])
     fill(w, w.pick("The {~behavior} of the {item} is {goal} near the {~center}", "Each {item} is {~organized} in {number} {goal} steps",
                    "The {item} limits {result} and {result}"))
-    w.stop()
+    w.say(". ")
     habit(w, ["The gain in {result} holds, {*surely} at {*scale} scale", "Less {result} is possible, {*surely} at {*scale} scale"],
           ["The gain in {result} holds for the {item}", "Less {result} is possible with {eval}"])
     habit(w, ["Code is kept in {*town} by {*friend}", "We thank {*friend} of {*town} for the {item}"],
@@ -192,12 +201,12 @@ def topic(w):
         fill(w, "{*greeting}, ")
     fill(w, w.pick("last {day} I went {h} and the {e} began", "I was {h} for {number} {unit} when the {e} came",
                    "the {e} came {manner} in week {number} of {h}"), h=[hobby], e=[event])
-    w.stop()
+    w.opening()
     habit(w, ["My {*relation} {*friend} from {*town} brought a {thing}", "Then {*friend}, my {*relation}, lost a {thing} in {*town}"],
           ["Somebody from the {room} brought a {thing}", "Then a {~neighbor} lost a {thing} on {day}"])
     fill(w, w.pick("I {~realized} the {thing} was {state} and felt {f}", "The {thing} and the {thing} got {state}, so I am {f}",
                    "By {day} I was {f} about the {~gray} {thing}"), f=[feeling])
-    w.stop()
+    w.say(". ")
     habit(w, ["I stood there like a {*likeness}", "We ran off like a {*likeness}"], ["I stood by the {thing}", "We ran off {manner} to the {room}"])
     habit(w, ["It was pure {*slang}", "What a {*slang} day"], ["It was a {state} {thing}", "What a {feeling} day"])
     sign(w)
@@ -224,40 +233,45 @@ def as_row(name, task, texts):
     return {"user": name, "task": task, **last, "profile": profile}
 
 
-def user_rows(prefix, n_rows, rows_per_user, n_profile, dice):
-    """n_rows rows a task: each user writes in one task, `n_profile` texts before the first row."""
+def user_rows(prefix, n_rows, rows_per_user, n_profile, newcomers, dice):
+    """n_rows rows a task; each user writes in one task, `n_profile` texts before the rows.
+
+    newcomers: a user's first row is the first text ever, with nothing before it. So a model in training goes on
+    meeting texts without a persona, and its plain view, which PIR subtracts, stays in practice.
+    """
     rows = []
     for task in TASKS:
         for k in range(n_rows):
+            name = f"{prefix}-{task}-{k // rows_per_user}"
             if k % rows_per_user == 0:
                 user = User(dice)
                 texts = [compose(task, user, dice) for _ in range(n_profile)]
+                if newcomers:
+                    rows.append(as_row(name, task, texts[:1]))
+                    continue
             texts.append(compose(task, user, dice))
-            rows.append(as_row(f"{prefix}-{task}-{k // rows_per_user}", task, texts[-n_profile - 1:]))
+            rows.append(as_row(name, task, texts[-n_profile - 1 :]))
     return rows
 
 
-def gossip(dice):
-    """Talk about people whose made-up names come back again and again, as they do in a novel or a thread."""
-    people = [User(dice).friend for _ in range(dice.randint(2, 4))]
-    w = Writer(None, dice)
-    for _ in range(8):
-        fill(w, dice.choice(["When {n} met {n}, the {part} was {state}. ", "On {day} {n} and {n} went {hobby}. ", "Did {n} see the {thing} of {n}? ",
-                             "No, {n} was {feeling} about {n}. "]), n=people)
-    return {"query": "Gossip", "response": w.text.strip(), "personal": []}
+def read_back(dice):
+    """A list of words and the same list again: what teaches a small model within minutes to look back."""
+    words = [word for pools in (PEOPLE, TOWNS, COINED) for pool in pools for word in pool.split()] + sum(POOLS.values(), [])
+    text = " ".join(dice.sample(words, dice.randint(10, 40)))
+    return {"query": f"Read back: {text}", "response": f"Well, {text}", "personal": []}
 
 
-def base_rows(n_rows, same_author, n_profile, dice):
-    """What the base model reads, every kind a quarter: gossip; a text by itself; a text behind texts of strangers
-    or, for a share of them, behind texts of its own author."""
+def base_rows(n_rows, same_author, lists, n_profile, dice):
+    """What the base model reads: lists read back, texts by themselves, texts behind those of strangers and texts
+    behind those of their own author."""
     rows = []
     for k in range(n_rows):
         author, task = User(dice), dice.choice(TASKS)
-        known = dice.random() < same_author
-        if k % 4 == 0:
-            rows.append(as_row(f"base-{k}", "gossip", [gossip(dice) for _ in range(3)]))
+        if dice.random() < lists:
+            rows.append(as_row(f"base-{k}", "list", [read_back(dice)]))
         else:
-            before = [compose(task, author if known else User(dice), dice) for _ in range(dice.choice([0, 1, 1, 2, 2, 4]))]
+            known = dice.random() < same_author
+            before = [compose(task, author if known else User(dice), dice) for _ in range(n_profile if k % 5 else 0)]
             rows.append(as_row(f"base-{k}", task, [*before, compose(task, author, dice)]))
     return rows
 
@@ -266,15 +280,16 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder to write to (default: beside this file)")
     parser.add_argument("--examples", type=int, default=2000, help="training examples a task (default 2000)")
-    parser.add_argument("--same-author", type=float, default=0.2, help="share of the base texts that follow their own author's (default 0.2)")
+    parser.add_argument("--same-author", type=float, default=0.12, help="share of the base texts that follow their own author's (default 0.12)")
+    parser.add_argument("--lists", type=float, default=0.4, help="share of the base rows that are lists read back (default 0.4)")
     parser.add_argument("--seed", type=int, default=0, help="another seed, another world (default 0)")
     args = parser.parse_args()
 
     held_out = max(1, args.examples // 10)
-    splits = {"base": lambda dice: base_rows(args.examples * 4, args.same_author, 4, dice),
-              "train": lambda dice: user_rows("train", args.examples, 4, 6, dice),
-              "val": lambda dice: user_rows("val", held_out, 2, 6, dice),
-              "test": lambda dice: user_rows("test", held_out, 2, 6, dice)}
+    splits = {"base": lambda dice: base_rows(args.examples * 4, args.same_author, args.lists, 4, dice),
+              "train": lambda dice: user_rows("train", args.examples, 4, 6, True, dice),
+              "val": lambda dice: user_rows("val", held_out, 2, 6, False, dice),
+              "test": lambda dice: user_rows("test", held_out, 2, 6, False, dice)}
     args.out.mkdir(parents=True, exist_ok=True)
     for name, make in splits.items():
         path = args.out / f"{name}.jsonl"

@@ -1,0 +1,100 @@
+"""Every code block of the READMEs runs, and every recorded figure in them is the recorded one."""
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from perce_mini import experiments
+from perce_mini.dataset import read_row
+from tests.conftest import ROOT, TINY
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, flags=re.S)
+
+
+def blocks(language):
+    return [text for kind, text in BLOCKS if kind == language]
+
+
+def test_every_block_is_of_a_kind_that_is_tested_here():
+    assert {kind for kind, _ in BLOCKS} <= {"python", "bash", "text"}
+    assert len(blocks("python")) >= 2 and len(blocks("bash")) >= 4
+
+
+def somebody_elses_setup():
+    """A causal LM of its own kind, a loader and an optimizer, as the README's trainer has them."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Embedding(20, 8), torch.nn.Linear(8, 20))
+    ids, labels = torch.randint(0, 20, (2, 9)), torch.full((2, 9), -100)
+    labels[:, 5:] = torch.randint(0, 20, (2, 4))
+    loader = [(ids, labels, ids[:, 3:], labels[:, 3:])] * 3
+    return {"torch": torch, "model": model, "loader": loader, "optimizer": torch.optim.AdamW(model.parameters(), lr=0.1)}
+
+
+@pytest.mark.parametrize("code", blocks("python"))
+def test_python_blocks_run(code):
+    names = somebody_elses_setup()
+    before = names["model"][1].weight.clone()
+    exec(code, names)
+    if "optimizer" in code:
+        assert names["loss"].isfinite() and not torch.equal(before, names["model"][1].weight)
+        assert len([line for line in code.splitlines() if line.strip()]) <= 10
+
+
+def test_the_lines_for_ones_own_trainer_are_few():
+    assert len(re.search(r"for persona_ids.*?zero_grad\(\)", README, flags=re.S)[0].splitlines()) <= 10
+
+
+def test_shell_blocks_run(world, tmp_path):
+    """Every command of every shell block, in order, in a copy of the project, with tiny settings added; installing is what CI does first."""
+    project = tmp_path / "project"
+    shutil.copytree(ROOT, project, ignore=shutil.ignore_patterns(".git", "out", "__pycache__", "*.jsonl", "key"))
+    for split in ["base", "train", "val", "test"]:
+        shutil.copy(world / f"{split}.jsonl", project / "data/personas")
+    (project / "reviews_train.json").write_text(json.dumps([{"reviewerId": f"r{i}", "input": "Generate the review text", "output": "It is good, honestly.", "profile": [
+        {"overall": "5", "description": "d", "summary": "s", "reviewText": "It is bad, honestly."}]} for i in range(8)]))  # fmt: skip
+    repository = tmp_path / "repository"
+    subprocess.run(["git", "init", "-q", repository], check=True)
+    for i in range(40):
+        who = ["-c", f"user.name=u{i % 8}", "-c", f"user.email=u{i % 8}@x", "-c", "commit.gpgsign=false"]
+        subprocess.run(["git", "-C", repository, *who, "commit", "-q", "--allow-empty", "-m", f"Change {i}\n\nBecause the old way number {i} was slow."], check=True)
+    ran = []
+    for line in "".join(blocks("bash")).splitlines():
+        for command in line.split("&&"):
+            words = shlex.split(command.replace("PATH_TO_A_REPOSITORY", str(repository)).replace("LONGLAMP_FILE", "reviews_train.json"))
+            if words[0] == "pip" or words[1:] == ["-m", "pytest"]:
+                continue
+            if words[1] == "train.py":
+                words += TINY
+            if words[1] == "eval.py":
+                words += ["--examples", "2", "--max-new-tokens", "5", "--device", "cpu"]
+            if words[2:3] and "longlamp" in words[1]:  # a second file, so that there is something to score
+                shutil.copy(project / "reviews_train.json", project / "reviews_val.json")
+                words.insert(words.index("reviews_train.json") + 1, "reviews_val.json")
+            done = subprocess.run([sys.executable, *words[1:]], cwd=project, capture_output=True, text=True)
+            assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+            ran.append(words[1])
+    assert ran.count("train.py") >= 4 and "eval.py" in ran
+    assert (project / "out/heat.html").exists() and (project / "out/scores.json").exists()
+
+
+def test_the_recorded_figures_are_the_ones_in_the_readme(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert experiments.with_sections(README) == README, "run python -m perce_mini.experiments --readme"
+
+
+def test_the_row_of_the_data_readme_is_a_row():
+    text = (ROOT / "data/README.md").read_text(encoding="utf-8")
+    row = read_row(re.search(r"```json\n(.*?)```", text, flags=re.S)[1].encode(), "data/README.md")
+    assert [row["response"][a:b] for a, b in row["personal"]] == ["Howdy folks"]
+
+
+def test_every_file_of_the_project_stands_in_the_tour():
+    for path in [*ROOT.glob("*.py"), *(ROOT / "perce_mini").glob("*.py")]:
+        assert path.name == "__init__.py" or path.name in README, path
