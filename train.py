@@ -25,7 +25,7 @@ from perce_mini.trainer import fit
 
 HERE = Path(__file__).resolve().parent
 DEFAULT_DATA = Path(os.path.relpath(HERE / "data" / "personas"))
-STEPS, MAX_NEW_TOKENS, VOCAB_SIZE = 150, 128, 2048
+STEPS, MAX_NEW_TOKENS, VOCAB_SIZE = 300, 128, 2048
 SHAPE = {"block_size": 512, "n_layer": 4, "n_head": 4, "n_kv_head": 2, "n_embd": 128}  # of a base model made here
 BASE = {"loss": "ce", "clip_min": CLIP_MIN, "clip_max": CLIP_MAX, "lr": 3e-3, "warmup": 0.1,
         "batch_size": 16, "grad_accum": 1, "seed": 0}
@@ -41,9 +41,9 @@ def parse_args():
     p.add_argument("--out", type=Path, metavar="DIR", help="folder to write to (default out/LOSS)")
     p.add_argument("--resume", action="store_true", help="go on where the run in --out stopped")
     g = p.add_argument_group("optimisation")
-    g.add_argument("--steps", type=int, help="optimisation steps (default 150)")
+    g.add_argument("--steps", type=int, help="optimisation steps (default 300)")
     g.add_argument("--epochs", type=float, help="passes over the training examples, instead of --steps")
-    g.add_argument("--lr", type=float, default=1e-3, help="peak learning rate of AdamW (default 1e-3)")
+    g.add_argument("--lr", type=float, default=2e-3, help="peak learning rate of AdamW (default 2e-3)")
     g.add_argument("--warmup", type=float, default=0.1, help="share of the steps in which the rate rises; then it falls to 0 (default 0.1)")
     g.add_argument("--batch-size", type=int, default=16, help="examples in a micro-batch (default 16)")
     g.add_argument("--grad-accum", type=int, default=1, help="micro-batches in an optimisation step (default 1)")
@@ -168,7 +168,8 @@ def print_plan(args, init, device):
         plan.append((f"score {args.eval_examples} held-out examples", args.eval_examples * an_example))
     print(f"on {device}, with {model.n_parameters() / 1e6:.2f} M parameters:")
     for i, (what, seconds) in enumerate(plan, 1):
-        print(f"  {i}. {what}" + (f" (about {max(0.1, seconds / 60):.1f} min)" if seconds else ""))
+        duration = f"{math.ceil(seconds / 10) * 10} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+        print(f"  {i}. {what}" + (f" (about {duration})" if seconds else ""))
 
 
 def main():

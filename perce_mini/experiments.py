@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from perce_mini import checkpoint, cli
 
-LOSSES, RATES = ["ce", "perce"], [5e-4, 1e-3, 2e-3, 4e-3]
+LOSSES, RATES = ["ce", "perce"], [1e-3, 2e-3, 4e-3]
 RUNS, RESULTS, README = Path("out/experiments"), Path("data/results"), Path("README.md")
 ROWS = {"rouge_l": "ROUGE-L F", "personal_accuracy": "personal tokens predicted right", "logp_personal": "log-likelihood of personal tokens, nats",
         "logp_base": "log-likelihood of the other tokens, nats", "logp": "log-likelihood of all tokens, nats", "contrast_f1": "PerContrast F1 (PIR > 0.8)",

@@ -36,6 +36,8 @@ class GPTConfig:
         if self.n_embd % self.n_head or self.n_head % self.n_kv_head or self.n_embd // self.n_head % 2:
             raise ValueError(f"n_embd {self.n_embd} must be an even multiple of n_head {self.n_head},"
                              f" and n_head a multiple of n_kv_head {self.n_kv_head}")
+        if not 0 <= self.n_shifted <= self.n_kv_head:
+            raise ValueError(f"n_shifted {self.n_shifted} must be from 0 to n_kv_head {self.n_kv_head}")
 
 
 def rotary_table(positions, head_size, theta):
