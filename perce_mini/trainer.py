@@ -21,16 +21,15 @@ def backward(model, batches, settings, device):
     total = torch.zeros(4, device=device)  # loss, sum of weights, tokens at the floor, at the cap
     for batch in batches:
         logp_plain = entropy = None
-        if settings["loss"] == "perce":  # the method's only extra work: one forward of the shorter view
-            # in an autocast of its own: one shared would hand its gradient-free bfloat16 weights on to the next forward
-            with torch.no_grad(), cli.autocast(device):
-                logp_plain = project(token_logprobs, model.states(batch.plain), model.head, batch.labels)
         with cli.autocast(device):
+            if settings["loss"] == "perce":  # the method's only extra work: one forward of the shorter view
+                with torch.no_grad():
+                    logp_plain = project(token_logprobs, model.states(batch.plain), model.head, batch.labels)
             states = model.states(batch.persona)
             logp_persona = project(token_logprobs, states, model.head, batch.labels)
-        if settings["loss"] == "entce":
-            with torch.no_grad(), cli.autocast(device):
-                entropy = project(token_entropies, states, model.head, batch.labels)
+            if settings["loss"] == "entce":
+                with torch.no_grad():
+                    entropy = project(token_entropies, states, model.head, batch.labels)
         weights = LOSSES[settings["loss"]](logp_persona, logp_plain, entropy, low, high)
         loss = weighted_nll(logp_persona, weights, n_tokens)
         loss.backward()

@@ -94,7 +94,7 @@ def test_a_step_is_the_step_of_perce_loss_on_full_logits(world, trained):
 
 @pytest.mark.parametrize("loss", ["ce", "entce", "perce"])
 def test_bfloat16_reaches_every_weight(world, trained, monkeypatch, loss):
-    """Autocast keeps casted weights; those made without gradient for the plain view must not serve the persona view."""
+    """Also where the plain view has used them without gradient just before (autocast keeps what it has cast)."""
     model, tokenizer, _ = checkpoint.load(base_of(trained))
     examples = [encode_example(row, tokenizer, 1100) for row in read_examples(world / "train.jsonl")[1:5]]
     gradients = []
