@@ -3,8 +3,8 @@
     python eval.py out/perce
     python eval.py out/base out/ce out/perce --samples 3 --heatmap out/heat.html
 
-Every figure is a ratio of two sums over the examples, so that its uncertainty can be had by drawing users
-again and again (bootstrap). Differences are to the first run, on the same examples: intervals are paired.
+Every figure is a ratio of two sums over examples. Differences are to the first run, on the same examples, with
+a paired bootstrap interval: users are drawn again and again.
 """
 
 import json
@@ -139,8 +139,8 @@ def evenly(rows, n):
 
 
 def encode_rows(rows, tokenizer, block_size, top_k, reserve=0):
-    bar = tqdm(rows, desc="encode", unit="row", dynamic_ncols=True, leave=False, delay=2)
-    return [encode_example(row, tokenizer, block_size, top_k, reserve) for row in bar]
+    rows = tqdm(rows, desc="encode", unit="row", dynamic_ncols=True, leave=False, delay=2)
+    return [encode_example(row, tokenizer, block_size, top_k, reserve) for row in rows]
 
 
 # --------------------------------------------------------------------------------------------- showing
@@ -185,25 +185,29 @@ def write_json(path, runs):
     """Every figure of every run, overall and per task, and the differences to the first run."""
     first, *others = runs
     figures = {run: {task: summarize(rs) for task, rs in by_task(records).items()} for run, records in runs.items()}
-    changes = {run: {task: {m: {"difference": d, "low": low, "high": high} for m, (d, low, high) in difference(rs, by_task(runs[first])[task]).items()}
-                     for task, rs in by_task(runs[run]).items()} for run in others}
+    name = lambda change: dict(zip(["difference", "low", "high"], change))
+    changes = {run: {task: {m: name(change) for m, change in difference(records, by_task(runs[first])[task]).items()}
+                     for task, records in by_task(runs[run]).items()} for run in others}
     text = json.dumps({"examples": len(runs[first]), "runs": figures, f"minus {first}": changes}, indent=1)
     checkpoint.replace_file(path, lambda new: Path(new).write_text(text + "\n", encoding="utf-8"))
 
 
 def write_predictions(path, runs):
     """JSONL, a line an example and run: user, task, query, reference, prediction, ROUGE-L."""
-    lines = [json.dumps({"run": run, "user": r["row"]["user"], "task": r["row"]["task"], "query": r["row"]["query"], "reference": r["row"]["response"],
-                         "prediction": r["prediction"], "rouge_l": r["rouge"].fmeasure}) for run, records in runs.items() for r in records]
+    lines = []
+    for run, records in runs.items():
+        for r in records:
+            asked = {"run": run} | {key: r["row"][key] for key in ["user", "task", "query"]}
+            lines.append(json.dumps(asked | {"reference": r["row"]["response"], "prediction": r["prediction"], "rouge_l": r["rouge"].fmeasure}))
     checkpoint.replace_file(path, lambda new: Path(new).write_text("\n".join(lines) + "\n", encoding="utf-8"))
 
 
 def parse_args():
     p = cli.Parser(description=__doc__)
     p.add_argument("runs", nargs="+", type=Path, metavar="DIR", help="folders that train.py wrote; differences are to the first")
-    p.add_argument("--data", type=Path, metavar="PATH", help="folder with test.jsonl or val.jsonl, or one JSONL file (default: the data of the first run)")
+    p.add_argument("--data", type=Path, metavar="PATH", help="folder with test.jsonl or val.jsonl, or a JSONL file (default: that of the first run)")
     p.add_argument("--examples", type=int, default=120, metavar="N", help="examples to score, evenly over the file; 0 for all (default 120)")
-    p.add_argument("--top-k", type=int, default=4, help="profile items in the prompt (default 4)")
+    p.add_argument("--top-k", type=int, default=4, help="profile items in the prompt, the best by BM25 (default 4)")
     p.add_argument("--max-new-tokens", type=int, default=128, help="longest generated text, tokens (default 128)")
     p.add_argument("--temperature", type=float, default=0.4, help="of decoding; 0 takes the likeliest token (default 0.4)")
     p.add_argument("--seed", type=int, default=0, help="of the sampled text (default 0)")

@@ -26,7 +26,7 @@ from perce_mini.trainer import fit
 HERE = Path(__file__).resolve().parent
 DEFAULT_DATA = Path(os.path.relpath(HERE / "data" / "personas"))
 STEPS, MAX_NEW_TOKENS, VOCAB_SIZE = 300, 128, 2048
-SHAPE = {"block_size": 512, "n_layer": 4, "n_head": 4, "n_kv_head": 2, "n_embd": 128}  # of a base model made here
+SHAPE = {"block_size": 512, "n_layer": 4, "n_head": 4, "n_kv_head": 2, "n_shifted": 1, "n_embd": 128}  # of a base model made here
 BASE = {"loss": "ce", "clip_min": CLIP_MIN, "clip_max": CLIP_MAX, "lr": 3e-3, "warmup": 0.1,
         "batch_size": 16, "grad_accum": 1, "seed": 0}
 
@@ -34,10 +34,12 @@ BASE = {"loss": "ce", "clip_min": CLIP_MIN, "clip_max": CLIP_MAX, "lr": 3e-3, "w
 def parse_args():
     p = cli.Parser(description=__doc__)
     p.add_argument("--loss", choices=LOSSES, default="perce", help="how response tokens are weighted (default perce)")
-    p.add_argument("--clip-min", type=float, default=CLIP_MIN, metavar="M", help="lowest token weight, nats; no part in ce (default 0.8)")
-    p.add_argument("--clip-max", type=float, default=CLIP_MAX, metavar="M", help="highest token weight, nats; no part in ce (default 5.0)")
-    p.add_argument("--data", type=Path, default=DEFAULT_DATA, metavar="DIR", help="folder with train.jsonl and, if there are any, val, test and base.jsonl (default data/personas, made on first use)")
-    p.add_argument("--init", type=Path, metavar="DIR", help="run to start from (default: the base model of the data, out/base or out/base-NAME, trained on first use)")
+    p.add_argument("--clip-min", type=float, default=CLIP_MIN, metavar="M", help="lowest token weight, nats; not for ce (default 0.8)")
+    p.add_argument("--clip-max", type=float, default=CLIP_MAX, metavar="M", help="highest token weight, nats; not for ce (default 5.0)")
+    p.add_argument("--data", type=Path, default=DEFAULT_DATA, metavar="DIR",
+                   help="folder with train.jsonl, and val, test, base.jsonl where there are any (default data/personas, made on first use)")
+    p.add_argument("--init", type=Path, metavar="DIR",
+                   help="run to start from (default: the data's base model, out/base or out/base-NAME, trained on first use)")
     p.add_argument("--out", type=Path, metavar="DIR", help="folder to write to (default out/LOSS)")
     p.add_argument("--resume", action="store_true", help="go on where the run in --out stopped")
     g = p.add_argument_group("optimisation")
@@ -48,15 +50,16 @@ def parse_args():
     g.add_argument("--batch-size", type=int, default=16, help="examples in a micro-batch (default 16)")
     g.add_argument("--grad-accum", type=int, default=1, help="micro-batches in an optimisation step (default 1)")
     g.add_argument("--top-k", type=int, default=4, help="profile items in the prompt, the best by BM25 (default 4)")
-    g.add_argument("--examples", type=int, help="train on the first so many examples, evenly over the file (default all)")
+    g.add_argument("--examples", type=int, help="train on so many examples, taken evenly over the file (default all)")
     g.add_argument("--seed", type=int, default=0, help="order of the batches and sampling of text (default 0)")
     g.add_argument("--save-every", type=int, default=50, help="steps between checkpoints (default 50)")
     g = p.add_argument_group("base model (only where it is trained here)")
     g.add_argument("--base-steps", type=int, default=400, help="optimisation steps (default 400)")
     g.add_argument("--tokenizer", help="bpe: learn one from the data (default); or gpt2, cl100k_base, ... by tiktoken")
     g.add_argument("--vocab-size", type=int, help="entries of the learned tokenizer (default 2048)")
-    for name, default in SHAPE.items():
-        g.add_argument("--" + name.replace("_", "-"), type=int, help=f"(default {default})" if name != "block_size" else "longest sequence, tokens (default 512)")
+    for name, what in {"block_size": "longest sequence, tokens", "n_layer": "blocks", "n_head": "query heads", "n_kv_head": "key and value heads",
+                       "n_shifted": "key heads that are shifted by a token, see model.py", "n_embd": "width"}.items():  # fmt: skip
+        g.add_argument("--" + name.replace("_", "-"), type=int, help=f"{what} (default {SHAPE[name]})")
     g = p.add_argument_group("machine")
     g.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default auto: the fastest there is)")
     g.add_argument("--compile", action="store_true", help="torch.compile the blocks: a slow first step, faster ones after it")
@@ -64,11 +67,11 @@ def parse_args():
     g.add_argument("--eval-examples", type=int, default=120, help="held-out examples to score, 0 for none (default 120)")
     g.add_argument("--temperature", type=float, default=0.4, help="of decoding; 0 takes the likeliest token (default 0.4)")
     args = p.parse_args()
-    for name in ["steps", "epochs", "lr", "batch_size", "grad_accum", "save_every", "examples", "base_steps", *SHAPE]:
+    for name in ["steps", "epochs", "lr", "batch_size", "grad_accum", "save_every", "examples", "base_steps", "block_size", "n_layer", "n_head", "n_kv_head", "n_embd"]:
         if getattr(args, name) is not None and not 0 < getattr(args, name) < math.inf:
             p.error(f"--{name.replace('_', '-')} must be above 0")
-    for name in ["top_k", "eval_examples", "temperature"]:
-        if not 0 <= getattr(args, name) < math.inf:
+    for name in ["top_k", "eval_examples", "temperature", "n_shifted"]:
+        if getattr(args, name) is not None and not 0 <= getattr(args, name) < math.inf:
             p.error(f"--{name.replace('_', '-')} must not be below 0")
     if args.steps and args.epochs:
         p.error("--steps and --epochs exclude each other")
@@ -78,6 +81,10 @@ def parse_args():
         p.error("--warmup is a share of the steps, from 0 to 1")
     if args.vocab_size is not None and args.vocab_size < 256 + len(SPECIAL):
         p.error(f"--vocab-size must be at least {256 + len(SPECIAL)}: the bytes and the control tokens")
+    try:
+        GPTConfig(1, **base_shape(args))
+    except ValueError as error:
+        p.error(str(error))
     args.out = args.out or Path("out") / args.loss
     return args
 
@@ -97,6 +104,11 @@ def read_data(args):
     rows = read_examples(args.data / "train.jsonl")
     held_out = read_examples(held_out_file(args.data)) if args.eval_examples else []
     return evenly(rows, args.examples or len(rows)), evenly(held_out, args.eval_examples)
+
+
+def base_shape(args):
+    """The shape of a base model made here: the flags, and SHAPE where they say nothing."""
+    return {name: default if getattr(args, name) is None else getattr(args, name) for name, default in SHAPE.items()}
 
 
 def base_folder(args):
@@ -119,9 +131,8 @@ def make_base(args, out, rows, device):
         texts = dict.fromkeys(item[key] for row in rows for item in [row, *row["profile"]] for key in ["query", "response"])
         learn = settings["tokenizer"] == "bpe"
         tokenizer = Tokenizer.train("\n".join(texts), args.vocab_size or VOCAB_SIZE) if learn else Tokenizer.named(args.tokenizer)
-        shape = {name: getattr(args, name) or default for name, default in SHAPE.items()}
         torch.manual_seed(settings["seed"])
-        model = GPT(GPTConfig(tokenizer.vocab_size, **shape)).to(device)
+        model = GPT(GPTConfig(tokenizer.vocab_size, **base_shape(args))).to(device)
     if args.compile:
         model.compile_blocks()
     examples = encode_rows(rows, tokenizer, model.config.block_size, args.top_k)
@@ -149,7 +160,7 @@ def check_base_flags(args, model, tokenizer, settings, init):
 
 def print_plan(args, init, device):
     """Say what this run will do and, from the speed of one step here, about how long that takes."""
-    shape = {name: getattr(args, name) or default for name, default in SHAPE.items()}
+    shape = base_shape(args)
     model, ids = GPT(GPTConfig(args.vocab_size or VOCAB_SIZE, **shape)).to(device), torch.zeros(8, 256, dtype=torch.long, device=device)
     for _ in range(3):  # the first ones warm up
         start = time.perf_counter()
@@ -163,7 +174,8 @@ def print_plan(args, init, device):
     if not args.init and not is_finished(init, args.base_steps):
         plan.append((f"train the base model {init}: {args.base_steps} steps", args.base_steps * BASE["batch_size"] * an_example))
     length = f"{args.epochs:g} epochs" if args.epochs else f"{steps} steps"
-    plan.append((f"fine-tune {init} with {args.loss} into {args.out}: {length}", not args.epochs and steps * args.batch_size * args.grad_accum * an_example))
+    seconds = 0 if args.epochs else steps * args.batch_size * args.grad_accum * an_example
+    plan.append((f"fine-tune {init} with {args.loss} into {args.out}: {length}", seconds))
     if args.eval_examples:
         plan.append((f"score {args.eval_examples} held-out examples", args.eval_examples * an_example))
     print(f"on {device}, with {model.n_parameters() / 1e6:.2f} M parameters:")

@@ -132,7 +132,8 @@ def measure(args, device):
     words = [[str(dice.randrange(150)) for _ in range(500)] for _ in range(2)]
     lcs = times({"bits": lambda: lcs_length(*words), "table": lambda: quadratic_lcs(*words)}, 5, device, "ROUGE-L")
     prompts, new = [e.persona + e.query for e in examples[:8]], 64
-    generate = times({"cached": lambda: model.generate(prompts, new, end_id=-1), "uncached": lambda: uncached(model, prompts, new)}, 2, device, "generation")
+    both = {"cached": lambda: model.generate(prompts, new, end_id=-1), "uncached": lambda: uncached(model, prompts, new)}
+    generate = times(both, 2, device, "generation")
 
     persona, plain = PERSONA + QUERY + RESPONSE - 1, QUERY + RESPONSE - 1
     ce = seconds["ce"]

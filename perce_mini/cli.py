@@ -29,6 +29,7 @@ def run(main):
     try:
         main()
     except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
         sys.exit(130)
     except (RunError, DataError, CheckpointError, TokenizerError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

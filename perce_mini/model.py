@@ -28,11 +28,12 @@ class GPTConfig:
     n_kv_head: int = 2  # keys and values are shared by n_head / n_kv_head query heads
     n_shifted: int = 1  # of these, those whose keys are the previous token's
     n_embd: int = 128
-    n_hidden: int = 344  # width of the MLP, about 8/3 of n_embd
+    n_hidden: int = 0  # width of the MLP; 0: 8/3 of n_embd, rounded to a multiple of 8
     rope_theta: float = 10000.0
     norm_eps: float = 1e-5
 
     def __post_init__(self):
+        self.n_hidden = self.n_hidden or round(self.n_embd / 3) * 8
         if self.n_embd % self.n_head or self.n_head % self.n_kv_head or self.n_embd // self.n_head % 2:
             raise ValueError(f"n_embd {self.n_embd} must be an even multiple of n_head {self.n_head},"
                              f" and n_head a multiple of n_kv_head {self.n_kv_head}")

@@ -113,8 +113,8 @@ class Tokenizer:
         except OSError as error:  # requests' errors are OSErrors
             raise TokenizerError(f"tokenizer {name!r} has to be downloaded and cannot be reached"
                                  f" ({type(error).__name__}); --tokenizer bpe needs no network") from None
-        return cls([encoding.decode_single_token_bytes(i) for i in range(len(encoding._mergeable_ranks))],
-                   encoding._pat_str)
+        ranks = encoding._mergeable_ranks
+        return cls(sorted(ranks, key=ranks.get), encoding._pat_str)
 
     def encode(self, text):
         """text -> ids. Never a control token, whatever the text spells."""

@@ -78,7 +78,7 @@ def fit(model, tokenizer, examples, out, settings, device, save_every, state=Non
                 checkpoint.replace_file(out / "log.jsonl", lambda path: Path(path).write_text("\n".join(log) + "\n"))
                 saved = step + 1
     except KeyboardInterrupt:
-        print(f"\nstopped; {kept(out, saved)}", file=sys.stderr)
+        print(f"\n{kept(out, saved)}", file=sys.stderr)
         raise
     finally:
         bar.close()

@@ -158,6 +158,7 @@ def test_bad_rows_end_in_one_line_before_any_training(command, world, trained, t
     (["--warmup", "2"], "--warmup"), (["--device", "tpu9"], "--device tpu9"), (["--lr", "nan"], "--lr"), (["--nonsense"], "--nonsense"),
     (["--vocab-size", "100"], "--vocab-size must be at least"), (["--data", "nowhere"], "nowhere"), (["--init", "nowhere"], "nowhere/checkpoint.pt: no checkpoint"),
     (["--resume", "--out", "nowhere"], "nowhere/checkpoint.pt: no checkpoint"), (["--tokenizer", "gpt3"], "move it away"), (["--n-layer", "3"], "move it away"),
+    (["--n-shifted", "7"], "n_shifted 7"), (["--n-head", "5"], "n_embd 128 must be"),
 ])  # fmt: skip
 def test_bad_flags_end_in_one_line(command, world, trained, tmp_path, args, reason):
     result = command(train.main, "--data", world, "--init", base_of(trained), "--out", tmp_path / "run", "--device", "cpu",

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from perce_mini.percontrast import (LOSSES, ce_weights, entce_weights, lossce_weights, perce_loss, perce_weights, personal_influence_ratio,
-                                    pir_weights, project, token_entropies, token_logprobs, weighted_nll)
+from perce_mini.percontrast import (LOSSES, perce_loss, perce_weights, personal_influence_ratio, project, token_entropies, token_logprobs,
+                                    weighted_nll)  # fmt: skip
 
 
 def log(*probabilities):
@@ -27,6 +27,13 @@ def test_three_tokens_by_hand():
 def test_the_log_ratio_itself_is_clipped_at_both_ends(pir, weight):
     assert perce_weights(torch.tensor([pir])).item() == pytest.approx(weight)
     assert perce_weights(torch.tensor([pir]), clip_min=-9, clip_max=99).item() == pytest.approx(pir)
+
+
+def test_the_bounds_of_the_loss_can_be_set():
+    with_persona, without = log(0.5, 0.9, 0.2), log(0.1, 0.9, 0.4)
+    unclipped = (math.log(5) * math.log(2) - math.log(2) * math.log(5)) / 3  # weights ln 5, 0, -ln 2
+    assert perce_loss(with_persona, without, clip_min=-9, clip_max=9).item() == pytest.approx(unclipped, abs=1e-12)
+    assert perce_loss(with_persona, without, 0.2, 0.3).item() == pytest.approx((0.3 * math.log(2) - 0.2 * math.log(0.9) + 0.2 * math.log(5)) / 3)
 
 
 def test_an_empty_interval_is_refused():
@@ -122,10 +129,10 @@ def test_the_four_losses_differ_in_their_weights_alone():
     with_persona, without, entropy = log(0.5, 0.9, 0.001), log(0.1, 0.9, 0.4), torch.tensor([2.0, 0.1, 9.0])
     given = (with_persona, without, entropy, 0.8, 5.0)
     assert set(LOSSES) == {"ce", "lossce", "entce", "perce"}
-    assert ce_weights(*given).tolist() == [1, 1, 1]
-    assert lossce_weights(*given).tolist() == pytest.approx([0.8, 0.8, 5.0])  # -log P = 0.69, 0.11, 6.9
-    assert entce_weights(*given).tolist() == pytest.approx([2.0, 0.8, 5.0])
-    assert pir_weights(*given).tolist() == pytest.approx([math.log(5), 0.8, 0.8])
+    assert LOSSES["ce"](*given).tolist() == [1, 1, 1]
+    assert LOSSES["lossce"](*given).tolist() == pytest.approx([0.8, 0.8, 5.0])  # -log P = 0.69, 0.11, 6.9
+    assert LOSSES["entce"](*given).tolist() == pytest.approx([2.0, 0.8, 5.0])
+    assert LOSSES["perce"](*given).tolist() == pytest.approx([math.log(5), 0.8, 0.8])
     assert weighted_nll(with_persona, LOSSES["perce"](*given)).item() == pytest.approx(perce_loss(with_persona, without).item())
 
 

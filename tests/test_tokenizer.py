@@ -6,6 +6,7 @@ import time
 from collections import Counter
 
 import pytest
+import tiktoken
 
 from perce_mini.tokenizer import PATTERN, SPECIAL, Tokenizer, TokenizerError, train_bpe
 
@@ -99,6 +100,26 @@ def test_a_damaged_file_is_one_clear_line(tmp_path, content):
 def test_an_unknown_name_is_one_clear_line():
     with pytest.raises(TokenizerError, match="'gpt3' is not known"):
         Tokenizer.named("gpt3")
+
+
+def test_a_name_that_cannot_be_reached_is_one_clear_line(monkeypatch):
+    def offline(name):
+        raise ConnectionError("no route\nto host")
+
+    monkeypatch.setattr("tiktoken.get_encoding", offline)
+    with pytest.raises(TokenizerError, match="cannot be reached.*--tokenizer bpe needs no network") as caught:
+        Tokenizer.named("gpt2")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_named_vocabulary_keeps_its_order_and_gets_our_control_tokens(monkeypatch):
+    """Ranks with a gap, as p50k_base has them: the same pieces, ids without the gap."""
+    ranks = {bytes([i]): i for i in range(256)} | {b"ab": 256, b"abc": 258}
+    theirs = tiktoken.Encoding("x", pat_str=PATTERN, mergeable_ranks=ranks, special_tokens={"<|endoftext|>": 257})
+    monkeypatch.setattr("tiktoken.get_encoding", lambda name: theirs)
+    ours = Tokenizer.named("p50k_base")
+    assert [ours.tokens[i] for i in ours.encode("abcabd")] == [b"abc", b"ab", b"d"] and ours.vocab_size == 258 + 4
+    assert ours.special["<|end|>"] == 261 and len(ours.encode("<|endoftext|>")) > 1
 
 
 def test_one_megabyte_takes_seconds():
