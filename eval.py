@@ -134,8 +134,8 @@ def held_out_file(data):
 
 
 def evenly(rows, n):
-    """n of the rows, evenly over the file, so that every task and many users are among them."""
-    return [rows[i * len(rows) // n] for i in range(min(n, len(rows)))] if n < len(rows) else rows
+    """n of the rows, evenly over the file, so that every task and many users are among them; all for 0 or None."""
+    return [rows[i * len(rows) // n] for i in range(n)] if n and n < len(rows) else rows
 
 
 def encode_rows(rows, tokenizer, block_size, top_k, reserve=0):
@@ -172,8 +172,7 @@ def show_table(runs, metrics=METRICS):
 
 def show_samples(runs, n):
     """Print what the runs wrote for the first n of the examples, beside the reference."""
-    first = next(iter(runs))
-    for i, record in enumerate(evenly(runs[first], n) if n else []):
+    for record in evenly(next(iter(runs.values())), n) if n else []:
         print(f"\n[{record['row']['task']}, user {record['row']['user']}] {record['row']['query']}")
         print(f"  reference: {record['row']['response']}")
         for run, records in runs.items():
@@ -229,8 +228,7 @@ def main():
     loaded = {str(folder): checkpoint.load(folder, device) for folder in args.runs}
     data = args.data or Path(next(iter(loaded.values()))[2]["settings"]["data"])
     path = held_out_file(data) if data.is_dir() else data
-    rows = read_examples(path)
-    rows = evenly(rows, args.examples or len(rows))
+    rows = evenly(read_examples(path), args.examples)
     print(f"scoring {len(rows)} examples of {path} on {device}")
     runs = {}
     for folder, (model, tokenizer, _) in loaded.items():

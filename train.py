@@ -45,7 +45,7 @@ def parse_args():
     g = p.add_argument_group("optimisation")
     g.add_argument("--steps", type=int, help="optimisation steps (default 300)")
     g.add_argument("--epochs", type=float, help="passes over the training examples, instead of --steps")
-    g.add_argument("--lr", type=float, default=2e-3, help="peak learning rate of AdamW (default 2e-3)")
+    g.add_argument("--lr", type=float, default=4e-3, help="peak learning rate of AdamW (default 4e-3)")
     g.add_argument("--warmup", type=float, default=0.1, help="share of the steps in which the rate rises; then it falls to 0 (default 0.1)")
     g.add_argument("--batch-size", type=int, default=16, help="examples in a micro-batch (default 16)")
     g.add_argument("--grad-accum", type=int, default=1, help="micro-batches in an optimisation step (default 1)")
@@ -103,7 +103,7 @@ def read_data(args):
         raise cli.RunError(f"{args.data}: --data takes a folder with train.jsonl in it")
     rows = read_examples(args.data / "train.jsonl")
     held_out = read_examples(held_out_file(args.data)) if args.eval_examples else []
-    return evenly(rows, args.examples or len(rows)), evenly(held_out, args.eval_examples)
+    return evenly(rows, args.examples), evenly(held_out, args.eval_examples)
 
 
 def base_shape(args):

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from perce_mini import checkpoint, cli
 
-LOSSES, RATES = ["ce", "perce"], [1e-3, 2e-3, 4e-3]
+LOSSES, RATES = ["ce", "perce"], [1e-3, 2e-3, 4e-3, 8e-3]
 RUNS, RESULTS, README = Path("out/experiments"), Path("data/results"), Path("README.md")
 ROWS = {"rouge_l": "ROUGE-L F", "personal_accuracy": "personal tokens predicted right", "logp_personal": "log-likelihood of personal tokens, nats",
         "logp_base": "log-likelihood of the other tokens, nats", "logp": "log-likelihood of all tokens, nats", "contrast_f1": "PerContrast F1 (PIR > 0.8)",
@@ -52,7 +52,7 @@ def trained(loss, lr, seed):
 def scored(runs, split, seed):
     """eval.py's figures of several runs on 300 examples of a split, {folder: {task: {metric: value}}}."""
     path = runs[-1] / f"{split}.json"
-    if not path.exists():
+    if not path.exists() or list(json.loads(path.read_text())["runs"]) != list(map(str, runs)):
         call("eval.py", *runs, "--data", f"data/personas/{split}.jsonl", "--examples", 300, "--seed", seed, "--samples", 0, "--json", path)
     return json.loads(path.read_text())
 
@@ -110,11 +110,22 @@ def markdown(results):
         lines.append(markdown_row(label, cells, "all", metric))
         if metric == "rouge_l":
             lines += [markdown_row(f"ROUGE-L F, {task}", cells, task, metric) for task in tasks]
+    lines += ["", verdict(cells)]
     rates = results["validation_rouge_l"]["ce"]
     lines += ["", "Validation ROUGE-L at each learning rate (seed 0):", "", "| | " + " | ".join(rates) + " |", "|---" * (len(rates) + 1) + "|"]
     for loss, values in results["validation_rouge_l"].items():
         lines.append(f"| {loss} | " + " | ".join(f"{value:.3f}" for value in values.values()) + " |")
     return "\n".join(lines) + "\n"
+
+
+def verdict(cells):
+    """What the cells say in a sentence."""
+    pairs = lambda metric: [(cell["ce"]["all"][metric], cell["perce"]["all"][metric]) for cell in cells]
+    gain = lambda metric: statistics.mean(perce - ce for ce, perce in pairs(metric))
+    relative = gain("rouge_l") / statistics.mean(ce for ce, _ in pairs("rouge_l"))
+    ahead = lambda metric: f"ahead in {sum(perce > ce for ce, perce in pairs(metric))} of {len(cells)} seeds"
+    return (f"So PerCE changes ROUGE-L by {relative:+.1%} of CE's ({ahead('rouge_l')}), personal tokens predicted right by {gain('personal_accuracy'):+.3f}"
+            f" ({ahead('personal_accuracy')}), and the log-likelihood of the other tokens by {gain('logp_base'):+.3f} nats ({ahead('logp_base')}).")
 
 
 def markdown_row(label, cells, task, metric):

@@ -190,7 +190,7 @@ def test_a_nan_loss_stops_the_run_and_keeps_what_was_saved(command, world, train
 def test_resume_refuses_another_run(command, world, trained, tmp_path):
     assert run_train(command, world, trained, tmp_path).status == 0
     result = run_train(command, world, trained, tmp_path, "--resume", "--lr", 0.5)
-    assert result.status == 2 and "was made with lr 0.002, not 0.5" in result.error
+    assert result.status == 2 and "was made with lr 0.004, not 0.5" in result.error
 
 
 def test_no_space_left_keeps_the_last_checkpoint(command, world, trained, tmp_path, monkeypatch):
