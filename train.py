@@ -122,7 +122,8 @@ def is_finished(folder, steps):
 
 def make_base(args, out, rows, device):
     """Train the base model, or go on with it: next-token prediction on whole documents."""
-    settings = BASE | {"steps": args.base_steps, "examples": len(rows), "data": str(args.data), "tokenizer": args.tokenizer or "bpe"}
+    settings = BASE | {"steps": args.base_steps, "examples": len(rows), "data": str(args.data)}
+    settings |= {"tokenizer": args.tokenizer or "bpe", "vocab_size": args.vocab_size or VOCAB_SIZE}
     state = None
     if (out / "checkpoint.pt").exists():
         model, tokenizer, state = checkpoint.load(out, device)
@@ -130,7 +131,7 @@ def make_base(args, out, rows, device):
     else:
         texts = dict.fromkeys(item[key] for row in rows for item in [row, *row["profile"]] for key in ["query", "response"])
         learn = settings["tokenizer"] == "bpe"
-        tokenizer = Tokenizer.train("\n".join(texts), args.vocab_size or VOCAB_SIZE) if learn else Tokenizer.named(args.tokenizer)
+        tokenizer = Tokenizer.train("\n".join(texts), settings["vocab_size"]) if learn else Tokenizer.named(args.tokenizer)
         torch.manual_seed(settings["seed"])
         model = GPT(GPTConfig(tokenizer.vocab_size, **base_shape(args))).to(device)
     if args.compile:
@@ -146,10 +147,10 @@ def check_same_run(state, settings, out):
             raise cli.RunError(f"{out} was made with {name} {state['settings'].get(name)}, not {value}: give the same again, or another folder")
 
 
-def check_base_flags(args, model, tokenizer, settings, init):
+def check_base_flags(args, model, settings, init):
     """A flag that describes the base model must not be without effect unseen."""
     there = {name: getattr(model.config, name) for name in SHAPE}
-    there |= {"vocab_size": tokenizer.vocab_size, "tokenizer": settings["tokenizer"]}
+    there |= {name: settings[name] for name in ["tokenizer", "vocab_size"]}
     for name, value in there.items():
         if getattr(args, name) not in (None, value):
             raise cli.RunError(f"{init} exists with {name} {value}, not {getattr(args, name)}: move it away to train another base")
@@ -204,14 +205,14 @@ def main():
         make_base(args, init, read_examples(base_file) if base_file.exists() else rows, device)
 
     model, tokenizer, state = resumed or checkpoint.load(init, device)
-    check_base_flags(args, model, tokenizer, state["settings"], init)
+    check_base_flags(args, model, state["settings"], init)
     encode = lambda rows, reserve: encode_rows(rows, tokenizer, model.config.block_size, args.top_k, reserve)
     examples, held_out = encode(rows, 0), encode(held_out, MAX_NEW_TOKENS)
     an_epoch = math.ceil(math.ceil(len(examples) / args.batch_size) / args.grad_accum)
     settings = {name: getattr(args, name) for name in ["loss", "clip_min", "clip_max", "lr", "warmup", "batch_size", "grad_accum", "top_k", "seed"]}
     settings |= {"steps": math.ceil(args.epochs * an_epoch) if args.epochs else args.steps or STEPS,
                  "examples": len(examples), "data": str(args.data), "init": str(init),
-                 "tokenizer": state["settings"]["tokenizer"]}
+                 **{name: state["settings"][name] for name in ["tokenizer", "vocab_size"]}}
     if resumed:
         check_same_run(state, settings, args.out)
     torch.manual_seed(args.seed)

@@ -82,8 +82,8 @@ def repository(tmp_path):
 def test_commits_become_rows(repository, tmp_path):
     out = prepare("gitlog", repository, "--out", tmp_path / "rows")
     assert "1 bots" in out and "1 reverts" in out and "1 body under 5 words" in out
-    files = list((tmp_path / "rows").glob("*.jsonl"))
-    rows = [row for file in files if file.stat().st_size for row in read_examples(file)]
+    files = [tmp_path / f"rows/{split}.jsonl" for split in ["train", "val", "test"]]
+    rows = [row for file in files for row in read_examples(file)]
     assert len(rows) == 8 * 4  # the first of five commits is only profile
     row = next(row for row in rows if row["query"].startswith("Change 4"))
     assert row["query"].endswith("\nf.txt") and row["response"] == "This is the reason number 4."
@@ -91,7 +91,7 @@ def test_commits_become_rows(repository, tmp_path):
     everything = "".join(file.read_text() for file in files)
     assert "example.org" not in everything and "Signed-off" not in everything
     assert {len(row["user"]) for row in rows} == {12}
-    users = [{row["user"] for row in read_examples(file)} for file in files if file.stat().st_size]
+    users = [{row["user"] for row in read_examples(file)} for file in files]
     assert sum(map(len, users)) == len(set.union(*users)) == 8
 
 
@@ -109,7 +109,19 @@ def test_the_key_is_private_and_makes_the_hashes(repository, tmp_path):
 def test_a_temporal_split_holds_out_the_last_commits_of_every_author(repository, tmp_path):
     prepare("gitlog", repository, "--out", tmp_path / "rows", "--temporal", "--names")
     train, test = (read_examples(tmp_path / f"rows/{split}.jsonl") for split in ["train", "test"])
-    assert "Ada L" in {row["user"] for row in train} and not test or max(row["query"] for row in train) <= min(row["query"] for row in test)
+    assert {row["user"] for row in train} == {row["user"] for row in test} and "Ada L" in {row["user"] for row in train}
+    assert {row["query"][:8] for row in train} == {"Change 1", "Change 2"}
+    assert {row["query"][:8] for row in test} <= {"Change 4", "<|end|> "}
+
+
+def test_too_few_authors_are_one_clear_line(tmp_path):
+    subprocess.run(["git", "init", "-q", tmp_path / "repo"], check=True)
+    who = ["-c", "user.name=a", "-c", "user.email=a@x", "-c", "commit.gpgsign=false"]
+    for i in range(4):
+        message = f"Change {i}\n\nThis is the reason number {i}."
+        subprocess.run(["git", "-C", tmp_path / "repo", *who, "commit", "-q", "--allow-empty", "-m", message], check=True)
+    assert "--temporal" in prepare("gitlog", tmp_path / "repo", "--out", tmp_path / "rows", status=2)
+    prepare("gitlog", tmp_path / "repo", "--out", tmp_path / "rows", "--temporal")
 
 
 def test_a_folder_that_is_no_repository_is_one_clear_line(tmp_path):

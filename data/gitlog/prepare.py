@@ -94,25 +94,31 @@ def main():
             listed = ", ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
             authors[user].append({"query": f"{subject}\n{listed}".strip(), "response": body})
 
-    files = {name: open(args.out / f"{name}.jsonl.new", "w", encoding="utf-8") for name in ["train", "val", "test"]}
-    written = Counter()
+    for user in [user for user, commits in authors.items() if len(commits) < 3]:
+        dropped["author with fewer than 3 commits"] += len(authors.pop(user))
+    if len(authors) < (1 if args.temporal else 3):
+        print(f"error: {len(authors)} authors with 3 commits or more are left; a split by author needs 3, --temporal 1", file=sys.stderr)
+        sys.exit(2)
+    splits = {"train": [], "val": [], "test": []}
+    tenth = max(1, len(authors) // 10)
+    order = sorted(authors, key=lambda user: hashlib.sha256(user.encode()).digest())
+    place = {user: "test" if i < tenth else "val" if i < 2 * tenth else "train" for i, user in enumerate(order)}
     for user, commits in authors.items():
-        if len(commits) < 3:
-            dropped["author with fewer than 3 commits"] += len(commits)
-            continue
-        by_hash = int(hashlib.sha256(user.encode()).hexdigest(), 16) % 10
         first = max(1, len(commits) - args.max_rows)  # the first commit has no profile
         dropped["only used as profile"] += first
+        last = max(1, (len(commits) - first) // 10)
         for i in range(first, len(commits)):
-            tenth = 10 * (i - first) // (len(commits) - first - 1 or 1) if args.temporal else by_hash
-            split = "train" if tenth < 8 else "val" if tenth < 9 else "test"
+            by_time = "test" if i >= len(commits) - last else "val" if i >= len(commits) - 2 * last else "train"
             row = {"user": user, "task": "commit", **commits[i], "profile": commits[max(0, i - args.profile) : i]}
-            files[split].write(json.dumps(row) + "\n")
-            written[split] += 1
-    for name, f in files.items():
-        f.close()
-        os.replace(f.name, args.out / f"{name}.jsonl")
-        print(f"wrote {args.out / name}.jsonl: {written[name]} rows")
+            splits[by_time if args.temporal else place[user]].append(row)
+    for name, rows in splits.items():
+        path = args.out / f"{name}.jsonl"
+        path.unlink(missing_ok=True)  # no rows, no file: a split of an earlier call must not stay
+        if rows:
+            with open(f"{path}.new", "w", encoding="utf-8") as f:
+                f.writelines(json.dumps(row) + "\n" for row in rows)
+            os.replace(f"{path}.new", path)
+            print(f"wrote {path}: {len(rows)} rows of {len({row['user'] for row in rows})} authors")
     print("dropped:", ", ".join(f"{n} {reason}" for reason, n in dropped.most_common()) or "nothing")
 
 
