@@ -67,7 +67,8 @@ def parse_args():
     g.add_argument("--eval-examples", type=int, default=120, help="held-out examples to score, 0 for none (default 120)")
     g.add_argument("--temperature", type=float, default=0.4, help="of decoding; 0 takes the likeliest token (default 0.4)")
     args = p.parse_args()
-    for name in ["steps", "epochs", "lr", "batch_size", "grad_accum", "save_every", "examples", "base_steps", "block_size", "n_layer", "n_head", "n_kv_head", "n_embd"]:
+    for name in ["steps", "epochs", "lr", "batch_size", "grad_accum", "save_every", "examples", "base_steps", "block_size", "n_layer", "n_head",
+                 "n_kv_head", "n_embd"]:  # fmt: skip
         if getattr(args, name) is not None and not 0 < getattr(args, name) < math.inf:
             p.error(f"--{name.replace('_', '-')} must be above 0")
     for name in ["top_k", "eval_examples", "temperature", "n_shifted"]:
@@ -75,7 +76,7 @@ def parse_args():
             p.error(f"--{name.replace('_', '-')} must not be below 0")
     if args.steps and args.epochs:
         p.error("--steps and --epochs exclude each other")
-    if args.clip_min > args.clip_max:
+    if not args.clip_min <= args.clip_max:
         p.error(f"--clip-min {args.clip_min} is above --clip-max {args.clip_max}")
     if not 0 <= args.warmup <= 1:
         p.error("--warmup is a share of the steps, from 0 to 1")
@@ -159,7 +160,7 @@ def check_base_flags(args, model, settings, init):
 # --------------------------------------------------------------------------------------------- the run
 
 
-def print_plan(args, init, device):
+def print_plan(args, init, make_data, device):
     """Say what this run will do and, from the speed of one step here, about how long that takes."""
     shape = base_shape(args)
     model, ids = GPT(GPTConfig(args.vocab_size or VOCAB_SIZE, **shape)).to(device), torch.zeros(8, 256, dtype=torch.long, device=device)
@@ -171,7 +172,7 @@ def print_plan(args, init, device):
     an_example = (time.perf_counter() - start) / ids.numel() * 0.75 * shape["block_size"]
 
     steps = args.steps or STEPS
-    plan = [] if (args.data / "train.jsonl").exists() else [(f"make the default data in {args.data}", 5)]
+    plan = [(f"make the default data in {args.data}", 5)] if make_data else []
     if not args.init and not is_finished(init, args.base_steps):
         plan.append((f"train the base model {init}: {args.base_steps} steps", args.base_steps * BASE["batch_size"] * an_example))
     length = f"{args.epochs:g} epochs" if args.epochs else f"{steps} steps"
@@ -189,13 +190,13 @@ def main():
     args = parse_args()
     device = cli.pick_device(args.device)
     init = args.init or base_folder(args)
-    make_data = args.data == DEFAULT_DATA and not (args.data / "train.jsonl").exists()
+    make_data = args.data == DEFAULT_DATA and not (args.data / "test.jsonl").exists()  # the last to be written
     if not make_data:
         rows, held_out = read_data(args)
     resumed = checkpoint.load(args.out, device) if args.resume else None
     if args.init:
         checkpoint.load(init)
-    print_plan(args, init, device)
+    print_plan(args, init, make_data, device)
 
     if make_data:
         make_default_data(args.data)
