@@ -71,7 +71,7 @@ def personal_influence_ratio(logp_persona, logp_plain):
 
     It is a conditional pointwise mutual information between token and persona, and a *direct* effect:
     y_<i is held fixed, so the second token of a fixed phrase has PIR near 0 though the phrase is
-    personal. It is negative where the persona speaks against the token.
+    personal. It is negative where the persona speaks against the token. Raises ValueError if the views differ in length.
     """
     if logp_persona.shape != logp_plain.shape:
         raise ValueError(f"the views differ: {tuple(logp_persona.shape)} and {tuple(logp_plain.shape)} tokens")
@@ -79,7 +79,10 @@ def personal_influence_ratio(logp_persona, logp_plain):
 
 
 def perce_weights(pir, clip_min=CLIP_MIN, clip_max=CLIP_MAX):
-    """The weights w (N,) of Eq. 7. The log-ratio itself is clipped; the weights carry no gradient."""
+    """The weights w (N,) of Eq. 7, without gradient. The log-ratio itself is clipped, not its exponential.
+
+    Raises ValueError if clip_min > clip_max.
+    """
     if clip_min > clip_max:
         raise ValueError(f"clip_min {clip_min} is above clip_max {clip_max}")
     return pir.detach().clamp(clip_min, clip_max)
