@@ -2,7 +2,7 @@
 
     python data/personas/prepare.py          writes base, train, val and test.jsonl beside this file
 
-Every user has a hidden style: names that exist nowhere else (a town, a friend, a project), words from large
+Every user has a hidden style: names drawn from hundreds (a town, a friend, a project), words from large
 pools (a greeting, a comparison, favourite aspects) and habits (British spelling, exclamation marks). A text
 is a chain of choices. At most of them everybody draws alike; at some the user's style decides, most of the
 time. What the style decided is written down as a personal span; all other text is base text.
@@ -17,7 +17,8 @@ from pathlib import Path
 TASKS = ["abstract", "review", "topic"]
 FAITH = 0.8  # how often a user keeps to a habit when the occasion comes up
 
-# Names: any first with any second, so that most names of held-out users never occurred before.
+# Names: any first with any second. The pairs are many but not endless: those of held-out users occur in the base corpus
+# too, with other users. A name says nothing about its owner until the profile is read, but it is no new string.
 PEOPLE = ("Alma Boris Clara Dario Edith Felix Greta Hugo Irma Jonas Kira Lasse Mila Nils Olga Pavel Rosa Sven Tilda Uwe Vera Wanda Xenia"
           " Yuri Zelda Amos Berta Cyril Doris Emil Flora Gilda",
           "Abbot Birch Crane Drake Elgar Finch Grove Hart Ives Joyce Knox Lark Moss Nash Orton Pike Quill Rook Stark Thorn Ulm Vance Wolfe"
