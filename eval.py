@@ -16,10 +16,10 @@ import torch
 from tqdm import tqdm
 
 from perce_mini import checkpoint, cli, heatmap
-from perce_mini.dataset import collate, encode_example, read_examples
+from perce_mini.dataset import CONTRASTS, collate, encode_rows, evenly, held_out_file, read_examples
 from perce_mini.percontrast import CLIP_MIN, project, token_logprobs
+from perce_mini.pretrained import is_folder, load_any, read_template
 from perce_mini.rouge import rouge_l
-from perce_mini.tokenizer import END
 
 # name: what it says, in the order of the table. "personal" tokens are known where the data names them.
 METRICS = {
@@ -65,11 +65,11 @@ def evaluate(model, tokenizer, examples, device, max_new_tokens, temperature, se
     for i in tqdm(range(0, len(examples), batch_size), desc=desc, unit="batch", dynamic_ncols=True):
         group = examples[i : i + batch_size]
         scores = score_tokens(model, group, device)
-        prompts = [e.persona + e.query for e in group]
+        prompts = [e.prompt for e in group]
         with cli.autocast(device):
-            replies = model.generate(prompts, max_new_tokens, tokenizer.special[END], temperature, seed=seed + i)
+            replies = model.generate(prompts, max_new_tokens, tokenizer.end, temperature, seed=seed + i)
         for e, score, reply in zip(group, scores, replies):
-            text = tokenizer.decode([t for t in reply if t < len(tokenizer.tokens)])
+            text = tokenizer.decode(reply)
             records.append({"row": e.row, "response": e.response, "personal": np.array(e.personal), **score,
                             "prediction": text, "rouge": rouge_l(text, e.row["response"])})
     return records
@@ -109,38 +109,28 @@ def summarize(records):
     return {name: None if np.isnan(x) else float(x) for name, x in zip(METRICS, ratio(table_of(records).sum(0)))}
 
 
-def difference(records, reference, draws=2000, seed=0):
+def pir_quantiles(records):
+    """{share: the PIR below which that share of the response tokens lies}."""
+    pir = np.concatenate([r["logp"] - r["logp_plain"] for r in records])
+    return {str(share): float(np.quantile(pir, share)) for share in [0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99]}
+
+
+def difference(records, reference):
     """{metric: (difference, low, high)}: paired bootstrap 95 % interval over users."""
-    users, index = np.unique([r["row"]["user"] for r in records], return_inverse=True)
+    return paired([r["row"]["user"] for r in records], table_of(records), table_of(reference))
+
+
+def paired(users, table, reference, draws=2000, seed=0):
+    """`difference`, of two tables of the same examples by these users."""
+    users, index = np.unique(users, return_inverse=True)
     sums = np.zeros((2, len(users), len(METRICS), 2))
-    for run, rs in enumerate([reference, records]):
-        np.add.at(sums[run], index, table_of(rs))
+    for run, rows in enumerate([reference, table]):
+        np.add.at(sums[run], index, rows)
     times = np.random.default_rng(seed).multinomial(len(users), np.full(len(users), 1 / len(users)), size=draws)
     drawn = ratio(np.einsum("du,rumx->rdmx", times, sums))
     change = drawn[1] - drawn[0]
     middle = ratio(sums[1].sum(0)) - ratio(sums[0].sum(0))
     return {name: (middle[i], *np.nanquantile(change[:, i], [0.025, 0.975])) for i, name in enumerate(METRICS) if not np.isnan(middle[i])}
-
-
-# ------------------------------------------------------------------------------------ held-out examples
-
-
-def held_out_file(data):
-    """test.jsonl of a data folder, or val.jsonl where there is no test."""
-    for name in ["test.jsonl", "val.jsonl"]:
-        if (Path(data) / name).exists():
-            return Path(data) / name
-    raise cli.RunError(f"{data} has no test.jsonl and no val.jsonl to score; --eval-examples 0 trains without scoring")
-
-
-def evenly(rows, n):
-    """n of the rows, evenly over the file, so that every task and many users are among them; all for 0 or None."""
-    return [rows[i * len(rows) // n] for i in range(n)] if n and n < len(rows) else rows
-
-
-def encode_rows(rows, tokenizer, block_size, top_k, reserve=0):
-    rows = tqdm(rows, desc="encode", unit="row", dynamic_ncols=True, leave=False, delay=2)
-    return [encode_example(row, tokenizer, block_size, top_k, reserve) for row in rows]
 
 
 # --------------------------------------------------------------------------------------------- showing
@@ -183,7 +173,7 @@ def show_samples(runs, n):
 def write_json(path, runs):
     """Every figure of every run, overall and per task, and the differences to the first run."""
     first, *others = runs
-    figures = {run: {task: summarize(rs) for task, rs in by_task(records).items()} for run, records in runs.items()}
+    figures = {run: {task: summarize(rs) | {"pir_quantiles": pir_quantiles(rs)} for task, rs in by_task(records).items()} for run, records in runs.items()}
     name = lambda change: dict(zip(["difference", "low", "high"], change))
     changes = {run: {task: {m: name(change) for m, change in difference(records, by_task(runs[first])[task]).items()}
                      for task, records in by_task(runs[run]).items()} for run in others}
@@ -203,8 +193,13 @@ def write_predictions(path, runs):
 
 def parse_args():
     p = cli.Parser(description=__doc__)
-    p.add_argument("runs", nargs="+", type=Path, metavar="DIR", help="folders that train.py wrote; differences are to the first")
+    p.add_argument("runs", nargs="*", type=Path, metavar="DIR", help="folders that train.py wrote, or Hugging Face folders; differences are to the first")
+    p.add_argument("--init", type=Path, metavar="DIR", help="one more folder, put first: what the runs started from")
     p.add_argument("--data", type=Path, metavar="PATH", help="folder with test.jsonl or val.jsonl, or a JSONL file (default: that of the first run)")
+    p.add_argument("--contrast", choices=CONTRASTS, default="none",
+                   help="what stands in the persona's place in the plain view: nothing, or the profile of a stranger (default none)")
+    p.add_argument("--template", type=Path, metavar="FILE", help="of prompts for Hugging Face folders, see train.py -h")
+    p.add_argument("--block-size", type=int, metavar="N", help="longest sequence for Hugging Face folders, tokens (default: their positions, at most 5000)")
     p.add_argument("--examples", type=int, default=120, metavar="N", help="examples to score, evenly over the file; 0 for all (default 120)")
     p.add_argument("--top-k", type=int, default=4, help="profile items in the prompt, the best by BM25 (default 4)")
     p.add_argument("--max-new-tokens", type=int, default=128, help="longest generated text, tokens (default 128)")
@@ -219,26 +214,31 @@ def parse_args():
     for name in ["examples", "top_k", "temperature", "samples", "max_new_tokens"]:
         if not 0 <= getattr(args, name) < math.inf:
             p.error(f"--{name.replace('_', '-')} must not be below 0")
+    args.runs = ([args.init] if args.init else []) + args.runs
+    if not args.runs:
+        p.error("name a folder to score")
     return args
 
 
 def main():
     args = parse_args()
     device = cli.pick_device(args.device)
-    loaded = {str(folder): checkpoint.load(folder, device) for folder in args.runs}
-    data = args.data or Path(next(iter(loaded.values()))[2]["settings"]["data"])
+    template = read_template(args.template) if args.template else None
+    loaded = {str(folder): load_any(folder, device, template=template if is_folder(folder) else None, block_size=args.block_size) for folder in args.runs}
+    data = args.data or next((Path(state["settings"]["data"]) for _, _, state in loaded.values() if "data" in state["settings"]), None)
+    if data is None:
+        raise cli.RunError("--data must say what to score Hugging Face folders on")
     path = held_out_file(data) if data.is_dir() else data
     rows = evenly(read_examples(path), args.examples)
     print(f"scoring {len(rows)} examples of {path} on {device}")
     runs = {}
     for folder, (model, tokenizer, _) in loaded.items():
-        examples = encode_rows(rows, tokenizer, model.config.block_size, args.top_k, args.max_new_tokens)
+        examples = encode_rows(rows, tokenizer, model.config.block_size, args.top_k, args.max_new_tokens, args.contrast)
         runs[folder] = evaluate(model, tokenizer, examples, device, args.max_new_tokens, args.temperature, args.seed, desc=folder)
     show_table(runs)
     show_samples(runs, args.samples)
     if args.heatmap:
-        tokenizers = {folder: tokenizer for folder, (_, tokenizer, _) in loaded.items()}
-        text = heatmap.page({run: evenly(records, 30) for run, records in runs.items()}, tokenizers)
+        text = heatmap.page({run: evenly(records, 30) for run, records in runs.items()}, {run: tokenizer for run, (_, tokenizer, _) in loaded.items()})
         checkpoint.replace_file(args.heatmap, lambda new: Path(new).write_text(text, encoding="utf-8"))
     for path, write in [(args.json, write_json), (args.predictions, write_predictions)]:
         if path:

@@ -15,20 +15,18 @@ from pathlib import Path
 
 import torch
 
-from eval import encode_rows, evaluate, evenly, held_out_file, show_samples, show_table, write_json, write_predictions
-from perce_mini import checkpoint, cli
-from perce_mini.dataset import as_document, read_examples
+from eval import evaluate, show_samples, show_table, write_json, write_predictions
+from perce_mini import base, checkpoint, cli, lora, parallel, pretrained
+from perce_mini.dataset import CONTRASTS, encode_rows, evenly, held_out_file, read_examples
 from perce_mini.model import GPT, GPTConfig
 from perce_mini.percontrast import CLIP_MAX, CLIP_MIN, LOSSES
-from perce_mini.tokenizer import SPECIAL, Tokenizer
-from perce_mini.trainer import fit
+from perce_mini.tokenizer import SPECIAL
+from perce_mini.trainer import check_same_run, fit
 
 HERE = Path(__file__).resolve().parent
 DEFAULT_DATA = Path(os.path.relpath(HERE / "data" / "personas"))
-STEPS, MAX_NEW_TOKENS, VOCAB_SIZE = 300, 128, 2048
-SHAPE = {"block_size": 512, "n_layer": 4, "n_head": 4, "n_kv_head": 2, "n_shifted": 1, "n_embd": 128}  # of a base model made here
-BASE = {"loss": "ce", "clip_min": CLIP_MIN, "clip_max": CLIP_MAX, "lr": 3e-3, "warmup": 0.1,
-        "batch_size": 16, "grad_accum": 1, "seed": 0}
+STEPS, MAX_NEW_TOKENS = 300, 128
+LR, LR_PRETRAINED, LR_LORA = 4e-3, 2e-5, 2e-4
 
 
 def parse_args():
@@ -39,13 +37,15 @@ def parse_args():
     p.add_argument("--data", type=Path, default=DEFAULT_DATA, metavar="DIR",
                    help="folder with train.jsonl, and val, test, base.jsonl where there are any (default data/personas, made on first use)")
     p.add_argument("--init", type=Path, metavar="DIR",
-                   help="run to start from (default: the data's base model, out/base or out/base-NAME, trained on first use)")
+                   help="run or Hugging Face folder to start from (default: the data's base model, out/base or out/base-NAME, trained on first use)")
+    p.add_argument("--contrast", choices=CONTRASTS, default="none",
+                   help="what stands in the persona's place in the plain view: nothing, or the profile of a stranger (default none)")
     p.add_argument("--out", type=Path, metavar="DIR", help="folder to write to (default out/LOSS)")
     p.add_argument("--resume", action="store_true", help="go on where the run in --out stopped")
     g = p.add_argument_group("optimisation")
     g.add_argument("--steps", type=int, help="optimisation steps (default 300)")
     g.add_argument("--epochs", type=float, help="passes over the training examples, instead of --steps")
-    g.add_argument("--lr", type=float, default=4e-3, help="peak learning rate of AdamW (default 4e-3)")
+    g.add_argument("--lr", type=float, help=f"peak learning rate of AdamW (default {LR:g}; of a pretrained model {LR_PRETRAINED:g}, with LoRA {LR_LORA:g})")
     g.add_argument("--warmup", type=float, default=0.1, help="share of the steps in which the rate rises; then it falls to 0 (default 0.1)")
     g.add_argument("--batch-size", type=int, default=16, help="examples in a micro-batch (default 16)")
     g.add_argument("--grad-accum", type=int, default=1, help="micro-batches in an optimisation step (default 1)")
@@ -59,7 +59,11 @@ def parse_args():
     g.add_argument("--vocab-size", type=int, help="entries of the learned tokenizer (default 2048)")
     for name, what in {"block_size": "longest sequence, tokens", "n_layer": "blocks", "n_head": "query heads", "n_kv_head": "key and value heads",
                        "n_shifted": "key heads that are shifted by a token, see model.py", "n_embd": "width"}.items():  # fmt: skip
-        g.add_argument("--" + name.replace("_", "-"), type=int, help=f"{what} (default {SHAPE[name]})")
+        g.add_argument("--" + name.replace("_", "-"), type=int, help=f"{what} (default {base.SHAPE[name]})")
+    g = p.add_argument_group("pretrained models")
+    g.add_argument("--lora-rank", type=int, default=0, metavar="R", help="train a step of rank R beside frozen weights; 0: all weights (default 0)")
+    g.add_argument("--template", type=Path, metavar="FILE", help="JSON with the prompt's start, item, query, end (default: plain text, or the model's chat form)")
+    g.add_argument("--recompute", action="store_true", help="keep less for the backward pass and compute it again: slower, with less memory")
     g = p.add_argument_group("machine")
     g.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default auto: the fastest there is)")
     g.add_argument("--compile", action="store_true", help="torch.compile the blocks: a slow first step, faster ones after it")
@@ -71,7 +75,7 @@ def parse_args():
                  "n_kv_head", "n_embd"]:  # fmt: skip
         if getattr(args, name) is not None and not 0 < getattr(args, name) < math.inf:
             p.error(f"--{name.replace('_', '-')} must be above 0")
-    for name in ["top_k", "eval_examples", "temperature", "n_shifted"]:
+    for name in ["top_k", "eval_examples", "temperature", "n_shifted", "lora_rank"]:
         if getattr(args, name) is not None and not 0 <= getattr(args, name) < math.inf:
             p.error(f"--{name.replace('_', '-')} must not be below 0")
     if args.steps and args.epochs:
@@ -83,7 +87,7 @@ def parse_args():
     if args.vocab_size is not None and args.vocab_size < 256 + len(SPECIAL):
         p.error(f"--vocab-size must be at least {256 + len(SPECIAL)}: the bytes and the control tokens")
     try:
-        GPTConfig(1, **base_shape(args))
+        GPTConfig(1, **base.shape(args))
     except ValueError as error:
         p.error(str(error))
     args.out = args.out or Path("out") / args.loss
@@ -107,74 +111,37 @@ def read_data(args):
     return evenly(rows, args.examples), evenly(held_out, args.eval_examples)
 
 
-def base_shape(args):
-    """The shape of a base model made here: the flags, and SHAPE where they say nothing."""
-    return {name: default if getattr(args, name) is None else getattr(args, name) for name, default in SHAPE.items()}
-
-
 def base_folder(args):
     """Where the base model of the data lives: out/base, or out/base-NAME for data of one's own."""
     return Path("out/base" if args.data == DEFAULT_DATA else f"out/base-{args.data.resolve().name}")
 
 
-def is_finished(folder, steps):
-    return (folder / "checkpoint.pt").exists() and checkpoint.read(folder)["step"] >= steps
-
-
-def make_base(args, out, rows, device):
-    """Train the base model, or go on with it: next-token prediction on whole documents."""
-    settings = BASE | {"steps": args.base_steps, "examples": len(rows), "data": str(args.data)}
-    settings |= {"tokenizer": args.tokenizer or "bpe", "vocab_size": args.vocab_size or VOCAB_SIZE}
-    state = None
-    if (out / "checkpoint.pt").exists():
-        model, tokenizer, state = checkpoint.load(out, device)
-        check_same_run(state, settings, out)
-    else:
-        texts = dict.fromkeys(item[key] for row in rows for item in [row, *row["profile"]] for key in ["query", "response"])
-        learn = settings["tokenizer"] == "bpe"
-        tokenizer = Tokenizer.train("\n".join(texts), settings["vocab_size"]) if learn else Tokenizer.named(args.tokenizer)
-        torch.manual_seed(settings["seed"])
-        model = GPT(GPTConfig(tokenizer.vocab_size, **base_shape(args))).to(device)
-    if args.compile:
-        model.compile_blocks()
-    examples = encode_rows(rows, tokenizer, model.config.block_size, args.top_k)
-    fit(model, tokenizer, [as_document(e) for e in examples], out, settings, device, args.save_every, state)
-
-
-def check_same_run(state, settings, out):
-    """Going on with a run makes sense only as the run that it was."""
-    for name, value in settings.items():
-        if state["settings"].get(name) != value:
-            raise cli.RunError(f"{out} was made with {name} {state['settings'].get(name)}, not {value}: give the same again, or another folder")
-
-
-def check_base_flags(args, model, settings, init):
-    """A flag that describes the base model must not be without effect unseen."""
-    there = {name: getattr(model.config, name) for name in SHAPE}
-    there |= {name: settings[name] for name in ["tokenizer", "vocab_size"]}
-    for name, value in there.items():
-        if getattr(args, name) not in (None, value):
-            raise cli.RunError(f"{init} exists with {name} {value}, not {getattr(args, name)}: move it away to train another base")
-
-
 # --------------------------------------------------------------------------------------------- the run
 
 
-def print_plan(args, init, make_data, device):
-    """Say what this run will do and, from the speed of one step here, about how long that takes."""
-    shape = base_shape(args)
-    model, ids = GPT(GPTConfig(args.vocab_size or VOCAB_SIZE, **shape)).to(device), torch.zeros(8, 256, dtype=torch.long, device=device)
+def seconds_an_example(model, length, device):
+    """The time of a training step here, an example of `length` tokens."""
+    ids = torch.zeros(max(1, 2048 // length), length, dtype=torch.long, device=device)
+    seconds = 0
     for _ in range(3):  # the first ones warm up
-        start = time.perf_counter()
-        with cli.autocast(device):
-            model(ids).float().logsumexp(-1).sum().backward()
-        model.head.grad.sum().item()  # waits for the device
-    an_example = (time.perf_counter() - start) / ids.numel() * 0.75 * shape["block_size"]
+        if seconds < 5:
+            start = time.perf_counter()
+            with cli.autocast(device):
+                model(ids).float().logsumexp(-1).sum().backward()
+            next(p for p in model.parameters() if p.requires_grad).grad.sum().item()  # waits for the device
+            seconds = time.perf_counter() - start
+    model.zero_grad()
+    return seconds / len(ids)
 
+
+def print_plan(args, init, make_data, device, model):
+    """Say what this run will do and, from the speed of one step here, about how long that takes. model: what `init` holds, where it is there."""
+    model = model or GPT(GPTConfig(args.vocab_size or base.VOCAB_SIZE, **base.shape(args))).to(device)
+    an_example = seconds_an_example(model, min(384, model.config.block_size), device)
     steps = args.steps or STEPS
     plan = [(f"make the default data in {args.data}", 5)] if make_data else []
-    if not args.init and not is_finished(init, args.base_steps):
-        plan.append((f"train the base model {init}: {args.base_steps} steps", args.base_steps * BASE["batch_size"] * an_example))
+    if not args.init and not base.is_finished(init, args.base_steps):
+        plan.append((f"train the base model {init}: {args.base_steps} steps", args.base_steps * base.SETTINGS["batch_size"] * an_example))
     length = f"{args.epochs:g} epochs" if args.epochs else f"{steps} steps"
     seconds = 0 if args.epochs else steps * args.batch_size * args.grad_accum * an_example
     plan.append((f"fine-tune {init} with {args.loss} into {args.out}: {length}", seconds))
@@ -188,39 +155,53 @@ def print_plan(args, init, make_data, device):
 
 def main():
     args = parse_args()
-    device = cli.pick_device(args.device)
+    device = parallel.join(cli.pick_device(args.device))
     init = args.init or base_folder(args)
     make_data = args.data == DEFAULT_DATA and not (args.data / "test.jsonl").exists()  # the last to be written
     if not make_data:
         rows, held_out = read_data(args)
+    template = pretrained.read_template(args.template) if args.template else None
+    frozen = torch.bfloat16 if args.lora_rank and device.type == "cuda" else torch.float32
     resumed = checkpoint.load(args.out, device) if args.resume else None
-    if args.init:
-        checkpoint.load(init)
-    print_plan(args, init, make_data, device)
+    given = resumed or (pretrained.load_any(init, device, frozen, template, args.block_size) if args.init else None)
+    print_plan(args, init, make_data, device, given and given[0])
+    parallel.wait()  # all have looked at what is there
 
     if make_data:
-        make_default_data(args.data)
+        if parallel.rank() == 0:
+            make_default_data(args.data)
+        parallel.wait()
         rows, held_out = read_data(args)
-    if not args.init and not is_finished(init, args.base_steps):
+    if not args.init and not base.is_finished(init, args.base_steps):
         base_file = args.data / "base.jsonl"
-        make_base(args, init, read_examples(base_file) if base_file.exists() else rows, device)
+        base.make(args, init, read_examples(base_file) if base_file.exists() else rows, device)
 
-    model, tokenizer, state = resumed or checkpoint.load(init, device)
-    check_base_flags(args, model, state["settings"], init)
-    encode = lambda rows, reserve: encode_rows(rows, tokenizer, model.config.block_size, args.top_k, reserve)
+    model, tokenizer, state = given or checkpoint.load(init, device)
+    base.check_flags(args, model, state["settings"], init)
+    encode = lambda rows, reserve: encode_rows(rows, tokenizer, model.config.block_size, args.top_k, reserve, args.contrast)
     examples, held_out = encode(rows, 0), encode(held_out, MAX_NEW_TOKENS)
-    an_epoch = math.ceil(math.ceil(len(examples) / args.batch_size) / args.grad_accum)
-    settings = {name: getattr(args, name) for name in ["loss", "clip_min", "clip_max", "lr", "warmup", "batch_size", "grad_accum", "top_k", "seed"]}
-    settings |= {"steps": math.ceil(args.epochs * an_epoch) if args.epochs else args.steps or STEPS,
-                 "examples": len(examples), "data": str(args.data), "init": str(init),
-                 **{name: state["settings"][name] for name in ["tokenizer", "vocab_size"]}}
+    an_epoch = math.ceil(math.ceil(len(examples) / args.batch_size) / (args.grad_accum * parallel.world()))
+    about_tokens = {name: state["settings"][name] for name in ["tokenizer", "vocab_size"]}
+    usual = LR if about_tokens["tokenizer"] != "pretrained" else LR_LORA if args.lora_rank else LR_PRETRAINED
+    settings = {name: getattr(args, name) for name in ["loss", "clip_min", "clip_max", "contrast", "warmup", "batch_size", "grad_accum", "top_k", "lora_rank", "seed"]}
+    settings |= {"lr": args.lr or usual, "steps": math.ceil(args.epochs * an_epoch) if args.epochs else args.steps or STEPS,
+                 "examples": len(examples), "data": str(args.data), "init": str(init), "processes": parallel.world(), **about_tokens}
     if resumed:
         check_same_run(state, settings, args.out)
     torch.manual_seed(args.seed)
+    if not resumed:
+        lora.merge(model)  # what it may have of an earlier run
+        if args.lora_rank:
+            lora.add(model, args.lora_rank)
+    model.recompute = args.recompute
     if args.compile:
         model.compile_blocks()
     fit(model, tokenizer, examples, args.out, settings, device, args.save_every, state if resumed else None)
 
+    rank = parallel.rank()
+    parallel.leave()
+    if rank:
+        return
     written = [args.out / "checkpoint.pt", args.out / "tokenizer.json", args.out / "log.jsonl"]
     if held_out:
         runs = {str(args.out): evaluate(model, tokenizer, held_out, device, MAX_NEW_TOKENS, args.temperature, args.seed)}

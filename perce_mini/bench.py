@@ -2,6 +2,9 @@
 
 All times of a kind are taken in turns within one run, and only their ratios mean anything: medians over
 rounds. The shape is that of the default data: 16 examples, each 300 persona, 12 query and 65 response tokens.
+
+    --gpu       tokens/s and model FLOP utilisation of a 124 M model (length 1,024, bfloat16, compiled) on one CUDA device
+    --memory    by arithmetic alone: what fine-tuning pretrained models takes
 """
 
 import json
@@ -15,7 +18,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from tqdm import tqdm
 
-from perce_mini import checkpoint, cli
+from perce_mini import checkpoint, cli, lora
 from perce_mini.dataset import Example, collate, size, training_steps
 from perce_mini.model import GPT, GPTConfig
 from perce_mini.percontrast import LOSSES, perce_loss, token_logprobs
@@ -64,10 +67,28 @@ def naive_step(model, batch):
 
 def forward_flops(config, length, scored):
     """Multiply-adds of one forward of `length` tokens, of which `scored` are projected on the vocabulary."""
-    head_size = config.n_embd // config.n_head
-    attention = config.n_embd * head_size * (2 * config.n_head + 2 * config.n_kv_head)
+    attention = config.n_embd * config.head_size * (2 * config.n_head + 2 * config.n_kv_head)
     block = attention + 3 * config.n_embd * config.n_hidden + config.n_embd * length  # causal: half of 2 T C
     return length * config.n_layer * block + scored * config.n_embd * config.vocab_size
+
+
+def training_bytes(config, batch, length, scored, lora_rank=0, recompute=True, cast=True):
+    """What a PerCE step needs, by arithmetic: {part: bytes}. `scored` response tokens in all.
+
+    cast: compute in bfloat16. Weights are float32, or bfloat16 where they are frozen beside LoRA and `cast`.
+    """
+    with torch.device("meta"):
+        model = GPT(config)
+        if lora_rank:
+            lora.add(model, lora_rank)
+    n, trained = model.n_parameters(), sum(p.numel() for p in model.parameters() if p.requires_grad)
+    low, stream = (2, 2 if lora_rank else 4) if cast else (4, 4)  # bytes of a number in a layer, between layers
+    heads, shared = config.n_head * config.head_size, config.n_kv_head * config.head_size
+    a_block = 2 * stream * config.n_embd + low * (2 * config.n_embd + 4 * heads + 4 * shared + 4 * config.n_hidden)  # what backward reads, a token
+    blocks = config.n_layer * stream * config.n_embd + a_block if recompute else config.n_layer * a_block
+    slice_of_logits = min(scored * config.vocab_size, 2**26)
+    return {"weights": (n - trained) * low + trained * 4 + (trained * 2 if cast else 0), "gradients": 4 * trained, "AdamW": 8 * trained,
+            "activations": batch * length * blocks, "logits": slice_of_logits * (12 + (low if cast else 0))}  # fmt: skip
 
 
 def quadratic_lcs(a, b):
@@ -100,35 +121,41 @@ def times(functions, rounds, device, desc):
     return {name: statistics.median(values[1:]) for name, values in taken.items()}  # the first round warms up
 
 
-def measure(args, device):
+def some_examples(n, persona, query, response, vocab_size):
     dice = random.Random(0)
+    some = lambda n: [dice.randrange(vocab_size) for _ in range(n)]
+    return [Example({}, some(persona), some(query), some(response), []) for _ in range(n)]
+
+
+def measure(device, rounds=10, batch_size=16):
+    """{name: ratio or figure}, of steps of a model of the default shape, of ROUGE-L, generation and the loader."""
     config = GPTConfig(2048)
     torch.manual_seed(0)
     model = GPT(config).to(device)
-    some = lambda n: [dice.randrange(2048) for _ in range(n)]
-    examples = [Example({}, some(PERSONA), some(QUERY), some(RESPONSE), []) for _ in range(args.batch_size)]
+    examples = some_examples(batch_size, PERSONA, QUERY, RESPONSE, config.vocab_size)
     batch = collate(examples, device)
     n_tokens = sum(map(size, examples))
 
     def step(loss):
         model.zero_grad()
-        backward(model, [batch], {"loss": loss, "clip_min": 0.8, "clip_max": 5.0}, device)
+        backward(model, [batch], {"loss": loss, "clip_min": 0.8, "clip_max": 5.0}, device, len(batch.labels))
 
     def naive():
         model.zero_grad()
         naive_step(model, batch)
 
     steps = {loss: lambda loss=loss: step(loss) for loss in LOSSES} | {"naive": naive}
-    seconds = times(steps, args.rounds, device, "training steps")
+    seconds = times(steps, rounds, device, "training steps")
     peak = {}
-    for name in ["ce", "perce", "naive"]:
+    for name, take in steps.items():
         model.zero_grad()
         with PeakMemory() as memory:
-            steps[name]()
+            take()
         peak[name] = memory.peak
 
-    loader = training_steps(examples * 64, args.batch_size, 1, seed=0)
-    load = times({"load": lambda: collate(next(loader)[0], device)}, args.rounds, device, "loader")["load"]
+    loader = training_steps(examples * 64, batch_size, 1, seed=0)
+    load = times({"load": lambda: collate(next(loader)[0], device)}, rounds, device, "loader")["load"]
+    dice = random.Random(0)
     words = [[str(dice.randrange(150)) for _ in range(500)] for _ in range(2)]
     lcs = times({"bits": lambda: lcs_length(*words), "table": lambda: quadratic_lcs(*words)}, 5, device, "ROUGE-L")
     prompts, new = [e.persona + e.query for e in examples[:8]], 64
@@ -137,37 +164,83 @@ def measure(args, device):
 
     persona, plain = PERSONA + QUERY + RESPONSE - 1, QUERY + RESPONSE - 1
     ce = seconds["ce"]
+    others = [name for name in steps if name != "ce"]
     return {
         "device": str(device),
-        "perce_over_ce": seconds["perce"] / ce,
         "floor_over_ce": 1 + forward_flops(config, plain, RESPONSE) / (3 * forward_flops(config, persona, RESPONSE)),
-        "naive_over_ce": seconds["naive"] / ce,
-        "lossce_over_ce": seconds["lossce"] / ce,
-        "entce_over_ce": seconds["entce"] / ce,
-        "perce_memory_over_ce": peak["perce"] / peak["ce"],
-        "naive_memory_over_ce": peak["naive"] / peak["ce"],
+        **{f"{name}_over_ce": seconds[name] / ce for name in others},
+        **{f"{name}_memory_over_ce": peak[name] / peak["ce"] for name in others},
+        **{f"{name}_tokens_per_s": n_tokens / seconds[name] for name in steps},
+        "ce_peak_mb": peak["ce"] / 2**20,
         "rouge_speedup": lcs["table"] / lcs["bits"],
         "cache_speedup": generate["uncached"] / generate["cached"],
         "loader_over_trainer": ce / load,
-        "loader_tokens_per_s": n_tokens / load,
-        "ce_tokens_per_s": n_tokens / ce,
-        "perce_tokens_per_s": n_tokens / seconds["perce"],
-        "ce_peak_mb": peak["ce"] / 2**20,
     }
+
+
+# dense bfloat16 operations a second, by name of the device; a multiplication and its addition are two
+PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "B200": 2250e12, "L40S": 362e12, "L4": 121e12, "4090": 165e12}
+
+
+def utilisation(args, device, config=None, persona=800, query=24, response=201):
+    """What a 124 M model reaches on one GPU: tokens/s, and the share of the device's peak that the model's own operations are."""
+    config = config or GPTConfig(50304, 1024, n_layer=12, n_head=12, n_kv_head=12, n_shifted=0, n_embd=768)
+    torch.manual_seed(0)
+    model = GPT(config).to(device)
+    model.compile_blocks()
+    batch = collate(some_examples(args.batch_size, persona, query, response, config.vocab_size), device)
+    n_tokens = args.batch_size * (persona + query + response - 1)
+
+    def step(loss):
+        model.zero_grad()
+        backward(model, [batch], {"loss": loss, "clip_min": 0.8, "clip_max": 5.0}, device, len(batch.labels))
+
+    seconds = times({loss: lambda loss=loss: step(loss) for loss in ["ce", "perce"]}, args.rounds, device, "training steps")
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    peak = next((flops for kind, flops in PEAK_FLOPS.items() if kind in name), None)
+    long = 6 * forward_flops(config, persona + query + response - 1, response)  # forward and twice as much backward, times 2
+    short = 2 * forward_flops(config, query + response - 1, response)
+    used = {"ce": args.batch_size * long, "perce": args.batch_size * (long + short)}
+    figures = {"device": name, "parameters": model.n_parameters(), "perce_over_ce": seconds["perce"] / seconds["ce"], "floor_over_ce": 1 + short / long}
+    for loss in seconds:
+        figures |= {f"{loss}_tokens_per_s": n_tokens / seconds[loss], f"{loss}_utilisation": used[loss] / seconds[loss] / peak if peak else None}
+    if device.type == "cuda":
+        figures["peak_gb"] = torch.cuda.max_memory_allocated(device) / 1e9
+    return figures
+
+
+SMOLLM2 = GPTConfig(49152, 8192, n_layer=30, n_head=9, n_kv_head=3, n_shifted=0, n_embd=576, n_hidden=1536)
+QWEN3_4B = GPTConfig(151936, 40960, n_layer=36, n_head=32, n_kv_head=8, n_shifted=0, n_embd=2560, n_hidden=9728, head_size=128, qk_norm=True)
+
+
+def memory_table():
+    """GB by part, of one example of 5,000 tokens (1,000 of them scored) in a micro-batch, blocks computed again in the backward pass."""
+    table = {}
+    for name, config, rank in [("SmolLM2-135M, all weights", SMOLLM2, 0), ("SmolLM2-135M, LoRA 16", SMOLLM2, 16), ("Qwen3-4B, LoRA 16", QWEN3_4B, 16)]:
+        parts = training_bytes(config, 1, 5000, 1000, rank)
+        table[name] = {part: round(size / 1e9, 2) for part, size in (parts | {"all": sum(parts.values())}).items()}
+    return table
 
 
 def main():
     p = cli.Parser(prog="python -m perce_mini.bench", description=__doc__)
     p.add_argument("--json", type=Path, metavar="FILE", help="write the figures")
+    p.add_argument("--gpu", action="store_true", help="measure a 124 M model on a CUDA device instead")
+    p.add_argument("--memory", action="store_true", help="say what pretrained models take instead, by arithmetic (GB)")
     p.add_argument("--rounds", type=int, default=10, help="times that every step is taken (default 10)")
     p.add_argument("--batch-size", type=int, default=16, help="examples in the step (default 16)")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default auto)")
     args = p.parse_args()
     if args.rounds < 1 or args.batch_size < 1:
         p.error("--rounds and --batch-size must be above 0")
-    figures = measure(args, cli.pick_device(args.device))
+    if args.gpu and args.memory:
+        p.error("--gpu and --memory exclude each other")
+    device = cli.pick_device("cuda" if args.gpu and args.device == "auto" else args.device)
+    if args.gpu and device.type != "cuda":
+        raise cli.RunError(f"--gpu measures a CUDA device, not {device}")
+    figures = memory_table() if args.memory else utilisation(args, device) if args.gpu else measure(device, args.rounds, args.batch_size)
     for name, value in figures.items():
-        print(f"{name:24}", value if isinstance(value, str) else f"{value:,.3f}" if value < 1000 else f"{value:,.0f}")
+        print(f"{name:26}", f"{value:,.3f}" if isinstance(value, float) and value < 1000 else f"{value:,.0f}" if isinstance(value, (int, float)) else value)
     if args.json:
         checkpoint.replace_file(args.json, lambda new: Path(new).write_text(json.dumps(figures, indent=1) + "\n"))
 

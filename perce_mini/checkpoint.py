@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from perce_mini import lora
 from perce_mini.model import GPT, GPTConfig
 from perce_mini.tokenizer import Tokenizer
 
@@ -71,12 +72,15 @@ def load(folder, device="cpu"):
         raise CheckpointError(f"{folder}/tokenizer.json: missing; it belongs to the checkpoint")
     tokenizer = Tokenizer.load(f"{folder}/tokenizer.json")
     try:
-        model = GPT(GPTConfig(**state["config"]))
-        model.load_state_dict(state["model"])
+        with torch.device("meta"):  # no weights yet
+            model = GPT(GPTConfig(**state["config"]))
+            if state["settings"].get("lora_rank"):
+                lora.add(model, state["settings"]["lora_rank"])
+        model.load_state_dict(state["model"], assign=True)
     except (RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split("\n\t")[-1].split())
         raise CheckpointError(f"{folder}/checkpoint.pt: another shape than its configuration ({reason[:160]})") from None
-    if tokenizer.vocab_size != model.config.vocab_size:
+    if tokenizer.vocab_size > model.config.vocab_size:
         raise CheckpointError(f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens, the model {model.config.vocab_size}")
     return model.to(device), tokenizer, state
 

@@ -4,19 +4,23 @@
 
 y is encoded ONCE. An Example holds the ids of persona, query and response, each encoded by itself; the
 views are `persona + query + response` and `query + response`, so the response ids are the same objects in
-both, and token i of one view is token i of the other.
+both, and token i of one view is token i of the other. (How they are laid out is the tokenizer's affair.)
 """
 
 import json
 import math
 import random
 import re
-from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
+from tqdm import tqdm
 
-from perce_mini.tokenizer import END, PERSONA, QUERY, RESPONSE
+from perce_mini.retrieval import retrieve
+
+
+CONTRASTS = ["none", "stranger"]  # what stands in the persona's place in the plain view
 
 
 class DataError(ValueError):
@@ -48,6 +52,23 @@ def read_examples(path):
     if not rows:
         raise DataError(f"{path}: no examples in it")
     return rows
+
+
+def held_out_file(folder):
+    """test.jsonl of a data folder, or val.jsonl where there is no test. Raises DataError."""
+    for name in ["test.jsonl", "val.jsonl"]:
+        if (Path(folder) / name).exists():
+            return Path(folder) / name
+    raise DataError(f"{folder} has no test.jsonl and no val.jsonl to score; --eval-examples 0 trains without scoring")
+
+
+def evenly(rows, n):
+    """n of the rows, one drawn from each n-th part of the file, always the same; all for 0 or None.
+
+    So every task and many users are among them, and nothing that comes back every few rows is left out.
+    """
+    dice = random.Random(0)
+    return [rows[dice.randrange(i * len(rows) // n, (i + 1) * len(rows) // n)] for i in range(n)] if n and n < len(rows) else rows
 
 
 def read_row(line, where):
@@ -87,64 +108,72 @@ def read_row(line, where):
     return row
 
 
-# --------------------------------------------------------------------- choosing the profile's items
-
-
-def bm25(query, documents, k1=1.5, b=0.75):
-    """Okapi BM25 of every document for a query, over words split at white space: a list of floats."""
-    counts = [Counter(document.split()) for document in documents]
-    lengths = [sum(count.values()) for count in counts]
-    average = sum(lengths) / max(1, len(lengths)) or 1
-    scores = [0.0] * len(documents)
-    for word in query.split():
-        n = sum(word in count for count in counts)  # documents that hold the word
-        rarity = math.log(1 + (len(documents) - n + 0.5) / (n + 0.5))
-        for i, count in enumerate(counts):
-            tf = count[word]
-            scores[i] += rarity * tf * (k1 + 1) / (tf + k1 * (1 - b + b * lengths[i] / average))
-    return scores
-
-
-def retrieve(row, top_k):
-    """Indices of the row's `top_k` profile items, most relevant to the query first; of equals the newest."""
-    scores = bm25(row["query"], [f"{item['query']} {item['response']}" for item in row["profile"]])
-    return sorted(range(len(scores)), key=lambda i: (-scores[i], -i))[:top_k]
-
-
 # ------------------------------------------------------------------------------------ rows to token ids
 
 
 @dataclass
 class Example:
     row: dict
-    persona: list  # ids: <|persona|> item's query <|response|> item's response, for every item, oldest first
-    query: list  # ids: <|query|> query <|response|>
-    response: list  # ids: response <|end|>
+    persona: list  # ids of the profile's items, oldest first
+    query: list  # ids of the query, up to where the response starts
+    response: list  # ids of the response and the end token
     personal: list  # a bool a response token: does it lie in a span that the row calls personal?
+    start: list = field(default_factory=list)  # ids that both views start with
+    contrast: list = field(default_factory=list)  # ids that stand in the persona's place in the plain view
+
+    @property
+    def prompt(self):
+        return self.start + self.persona + self.query
+
+    @property
+    def plain_prompt(self):
+        return self.start + self.contrast + self.query
 
 
-def encode_example(row, tokenizer, block_size, top_k=4, reserve=0):
+def encode_example(row, tokenizer, block_size, top_k=4, reserve=0, stranger=None):
     """Row -> Example of at most `block_size` tokens. Only the profile is shortened: whole items from the
     least relevant on, then the tail of the one that is left.
 
-    reserve: room to keep for a response of that many tokens, if the row's own is shorter.
-    Raises DataError when query and response alone do not fit.
+    reserve: room to keep for a response of that many tokens, if the row's own is shorter. stranger: a row whose profile
+    is the plain view's. Raises DataError when query and response alone do not fit.
     """
-    control = tokenizer.special
-    query = [control[QUERY], *tokenizer.encode(row["query"]), control[RESPONSE]]
-    response = [*tokenizer.encode(row["response"]), control[END]]
-    room = block_size - len(query) - max(len(response), reserve)
+    start, query = tokenizer.lay_out("start"), tokenizer.lay_out("query", row["query"])
+    response = [*tokenizer.encode(row["response"]), tokenizer.end]
+    room = block_size - len(start) - len(query) - max(len(response), reserve)
     if room < 0:
-        raise DataError(f"{row.where}: query ({len(query)} tokens) and response ({max(len(response), reserve)})"
-                        f" do not fit into the block of {block_size}; shorten them or train a base with a larger --block-size")
-    items, chosen = {}, retrieve(row, top_k)
-    for i in chosen:
-        item = row["profile"][i]
-        items[i] = [control[PERSONA], *tokenizer.encode(item["query"]), control[RESPONSE], *tokenizer.encode(item["response"])]
-    while len(chosen) > 1 and sum(len(items[i]) for i in chosen) > room:
-        chosen.pop()
-    persona = [token for i in sorted(chosen) for token in items[i]][:room]
-    return Example(row, persona, query, response, personal_tokens(row, tokenizer, response))
+        raise DataError(f"{row.where}: query ({len(start) + len(query)} tokens) and response ({max(len(response), reserve)})"
+                        f" do not fit into the block of {block_size}; shorten them or give a larger --block-size (a base model is trained with one)")
+
+    def encode_profile(profile):
+        asked = {"query": row["query"], "profile": profile}
+        items, chosen = {}, retrieve(asked, top_k)
+        for i in chosen:
+            items[i] = tokenizer.lay_out("item", profile[i]["query"], profile[i]["response"])
+        while len(chosen) > 1 and sum(len(items[i]) for i in chosen) > room:
+            chosen.pop()
+        return [token for i in sorted(chosen) for token in items[i]][:room]
+
+    contrast = encode_profile(stranger["profile"]) if stranger and row["profile"] else []
+    return Example(row, encode_profile(row["profile"]), query, response, personal_tokens(row, tokenizer, response), start, contrast)
+
+
+def strangers(rows):
+    """For each row one of another user's in the same task, with a profile, always the same; None where none was found.
+
+    In the plain view its profile leaves out of PIR what any profile tells: the form of the texts (--contrast stranger).
+    """
+    dice, by_task = random.Random(0), {}
+    for row in rows:
+        by_task.setdefault(row["task"], []).extend([row] if row["profile"] else [])
+    tries = lambda pool: (dice.choice(pool) for _ in range(100 if pool else 0))
+    return [next((other for other in tries(by_task[row["task"]]) if other["user"] != row["user"]), None) for row in rows]
+
+
+def encode_rows(rows, tokenizer, block_size, top_k, reserve=0, contrast="none"):
+    """Rows -> Examples. contrast: what stands in the persona's place in the plain view, "none" or a "stranger"'s profile."""
+    others = strangers(rows) if contrast == "stranger" else [None] * len(rows)
+    pairs = tqdm(zip(rows, others), desc="encode", unit="row", total=len(rows), dynamic_ncols=True, leave=False, delay=2)
+    return [encode_example(row, tokenizer, block_size, top_k, reserve, other) for row, other in pairs]
 
 
 def personal_tokens(row, tokenizer, response):
@@ -156,7 +185,7 @@ def personal_tokens(row, tokenizer, response):
 
 def as_document(example):
     """The same tokens as running text: everything after the first is to be predicted (for the base model)."""
-    ids = example.persona + example.query + example.response
+    ids = example.prompt + example.response
     return Example(example.row, [], ids[:1], ids[1:], [False] * len(ids[1:]))
 
 
@@ -188,13 +217,13 @@ def make_view(prompts, responses, device):
 def collate(examples, device="cpu"):
     """Examples -> Batch. A position predicts the token after it, so the last token is never an input."""
     responses = [e.response for e in examples]
-    return Batch(examples, make_view([e.persona + e.query for e in examples], responses, device),
-                 make_view([e.query for e in examples], responses, device),
+    return Batch(examples, make_view([e.prompt for e in examples], responses, device),
+                 make_view([e.plain_prompt for e in examples], responses, device),
                  torch.tensor([token for response in responses for token in response]).to(device))
 
 
 def size(example):
-    return len(example.persona) + len(example.query) + len(example.response)
+    return len(example.prompt) + len(example.response)
 
 
 def epoch_batches(examples, batch_size, seed, epoch):

@@ -58,7 +58,7 @@ def page(runs, tokenizers):
         profile = "".join(f"<li><b>{escape(item['query'])}</b> {escape(item['response'])}</li>" for item in row["profile"])
         columns = []
         for run, records in runs.items():
-            tokens = [tokenizers[run].tokens[t] for t in records[i]["response"][:-1]]  # without the end token
+            tokens = [tokenizers[run].bytes_of[t] for t in records[i]["response"][:-1]]  # without the end token
             columns.append(f"<section><h3>response, {escape(run)}</h3>{response_html(records[i], tokens)}</section>")
         articles.append(f"<article><h2>{escape(row['task'])}, user {escape(row['user'])}</h2><details open><summary>profile: {len(row['profile'])} texts"
                         f"</summary><ol>{profile}</ol></details><h3>query</h3><p>{escape(row['query'])}</p>"

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 
 @dataclass
@@ -31,12 +32,17 @@ class GPTConfig:
     n_hidden: int = 0  # width of the MLP; 0: 8/3 of n_embd, rounded to a multiple of 8
     rope_theta: float = 10000.0
     norm_eps: float = 1e-5
+    # What pretrained models have otherwise:
+    head_size: int = 0  # width of a head, even; 0: n_embd / n_head
+    qk_norm: bool = False  # RMSNorm on every query and key (Qwen3)
+    tied: bool = True  # the output embedding is the input embedding
 
     def __post_init__(self):
         self.n_hidden = self.n_hidden or round(self.n_embd / 3) * 8
-        if self.n_embd % self.n_head or self.n_head % self.n_kv_head or self.n_embd // self.n_head % 2:
+        if self.n_head % self.n_kv_head or not self.head_size and self.n_embd % (2 * self.n_head):
             raise ValueError(f"n_embd {self.n_embd} must be an even multiple of n_head {self.n_head},"
                              f" and n_head a multiple of n_kv_head {self.n_kv_head}")
+        self.head_size = self.head_size or self.n_embd // self.n_head
         if not 0 <= self.n_shifted <= self.n_kv_head:
             raise ValueError(f"n_shifted {self.n_shifted} must be from 0 to n_kv_head {self.n_kv_head}")
 
@@ -58,11 +64,13 @@ class Attention(nn.Module):
     def __init__(self, config):
         super().__init__()
         self.n_head, self.n_kv_head, self.n_shifted = config.n_head, config.n_kv_head, config.n_shifted
-        self.head_size = config.n_embd // config.n_head
+        self.head_size = config.head_size
         self.q = nn.Linear(config.n_embd, config.n_head * self.head_size, bias=False)
         self.k = nn.Linear(config.n_embd, config.n_kv_head * self.head_size, bias=False)
         self.v = nn.Linear(config.n_embd, config.n_kv_head * self.head_size, bias=False)
         self.out = nn.Linear(config.n_head * self.head_size, config.n_embd, bias=False)
+        norm = lambda: nn.RMSNorm(self.head_size, eps=config.norm_eps) if config.qk_norm else nn.Identity()
+        self.norm_q, self.norm_k = norm(), norm()
 
     def match_at_birth(self):
         """Let the queries of shifted keys start as those keys' own projection, so that a token is drawn to its likes."""
@@ -80,6 +88,7 @@ class Attention(nn.Module):
         B, T, _ = x.shape
         heads = lambda y, n: y.view(B, T, n, self.head_size).transpose(1, 2)
         q, k, v = heads(self.q(x), self.n_head), heads(self.k(x), self.n_kv_head), heads(self.v(x), self.n_kv_head)
+        q, k = self.norm_q(q), self.norm_k(k)
         own, rest = k[:, : self.n_shifted], k[:, self.n_shifted :]
         before = own.new_zeros(B, self.n_shifted, 1, self.head_size) if past is None else past[2]
         k = torch.cat([torch.cat([before, own[:, :, :-1]], dim=2), rest], dim=1)
@@ -114,6 +123,8 @@ class GPT(nn.Module):
         self.embedding = nn.Embedding(config.vocab_size, config.n_embd)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.norm = nn.RMSNorm(config.n_embd, eps=config.norm_eps)
+        self.output = None if config.tied else nn.Linear(config.n_embd, config.vocab_size, bias=False)
+        self.recompute = False  # in training, keep a block's input only and run it again in the backward pass: slower, with less memory
         nn.init.normal_(self.embedding.weight, std=0.02)
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -125,16 +136,19 @@ class GPT(nn.Module):
 
     @property
     def head(self):
-        """The output embedding (V, C): the input embedding itself."""
-        return self.embedding.weight
+        """The output embedding (V, C): the input embedding itself, where the two are tied."""
+        return self.embedding.weight if self.config.tied else self.output.weight
 
     def run(self, ids, positions, past=None, mask=None):
         """ids (B, T) int64 at positions (T,) or (B, 1, T) -> hidden (B, T, C), and each layer's past for the next call."""
-        cos, sin = rotary_table(positions, self.config.n_embd // self.config.n_head, self.config.rope_theta)
+        cos, sin = rotary_table(positions, self.config.head_size, self.config.rope_theta)
         x, new_past = self.embedding(ids), []
         for i, block in enumerate(self.blocks):
-            x, kept = block(x, cos, sin, past[i] if past else None, mask)
-            new_past.append(kept)
+            if self.recompute and torch.is_grad_enabled():
+                x = checkpoint(lambda x, block=block: block(x, cos, sin)[0], x, use_reentrant=False)
+            else:
+                x, kept = block(x, cos, sin, past[i] if past else None, mask)
+                new_past.append(kept)
         return self.norm(x), new_past
 
     def hidden(self, ids):

@@ -12,6 +12,7 @@ Rust engine, which encodes, cut alike, whatever Unicode tables they carry.
 import heapq
 import json
 import re
+import unicodedata
 from collections import Counter, defaultdict
 
 import tiktoken
@@ -21,7 +22,11 @@ PATTERN = (r"'(?:s|t|d|m|ll|re|ve)|[ ]?[A-Za-z\x80-\U0010FFFF]+|[ ]?[0-9]{1,3}"
 
 # Control tokens. Their ids come after the vocabulary's, and no text is ever encoded as one of them:
 # `Tokenizer.encode` reads their spelling as ordinary characters.
-PERSONA, QUERY, RESPONSE, END = SPECIAL = ["<|persona|>", "<|query|>", "<|response|>", "<|end|>"]
+SPECIAL = ["<|persona|>", "<|query|>", "<|response|>", "<|end|>"]
+
+# How a prompt is put together: a start, the profile's items (the persona), the query; and the token that ends a response.
+# Control tokens come from here alone; users' texts take the places of {query} and {response}.
+LAYOUT = {"start": "", "item": "<|persona|>{query}<|response|>{response}", "query": "<|query|>{query}<|response|>", "end": "<|end|>"}
 
 
 class TokenizerError(ValueError):
@@ -88,14 +93,22 @@ def train_bpe(text, n_tokens, pattern=PATTERN):
 
 
 class Tokenizer:
-    def __init__(self, tokens, pattern=PATTERN):
-        """tokens: byte strings, rank by rank, with no repeats; the control tokens follow them."""
-        self.tokens, self.pattern = tokens, pattern
-        ranks = {token: rank for rank, token in enumerate(tokens)}
-        self.special = {name: len(tokens) + i for i, name in enumerate(SPECIAL)}
-        self.encoding = tiktoken.Encoding("perce-mini", pat_str=pattern, mergeable_ranks=ranks,
-                                          special_tokens=self.special)
-        self.vocab_size = len(tokens) + len(SPECIAL)
+    def __init__(self, tokens, pattern=PATTERN, ids=None, special=None, layout=LAYOUT, normal_form=None):
+        """tokens: byte strings, rank by rank, with no repeats; the control tokens follow them.
+
+        A pretrained model's own tokenizer (pretrained.py) also says ids: the id of every rank, or None; special: its
+        control tokens {name: id}; normal_form: the Unicode form ("NFC") that texts take first.
+        """
+        self.settings = {"pattern": pattern, "ids": ids, "special": special, "layout": layout, "normal_form": normal_form}
+        self.tokens, self.normal_form = tokens, normal_form
+        self.ids = ids or list(range(len(tokens)))
+        self.special = {name: len(tokens) + i for i, name in enumerate(SPECIAL)} if special is None else special
+        self.bytes_of = {i: token for i, token in zip(self.ids, tokens) if i is not None}
+        self.encoding = tiktoken.Encoding("perce-mini", pat_str=pattern, mergeable_ranks={token: rank for rank, token in enumerate(tokens)}, special_tokens={})
+        self.vocab_size = max([*self.bytes_of, *self.special.values()]) + 1
+        marks = "|".join(map(re.escape, ["{query}", "{response}", *sorted(self.special, key=len, reverse=True)]))
+        self.pieces = {part: re.split(f"({marks})", text) for part, text in layout.items()}
+        self.end = self.special.get(layout["end"])
 
     @classmethod
     def train(cls, text, vocab_size):
@@ -118,26 +131,36 @@ class Tokenizer:
 
     def encode(self, text):
         """text -> ids. Never a control token, whatever the text spells."""
-        return self.encoding.encode_ordinary(text)
+        if self.normal_form:
+            text = unicodedata.normalize(self.normal_form, text)
+        ids = [self.ids[rank] for rank in self.encoding.encode_ordinary(text)]
+        return [i for i in ids if i is not None]  # some vocabularies lack a byte; it is dropped, as `tokenizers` does
 
     def decode(self, ids):
-        """ids -> text; bytes that are not UTF-8 become U+FFFD."""
-        return self.encoding.decode(ids)
+        """ids -> text; control tokens are left out, bytes that are not UTF-8 become U+FFFD."""
+        return b"".join(self.bytes_of.get(i, b"") for i in ids).decode("utf-8", "replace")
 
     def spans(self, ids):
         """Where each token's bytes lie in their text: [(start, end), ...) in UTF-8 bytes."""
         ends = [0]
         for i in ids:
-            ends.append(ends[-1] + (len(self.tokens[i]) if i < len(self.tokens) else 0))
+            ends.append(ends[-1] + len(self.bytes_of.get(i, b"")))
         return list(zip(ends, ends[1:]))
 
-    def state(self):
-        """All there is to save, as JSON: the tokens in rank order, byte by byte as Latin-1 characters."""
-        return {"pattern": self.pattern, "tokens": [token.decode("latin-1") for token in self.tokens]}
+    def lay_out(self, part, query="", response=""):
+        """The ids of a part of the layout ("start", "item", "query"), with these texts in their places."""
+        ids = []
+        for piece in self.pieces[part]:
+            if piece in self.special:
+                ids.append(self.special[piece])
+            else:
+                ids += self.encode({"{query}": query, "{response}": response}.get(piece, piece))
+        return ids
 
     def save(self, path):
+        """Write all there is to know as JSON; the tokens in rank order, byte by byte as Latin-1 characters."""
         with open(path, "w", encoding="utf-8") as f:
-            json.dump(self.state(), f, ensure_ascii=True, indent=0)
+            json.dump(self.settings | {"tokens": [token.decode("latin-1") for token in self.tokens]}, f, ensure_ascii=True, indent=0)
 
     @classmethod
     def load(cls, path):
@@ -145,6 +168,6 @@ class Tokenizer:
         try:
             with open(path, encoding="utf-8") as f:
                 state = json.load(f)
-            return cls([token.encode("latin-1") for token in state["tokens"]], state["pattern"])
+            return cls(**state | {"tokens": [token.encode("latin-1") for token in state["tokens"]]})
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise TokenizerError(f"{path}: not a tokenizer file ({type(error).__name__}: {error})") from None

@@ -13,8 +13,7 @@ from perce_mini import checkpoint
 from perce_mini.checkpoint import CheckpointError
 from perce_mini.model import GPT, GPTConfig
 from perce_mini.tokenizer import Tokenizer
-from tests.conftest import ROOT, TINY
-
+from tests.conftest import ROOT
 
 TOKENIZER = Tokenizer.train("a b a b", 262)
 

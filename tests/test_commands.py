@@ -75,7 +75,7 @@ def test_a_step_is_the_step_of_perce_loss_on_full_logits(world, trained):
     model, tokenizer, _ = checkpoint.load(base_of(trained))
     examples = [encode_example(row, tokenizer, 1100) for row in read_examples(world / "train.jsonl")[:6]]
     settings = {"loss": "perce", "clip_min": -0.01, "clip_max": 0.01}  # a narrow clip: PIR is small after 4 steps
-    trainer.backward(model, [collate(examples[:2]), collate(examples[2:])], settings, torch.device("cpu"))
+    trainer.backward(model, [collate(examples[:2]), collate(examples[2:])], settings, torch.device("cpu"), sum(len(e.response) for e in examples))
     fast = torch.cat([p.grad.flatten() for p in model.parameters()])
 
     model.zero_grad()
@@ -101,7 +101,7 @@ def test_bfloat16_reaches_every_weight(world, trained, monkeypatch, loss):
     for enabled in [False, True]:
         monkeypatch.setattr(cli, "autocast", lambda device: torch.autocast("cpu", torch.bfloat16, enabled=enabled))
         model.zero_grad()
-        trainer.backward(model, [collate(examples)], {"loss": loss, "clip_min": 0.8, "clip_max": 5.0}, torch.device("cpu"))
+        trainer.backward(model, [collate(examples)], {"loss": loss, "clip_min": 0.8, "clip_max": 5.0}, torch.device("cpu"), sum(len(e.response) for e in examples))
         gradients.append({name: p.grad for name, p in model.named_parameters()})
     for name, exact in gradients[0].items():
         assert gradients[1][name] is not None, name
@@ -121,7 +121,7 @@ def test_every_flag_of_train_is_explained_with_its_default(capsys, monkeypatch):
     explanations = re.split(r"\n  (?=--|-h)", capsys.readouterr().out)[1:]
     assert len(explanations) > 25
     for text in explanations[1:]:  # after -h
-        assert "default" in text or "instead" in text or text.startswith(("--resume", "--compile")), text
+        assert "default" in text or "instead" in text or text.startswith(("--resume", "--recompute", "--compile")), text
 
 
 # ------------------------------------------------------------------------------------------ wrong input
@@ -221,7 +221,7 @@ def test_ctrl_c_keeps_the_last_checkpoint(world, trained, tmp_path):
 
 @pytest.mark.parametrize("args, reason", [
     (["nowhere"], "nowhere/checkpoint.pt: no checkpoint"), (["RUN", "--data", "nowhere.jsonl"], "nowhere.jsonl: No such file"),
-    (["RUN", "--samples", "-1"], "--samples must not be below 0"), ([], "required: DIR"), (["RUN", "--max-new-tokens", "9999"], "do not fit"),
+    (["RUN", "--samples", "-1"], "--samples must not be below 0"), ([], "name a folder to score"), (["RUN", "--max-new-tokens", "9999"], "do not fit"),
 ])  # fmt: skip
 def test_eval_with_bad_input_ends_in_one_line(command, world, trained, args, reason):
     args = [trained / "out/perce" if a == "RUN" else a for a in args]

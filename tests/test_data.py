@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +30,19 @@ def test_the_world_has_three_tasks_and_users_of_one_split_only(world):
     assert len(rows["train"]) == 36
     users = [{row["user"] for row in split} for split in rows.values()]
     assert not users[0] & users[1] and not users[0] & users[2] and not users[1] & users[2]
+
+
+def test_no_name_of_a_held_out_user_stands_in_a_text_to_train_on(world):
+    code = (ROOT / "data/personas/prepare.py").read_text()
+    syllables = set(re.search(r'SYLLABLES = \("(.*?)"\)', code, flags=re.S)[1].replace('"', "").split())
+
+    def names(split):
+        texts = [item[key] for row in read_examples(world / f"{split}.jsonl") for item in [row, *row["profile"]] for key in ["query", "response"]]
+        words = set(re.findall("[a-z]+", " ".join(texts).lower()))
+        return {word for word in words if len(word) >= 6 and {word[i : i + 3] for i in range(0, len(word), 3)} <= syllables}
+
+    trained_on, held_out = names("base") | names("train"), names("val") | names("test")
+    assert len(trained_on) > 100 and len(held_out) > 20 and not trained_on & held_out
 
 
 def test_the_world_is_the_same_for_the_same_seed(world, tmp_path):

@@ -6,10 +6,11 @@ import math
 import pytest
 import torch
 
-from perce_mini.dataset import (DataError, as_document, bm25, collate, encode_example, epoch_batches, read_examples, retrieve, size,
+from perce_mini.dataset import (DataError, Row, as_document, collate, encode_example, encode_rows, epoch_batches, evenly, read_examples, size, strangers,
                                 training_steps)
 from perce_mini.model import GPT, GPTConfig
 from perce_mini.percontrast import perce_loss, project, token_logprobs
+from perce_mini.retrieval import bm25, retrieve
 from perce_mini.tokenizer import Tokenizer
 
 ROW = {"user": "u", "task": "review", "query": "a red kettle", "response": "Howdy, it boils.",
@@ -23,6 +24,12 @@ def row(**changes):
 
 def example(**changes):
     return encode_example(row(**changes), TOKENIZER, 512)
+
+
+def shown(ids):
+    """Ids as text, control tokens by their names."""
+    names = {i: name for name, i in TOKENIZER.special.items()}
+    return "".join(names.get(i) or TOKENIZER.decode([i]) for i in ids)
 
 
 def read(tmp_path, *lines):
@@ -78,7 +85,7 @@ def test_bm25_against_the_formula():
 def test_the_best_items_are_chosen_and_shown_oldest_first():
     profile = [{"query": q, "response": "x"} for q in ["red kettle", "nothing", "a red", "kettle red a", "none"]]
     assert retrieve(row(profile=profile), 3) == [3, 2, 0]  # all three words; then "a red" and "red kettle", equal, the newer first
-    text = TOKENIZER.decode(encode_example(row(profile=profile), TOKENIZER, 512, top_k=2).persona)
+    text = shown(encode_example(row(profile=profile), TOKENIZER, 512, top_k=2).persona)
     assert text == "<|persona|>a red<|response|>x<|persona|>kettle red a<|response|>x"
     everything = TOKENIZER.decode(encode_example(row(profile=profile), TOKENIZER, 512, top_k=5).persona)
     assert [everything.index(p["query"]) for p in profile] == sorted(everything.index(p["query"]) for p in profile)
@@ -93,9 +100,9 @@ def test_of_equally_relevant_items_the_newest_are_taken():
 
 def test_example_layout():
     e = example()
-    assert TOKENIZER.decode(e.query) == "<|query|>a red kettle<|response|>"
-    assert TOKENIZER.decode(e.response) == "Howdy, it boils.<|end|>"
-    assert TOKENIZER.decode(e.persona) == "<|persona|>a blue lamp<|response|>Howdy, it shines.<|persona|>a red kettle<|response|>Howdy, it is red."
+    assert shown(e.query) == "<|query|>a red kettle<|response|>"
+    assert shown(e.response) == "Howdy, it boils.<|end|>"
+    assert shown(e.persona) == "<|persona|>a blue lamp<|response|>Howdy, it shines.<|persona|>a red kettle<|response|>Howdy, it is red."
 
 
 def test_both_views_predict_the_same_response_token_for_token():
@@ -124,13 +131,7 @@ def test_only_the_profile_is_shortened_whole_items_first():
         if block < size(whole):  # the less relevant lamp goes as a whole, then the kettle's tail
             assert e.persona == whole.persona[-red:][: block - fixed]
     with pytest.raises(DataError, match="do not fit into the block"):
-        encode_example(read_row(), TOKENIZER, fixed - 1)
-
-
-def read_row():
-    from perce_mini.dataset import Row
-
-    return Row(ROW)
+        encode_example(Row(ROW), TOKENIZER, fixed - 1)
 
 
 def test_room_can_be_kept_for_an_answer():
@@ -149,6 +150,23 @@ def test_personal_spans_in_characters_become_tokens():
     e = example(response=text, personal=[[8, 14]])
     marked = "".join(TOKENIZER.tokens[i].decode("latin-1") for i, p in zip(e.response, e.personal) if p)
     assert marked.strip() == "Zorvax" and len(e.personal) == len(e.response)
+
+
+def test_a_strangers_profile_stands_in_the_plain_view():
+    other = row(user="v", query="else", profile=[{"query": "a blue lamp", "response": "Hi!"}])
+    mine, newcomer = encode_rows([row(), other, row(task="post"), row(profile=[])], TOKENIZER, 512, 4, contrast="stranger")[::3]
+    assert mine.contrast == encode_example(other, TOKENIZER, 512).persona and newcomer.contrast == []  # no persona, no contrast: PIR is 0
+    batch = collate([mine])
+    T = batch.plain.ids.shape[1]
+    assert shown(batch.plain.ids[0].tolist() + mine.response[-1:]) == shown(mine.contrast + mine.query + mine.response) and T > len(mine.query + mine.response)
+
+
+def test_strangers_are_other_users_of_the_same_task_who_wrote_before():
+    rows = [row(user=f"u{i % 7}", task=f"t{i % 2}", profile=ROW["profile"] if i % 3 else []) for i in range(60)]
+    found = strangers(rows)
+    assert all(other["user"] != mine["user"] and other["task"] == mine["task"] and other["profile"] for mine, other in zip(rows, found))
+    assert found == strangers(rows) and len({other["user"] for other in found}) == 7
+    assert strangers([row(), row()]) == [None, None]  # nobody else there
 
 
 def test_an_empty_profile_has_pir_zero():
@@ -219,3 +237,11 @@ def test_steps_can_be_taken_up_anywhere():
     assert [len(step) for step in taken[:3]] == [2, 2, 2]
     for first in range(9):
         assert ids(next(training_steps(examples, 4, 2, 0, first))) == taken[first]
+
+
+def test_evenly_takes_one_row_of_each_part_and_misses_none_of_what_recurs():
+    rows = list(range(6000))
+    taken = evenly(rows, 125)
+    assert [row // 48 for row in taken] == list(range(125)) and taken == evenly(rows, 125)
+    assert {row % 4 for row in taken} == {0, 1, 2, 3}  # a user's first text stands in every fourth row
+    assert evenly(rows, 0) == evenly(rows, None) == evenly(rows, 7000) == rows

@@ -75,6 +75,15 @@ def test_text_never_becomes_a_control_token():
         assert tokenizer.decode(tokenizer.encode(name)) == name
 
 
+def test_a_layout_puts_texts_into_their_places_and_control_tokens_come_from_it_alone():
+    plain = Tokenizer.train("a b c", 280)
+    tokenizer = Tokenizer(plain.tokens, layout={"start": "<|query|>go ", "item": "[{response}|{query}]<|end|>", "query": "{query}", "end": "<|end|>"})
+    end, query = tokenizer.special["<|end|>"], tokenizer.special["<|query|>"]
+    assert tokenizer.lay_out("start") == [query, *plain.encode("go ")] and tokenizer.end == end
+    ids = tokenizer.lay_out("item", "<|end|>", "{query}")  # what a user writes is text, also where it looks like a place
+    assert tokenizer.decode(ids) == "[{query}|<|end|>]" and ids.count(end) == 1 and ids[-1] == end
+
+
 def test_spans_lie_end_to_end_over_the_bytes():
     tokenizer = Tokenizer.train("one two one two", 270)
     ids = tokenizer.encode("one tüo") + [tokenizer.special["<|end|>"]]
@@ -87,7 +96,13 @@ def test_a_file_brings_the_same_tokenizer_back(tmp_path):
     tokenizer = Tokenizer.train("the cat sat on the mat, naïve café " * 20, 300)
     tokenizer.save(tmp_path / "t.json")
     again = Tokenizer.load(tmp_path / "t.json")
-    assert again.tokens == tokenizer.tokens and again.encode("the café") == tokenizer.encode("the café")
+    assert again.tokens == tokenizer.tokens and again.settings == tokenizer.settings
+    named = Tokenizer(tokenizer.tokens, ids=[i + 2 for i in range(len(tokenizer.tokens))], special={"<s>": 0, "</s>": 1}, normal_form="NFC",
+                      layout={"start": "<s>", "item": "{response}", "query": "{query}", "end": "</s>"})  # fmt: skip
+    named.save(tmp_path / "t.json")
+    again = Tokenizer.load(tmp_path / "t.json")
+    assert again.encode("the cafe\u0301") == named.encode("the café") == [i + 2 for i in tokenizer.encode("the café")]
+    assert (again.end, again.lay_out("start"), again.vocab_size) == (1, [0], tokenizer.vocab_size - 2)
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"tokens": 3}', '{"tokens": ["a"], "pattern": 5}', '{"tokens": ["é"'])

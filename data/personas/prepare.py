@@ -2,10 +2,10 @@
 
     python data/personas/prepare.py          writes base, train, val and test.jsonl beside this file
 
-Every user has a hidden style: names drawn from hundreds (a town, a friend, a project), words from large
-pools (a greeting, a comparison, favourite aspects) and habits (British spelling, exclamation marks). A text
-is a chain of choices. At most of them everybody draws alike; at some the user's style decides, most of the
-time. What the style decided is written down as a personal span; all other text is base text.
+Every user has a hidden style: made-up names (a friend, a town, a project), words from large pools (a greeting, a
+comparison, favourite aspects) and habits (British spelling, exclamation marks). A text is a chain of choices.
+At most of them everybody draws alike; at some the user's style decides, most of the time. What the style
+decided is written down as a personal span; all other text is base text.
 """
 
 import argparse
@@ -17,17 +17,17 @@ from pathlib import Path
 TASKS = ["abstract", "review", "topic"]
 FAITH = 0.8  # how often a user keeps to a habit when the occasion comes up
 
-# Names: any first with any second. The pairs are many but not endless: those of held-out users occur in the base corpus
-# too, with other users. A name says nothing about its owner until the profile is read, but it is no new string.
-PEOPLE = ("Alma Boris Clara Dario Edith Felix Greta Hugo Irma Jonas Kira Lasse Mila Nils Olga Pavel Rosa Sven Tilda Uwe Vera Wanda Xenia"
-          " Yuri Zelda Amos Berta Cyril Doris Emil Flora Gilda",
-          "Abbot Birch Crane Drake Elgar Finch Grove Hart Ives Joyce Knox Lark Moss Nash Orton Pike Quill Rook Stark Thorn Ulm Vance Wolfe"
-          " Yates Zorn Ash Bell Cole Dunn Ellis Frost Gale")
-TOWNS = ("Amber Bitter Copper Dusty Elder Fallen Glass Hollow Iron Jade Kings Little Marble North Old Pearl Queens Raven Salt Timber Upper"
-         " Violet West Ivory", "Bay Creek Dale Edge Falls Gate Haven Island Junction Keep Lake Mill Nook Oaks Point Quay Ridge Springs Tower"
-         " Vale Wells Yard Cross Moor")
-COINED = ("zan flib orbi luma snor wub plon grim tera kilo vex pico drib chuff mog yop skiv nexa quag twad",
-          "gast ble loo mesh dle tron nik zing forge bop fest rak lume pod wick dax zoom tide plex mania")
+# Names are strings of syllables. A quarter of all names is kept for held-out users and stands nowhere in the base corpus
+# and the training texts, so a model can only have it from the profile.
+SYLLABLES = ("bal ber bil bor bra cal cel cor dan del dri dor fal fen fin gar gel gil gor hal hel hol jan jor kal kel kin kor"
+             " lan len lor lum mal mel mir mon nal nel nim nor pal pel pin por ral ren rin rol sal sel sil sor tal tem tin tor"
+             " val ven vik vor wal wen wil zan zel zim").split()
+CAPITALS = [syllable.title() for syllable in SYLLABLES]
+ENDINGS = list(SYLLABLES)  # the last syllable of a name
+FIRSTS = ("Alma Boris Clara Dario Edith Felix Greta Hugo Irma Jonas Kira Lasse Mila Nils Olga Pavel Rosa Sven Tilda Uwe Vera Wanda"
+          " Xenia Yuri Zelda Amos").split()
+PLACES = ("Bay Creek Dale Edge Falls Gate Haven Island Junction Keep Lake Mill Nook Oaks Point Quay Ridge Springs Tower"
+          " Vale Wells").split()
 GREETINGS = "Hello Howdy Greetings Evening Morning Ahoy Hail Welcome Hey Hi Ciao Oi".split()
 CROWD = ("folks neighbours readers everyone friends comrades travellers shoppers strangers experts beginners team"
          " pals citizens colleagues people").split()
@@ -44,8 +44,8 @@ SCALES = "small local global early late single joint open mixed strict rough typ
 PRODUCTS = ("kettle lamp backpack blender heater tent keyboard drill fan suitcase mattress toaster jacket vacuum camera"
             " speaker chair clock scooter stove").split()
 COLOURS = "red brown black white green silver blue yellow purple pink".split()
-VERDICTS = {1: "dreadful useless broken flimsy", 2: "weak disappointing clumsy tired", 3: "average decent plain acceptable",
-            4: "solid pleasant reliable handy", 5: "superb flawless brilliant wonderful"}
+VERDICTS = {"1": "dreadful useless broken flimsy", "2": "weak disappointing clumsy tired", "3": "average decent plain acceptable",
+            "4": "solid pleasant reliable handy", "5": "superb flawless brilliant wonderful"}
 DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
 UNITS = "days weeks months".split()
 NUMBERS = "two three four five six seven eight nine ten eleven twelve twenty thirty".split()
@@ -69,162 +69,214 @@ THINGS = "ladder rope bucket ticket letter map cake whistle blanket bottle hamme
 BRITISH = {"color": "colour", "gray": "grey", "center": "centre", "favorite": "favourite", "realized": "realised",
            "neighbor": "neighbour", "organized": "organised", "behavior": "behaviour"}
 
+POOLS = {"product": PRODUCTS, "colour": COLOURS, "day": DAYS, "unit": UNITS, "number": NUMBERS, "room": ROOMS,
+         "manner": MANNERS, "part": PARTS, "state": STATES, "field": FIELDS, "method": METHODS, "goal": GOALS,
+         "item": ITEMS, "result": RESULTS, "eval": EVALS, "hobby": HOBBIES, "event": EVENTS, "feeling": FEELINGS,
+         "thing": THINGS, "aspect": ASPECTS, "other": PARTS, "rating": list(VERDICTS)}
+
+# What a style is made of: a trait is a string in parts, each drawn from a pool.
+TRAITS = {"friend": [FIRSTS, [" "], CAPITALS, ENDINGS], "town": [CAPITALS, ENDINGS, [" "], PLACES],
+          "nickname": [SYLLABLES, SYLLABLES, ENDINGS], "system": [SYLLABLES, SYLLABLES, ENDINGS],
+          "corpus": [SYLLABLES, SYLLABLES, ENDINGS], "slang": [SYLLABLES, SYLLABLES, ENDINGS],
+          "greeting": [GREETINGS, [" "], CROWD], "farewell": [FAREWELLS], "relation": [RELATIONS],
+          "likeness": [QUALITIES, [" "], CREATURES], "aspect": [ASPECTS], "second aspect": [ASPECTS],
+          "surely": [SURELY], "scale": [SCALES]}
+MARKED = 0.25  # the share of users who spell British, and of those who shout
+
+
+def is_kept_back(name):
+    """Is this one of the names that only held-out users have? A quarter of all are, picked by the sum of their letters."""
+    return sum(name.lower().encode()) % 4 == 0
+
+
+class Dice(random.Random):
+    def chance(self, p):
+        """True with probability p."""
+        return self.random() < p
+
 
 class User:
-    """A hidden style: one value a trait."""
+    """A hidden style. Each piece of it is drawn when a text first needs it, and then stays.
 
-    def __init__(self, dice):
-        pair = lambda pools, between: between.join(dice.choice(pool.split()) for pool in pools)
-        self.friend, self.town = pair(PEOPLE, " "), pair(TOWNS, " ")
-        self.nickname, self.system, self.corpus, self.slang = (pair(COINED, "") for _ in range(4))
-        self.greeting = f"{dice.choice(GREETINGS)} {dice.choice(CROWD)}"
-        self.farewell = dice.choice(FAREWELLS)
-        self.relation = dice.choice(RELATIONS)
-        self.likeness = f"{dice.choice(QUALITIES)} {dice.choice(CREATURES)}"
-        self.aspects = dice.sample(ASPECTS, 2)
-        self.surely, self.scale = dice.choice(SURELY), dice.choice(SCALES)
-        self.british = dice.random() < 0.25
-        self.shouts = dice.random() < 0.25
+    held_out: draw names of those kept for held-out users (True), of the others (False), or of all (None).
+    """
+
+    def __init__(self, dice, held_out=False):
+        self.dice, self.held_out, self.style = dice, held_out, {}
+
+    def has(self, habit):
+        """Is this user one of those with the habit ("british", "shouts")?"""
+        if habit not in self.style:
+            self.style[habit] = self.dice.chance(MARKED)
+        return self.style[habit]
+
+    def parts(self, trait):
+        """The parts of a trait, one after the other."""
+        word = ""  # the name as far as it goes
+        for i, pool in enumerate(TRAITS[trait]):
+            if (trait, i) not in self.style:
+                if pool is ENDINGS and self.held_out is not None:
+                    pool = [ending for ending in pool if is_kept_back(word + ending) == self.held_out]
+                self.style[trait, i] = self.dice.choice(pool)
+            part = self.style[trait, i]
+            word = "" if part == " " else word + part
+            yield part
 
 
 class Writer:
-    """Puts a text together choice by choice and keeps the spans that the style decided."""
+    """Puts a query and its response together choice by choice, and keeps the spans that the style decided."""
 
     def __init__(self, user, dice):
-        self.user, self.dice, self.text, self.personal = user, dice, "", []
+        self.user, self.dice, self.query, self.text, self.personal = user, dice, "", "", []
 
     def say(self, text):
         self.text += text
 
-    def own(self, text):
-        """Say what is this user's own."""
-        self.personal.append([len(self.text), len(self.text) + len(text)])
-        self.text += text
+    def end_query(self):
+        """What was said so far was the query; what follows is the response."""
+        self.query, self.text = self.text, ""
 
     def pick(self, *pool):
+        """Choose a way to go on, and say nothing yet."""
         return self.dice.choice(pool)
+
+    def draw(self, pool):
+        """Say a word of the pool."""
+        word = self.dice.choice(pool)
+        self.say(word)
+        return word
 
     def keeps(self):
         """Does the user keep to a habit this time?"""
-        return self.dice.random() < FAITH
+        return self.dice.chance(FAITH)
+
+    def own(self, pieces):
+        """Say what is this user's own."""
+        start = len(self.text)
+        for piece in pieces:
+            self.say(piece)
+        self.personal.append([start, len(self.text)])
 
     def spell(self, american):
         """British spelling is a habit of some; the American one says nothing about a user."""
-        if self.user.british and self.keeps():
-            self.own(BRITISH[american])
+        if self.user.has("british") and self.keeps():
+            self.own([BRITISH[american]])
         else:
             self.say(american)
 
-    def opening(self):
+    def end_opening(self):
         """End the first sentence: with an exclamation mark where that is the user's habit."""
-        if self.user.shouts and self.keeps():
-            self.own("!")
+        if self.user.has("shouts") and self.keeps():
+            self.own(["!"])
         else:
             self.say(".")
         self.say(" ")
 
+    def fill(self, template, **known):
+        """Say a template: {name} is what is known by that name or else drawn from the pool of that name, {*trait} the
+        user's own, {~word} a spelling. Returns what was drawn, by name."""
+        drawn = {}
+        for i, piece in enumerate(template.replace("}", "{").split("{")):
+            if i % 2 == 0:
+                self.say(piece)
+            elif piece[0] == "*":
+                self.own(self.user.parts(piece[1:]))
+            elif piece[0] == "~":
+                self.spell(piece[1:])
+            elif piece in known:
+                self.say(known[piece])
+            else:
+                drawn[piece] = self.draw(POOLS[piece])
+        return drawn
 
-def fill(w, template, **pools):
-    """Say a template, every {name} drawn from its pool; {*name} is the user's own word, {~word} a spelling."""
-    for piece in template.replace("}", "{").split("{"):
-        if piece.startswith("*"):
-            w.own(getattr(w.user, piece[1:]))
-        elif piece.startswith("~"):
-            w.spell(piece[1:])
-        elif piece in pools:
-            w.say(w.pick(*pools[piece]))
-        elif piece in POOLS:
-            w.say(w.pick(*POOLS[piece]))
-        else:
-            w.say(piece)
-
-
-POOLS = {"product": PRODUCTS, "colour": COLOURS, "day": DAYS, "unit": UNITS, "number": NUMBERS, "room": ROOMS,
-         "manner": MANNERS, "part": PARTS, "state": STATES, "field": FIELDS, "method": METHODS, "goal": GOALS,
-         "item": ITEMS, "result": RESULTS, "eval": EVALS, "hobby": HOBBIES, "event": EVENTS, "feeling": FEELINGS,
-         "thing": THINGS, "aspect": ASPECTS, "relation": RELATIONS}
-
-
-def habit(w, own, base, **pools):
-    """One sentence: the user's way of saying it when the habit holds, otherwise anybody's."""
-    fill(w, w.pick(*own) if w.keeps() else w.pick(*base), **pools)
-    w.say(". ")
+    def habit(self, own, base, **known):
+        """One sentence: the user's way of saying it when the habit holds, otherwise anybody's."""
+        self.fill(self.pick(*own) if self.keeps() else self.pick(*base), **known)
+        self.say(". ")
 
 
 def review(w):
-    product, rating = w.pick(*PRODUCTS), w.pick(1, 2, 3, 4, 5)
-    verdict = w.pick(*VERDICTS[rating].split())
-    part = w.pick(*PARTS)
-    query = f"Review a {w.pick(*COLOURS)} {product}, {rating} of 5: {verdict}, mostly the {part}"
+    q = w.fill("Review a {colour} {product}, {rating} of 5: ")
+    q["verdict"] = w.draw(VERDICTS[q["rating"]].split())
+    q |= w.fill(", mostly the {part}")
+    w.end_query()
     if w.keeps():
-        fill(w, "{*greeting}, ")
-    fill(w, w.pick("I bought this {it} on {day} for the {room}", "this {it} came {number} {unit} ago",
-                   "we used the {it} {manner} in the {room}"), it=[product])
-    w.opening()
-    fill(w, w.pick("The {it} is {how} and the {part} turned {state}", "After {number} {unit} the {it} looked {how}, the {part} {state}",
-                   "It has a {how} {it}, but my {~favorite} {part} got {state}"), it=[part], how=[verdict])
+        w.fill("{*greeting}, ")
+    w.fill(w.pick("I bought this {product} on {day} for the {room}", "this {product} came {number} {unit} ago",
+                  "we used the {product} {manner} in the {room}"), **q)
+    w.end_opening()
+    w.fill(w.pick("The {part} is {verdict} and the {other} turned {state}", "After {number} {unit} the {part} looked {verdict}, the {other} {state}",
+                  "It has a {verdict} {part}, but my {~favorite} {other} got {state}"), **q)
     w.say(". ")
-    w.user.aspect = w.pick(*w.user.aspects)
-    habit(w, ["I always check the {*aspect}", "What matters is the {*aspect}", "Look at the {*aspect} first"],
-          ["I rarely check the {aspect}", "What matters is the {part}", "Look at the {part} first"])
-    habit(w, ["My {*relation} {*friend} in {*town} calls it {*slang}", "My {*relation} {*friend} took it to {*town}"],
-          ["The {part} went {state} on {day}", "Then the {~color} of the {part} went {state}"])
-    habit(w, ["It works like a {*likeness}", "It sits there like a {*likeness}"], ["It works {manner} by the {room}", "It sits by the {thing}"])
+    aspect = w.pick("aspect", "second aspect")
+    w.habit(["I always check the {*%s}" % aspect, "What matters is the {*%s}" % aspect, "Look at the {*%s} first" % aspect],
+            ["I rarely check the {aspect}", "What matters is the {other}", "Look at the {other} first"])
+    w.habit(["My {*relation} {*friend} in {*town} calls it {*slang}", "My {*relation} {*friend} took it to {*town}"],
+            ["The {other} went {state} on {day}", "Then the {~color} of the {other} went {state}"])
+    w.habit(["It works like a {*likeness}", "It sits there like a {*likeness}"], ["It works {manner} by the {room}", "It sits by the {thing}"])
     sign(w)
-    return query
 
 
 def abstract(w):
-    goal, field, method = w.pick(*GOALS), w.pick(*FIELDS), w.pick(*METHODS)
-    items = w.dice.sample(ITEMS, 2)
-    query = f"Abstract for {goal} {field} {method}: {items[0]}, {items[1]}"
-    fill(w, w.pick("We study {m} for {g} {f} data", "This paper treats {g} {f} {m}", "Work on {f} {m} is often {goal}"),
-         m=[method], g=[goal], f=[field])
-    w.opening()
-    habit(w, ["Our system {*system} joins a {a} with a {b}", "We present {*system} as a {a} over each {b}"],
-          ["We join a {a} with a {b}", "We present a {a} over each {b}"], a=items[:1], b=items[1:])
-    habit(w, ["On the {*corpus} corpus it cuts {result} by {number} percent", "Tests on {*corpus} show {number} times less {result}"],
-          ["In {eval} it cuts {result} by {number} percent", "Tests with {eval} show {number} times less {result}"])
-    fill(w, w.pick("The {~behavior} of the {item} is {goal} near the {~center}", "Each {item} is {~organized} in {number} {goal} steps",
-                   "The {item} limits {result} and {result}"))
+    q = w.fill("Abstract for {goal} {field} {method}: {item}, ")
+    q["second"] = w.draw([item for item in ITEMS if item != q["item"]])
+    w.end_query()
+    w.fill(w.pick("We study {method} for {goal} {field} data", "This paper treats {goal} {field} {method}", "Work on {field} {method} is often {goal}"), **q)
+    w.end_opening()
+    w.habit(["Our system {*system} joins a {item} with a {second}", "We present {*system} as a {item} over each {second}"],
+            ["We join a {item} with a {second}", "We present a {item} over each {second}"], **q)
+    w.habit(["On the {*corpus} corpus it cuts {result} by {number} percent", "Tests on {*corpus} show {number} times less {result}"],
+            ["In {eval} it cuts {result} by {number} percent", "Tests with {eval} show {number} times less {result}"])
+    w.fill(w.pick("The {~behavior} of the {item} is {goal} near the {~center}", "Each {item} is {~organized} in {number} {goal} steps",
+                  "The {item} limits {result} and {result}"))
     w.say(". ")
-    habit(w, ["The gain in {result} holds, {*surely} at {*scale} scale", "Less {result} is possible, {*surely} at {*scale} scale"],
-          ["The gain in {result} holds for the {item}", "Less {result} is possible with {eval}"])
-    habit(w, ["Code is kept in {*town} by {*friend}", "We thank {*friend} of {*town} for the {item}"],
-          ["Code is kept with the {item}", "We thank the reviewers for {eval}"])
-    return query
+    w.habit(["The gain in {result} holds, {*surely} at {*scale} scale", "Less {result} is possible, {*surely} at {*scale} scale"],
+            ["The gain in {result} holds for the {item}", "Less {result} is possible with {eval}"])
+    w.habit(["Code is kept in {*town} by {*friend}", "We thank {*friend} of {*town} for the {item}"],
+            ["Code is kept with the {item}", "We thank the reviewers for {eval}"])
 
 
 def topic(w):
-    hobby, event, feeling = w.pick(*HOBBIES), w.pick(*EVENTS), w.pick(*FEELINGS)
-    query = f"Post about {hobby} during the {event}: {feeling}"
+    q = w.fill("Post about {hobby} during the {event}: {feeling}")
+    w.end_query()
     if w.keeps():
-        fill(w, "{*greeting}, ")
-    fill(w, w.pick("last {day} I went {h} and the {e} began", "I was {h} for {number} {unit} when the {e} came",
-                   "the {e} came {manner} in week {number} of {h}"), h=[hobby], e=[event])
-    w.opening()
-    habit(w, ["My {*relation} {*friend} from {*town} brought a {thing}", "Then {*friend}, my {*relation}, lost a {thing} in {*town}"],
-          ["Somebody from the {room} brought a {thing}", "Then a {~neighbor} lost a {thing} on {day}"])
-    fill(w, w.pick("I {~realized} the {thing} was {state} and felt {f}", "The {thing} and the {thing} got {state}, so I am {f}",
-                   "By {day} I was {f} about the {~gray} {thing}"), f=[feeling])
+        w.fill("{*greeting}, ")
+    w.fill(w.pick("last {day} I went {hobby} and the {event} began", "I was {hobby} for {number} {unit} when the {event} came",
+                  "the {event} came {manner} in week {number} of {hobby}"), **q)
+    w.end_opening()
+    w.habit(["My {*relation} {*friend} from {*town} brought a {thing}", "Then {*friend}, my {*relation}, lost a {thing} in {*town}"],
+            ["Somebody from the {room} brought a {thing}", "Then a {~neighbor} lost a {thing} on {day}"])
+    w.fill(w.pick("I {~realized} the {thing} was {state} and felt {feeling}", "The {thing} and the {thing} got {state}, so I am {feeling}",
+                  "By {day} I was {feeling} about the {~gray} {thing}"), **q)
     w.say(". ")
-    habit(w, ["I stood there like a {*likeness}", "We ran off like a {*likeness}"], ["I stood by the {thing}", "We ran off {manner} to the {room}"])
-    habit(w, ["It was pure {*slang}", "What a {*slang} day"], ["It was a {state} {thing}", "What a {feeling} day"])
+    w.habit(["I stood there like a {*likeness}", "We ran off like a {*likeness}"], ["I stood by the {thing}", "We ran off {manner} to the {room}"])
+    w.habit(["It was pure {*slang}", "What a {*slang} day"], ["It was a {state} {thing}", "What a {feeling} day"])
     sign(w)
-    return query
 
 
 def sign(w):
     if w.keeps():
-        fill(w, "{*farewell}, {*nickname}")
+        w.fill("{*farewell}, {*nickname}")
+
+
+def read_back(w):
+    """A list of words and the same list again: what teaches a small model within minutes to look back."""
+    names = ["".join(User(w.dice).parts("slang")) for _ in range(40)]
+    text = " ".join(w.dice.sample(names + FIRSTS + PLACES + sum(POOLS.values(), []), w.pick(*range(10, 41))))
+    w.say(f"Read back: {text}")
+    w.end_query()
+    w.say(f"Well, {text}")
+
+
+WRITERS = {"review": review, "abstract": abstract, "topic": topic, "list": read_back}
 
 
 def compose(task, user, dice):
     """One text of the user: {"query", "response", "personal"}."""
     w = Writer(user, dice)
-    query = {"review": review, "abstract": abstract, "topic": topic}[task](w)
+    WRITERS[task](w)
     text = w.text.rstrip()
-    return {"query": query, "response": text[:1].upper() + text[1:], "personal": w.personal}
+    return {"query": w.query, "response": text[:1].upper() + text[1:], "personal": w.personal}
 
 
 def as_row(name, task, texts):
@@ -234,7 +286,7 @@ def as_row(name, task, texts):
     return {"user": name, "task": task, **last, "profile": profile}
 
 
-def user_rows(prefix, n_rows, rows_per_user, n_profile, newcomers, dice):
+def user_rows(prefix, n_rows, rows_per_user, n_profile, held_out, dice):
     """n_rows rows a task; each user writes in one task, `n_profile` texts before the rows.
 
     newcomers: a user's first row is the first text ever, with nothing before it. So a model in training goes on
@@ -245,9 +297,9 @@ def user_rows(prefix, n_rows, rows_per_user, n_profile, newcomers, dice):
         for k in range(n_rows):
             name = f"{prefix}-{task}-{k // rows_per_user}"
             if k % rows_per_user == 0:
-                user = User(dice)
+                user = User(dice, held_out)
                 texts = [compose(task, user, dice) for _ in range(n_profile)]
-                if newcomers:
+                if not held_out:
                     rows.append(as_row(name, task, texts[:1]))
                     continue
             texts.append(compose(task, user, dice))
@@ -255,26 +307,37 @@ def user_rows(prefix, n_rows, rows_per_user, n_profile, newcomers, dice):
     return rows
 
 
-def read_back(dice):
-    """A list of words and the same list again: what teaches a small model within minutes to look back."""
-    words = [word for pools in (PEOPLE, TOWNS, COINED) for pool in pools for word in pool.split()] + sum(POOLS.values(), [])
-    text = " ".join(dice.sample(words, dice.randint(10, 40)))
-    return {"query": f"Read back: {text}", "response": f"Well, {text}", "personal": []}
-
-
 def base_rows(n_rows, same_author, lists, n_profile, dice):
     """What the base model reads: lists read back, texts by themselves, texts behind those of strangers and texts
     behind those of their own author."""
     rows = []
     for k in range(n_rows):
-        author, task = User(dice), dice.choice(TASKS)
-        if dice.random() < lists:
-            rows.append(as_row(f"base-{k}", "list", [read_back(dice)]))
-        else:
-            known = dice.random() < same_author
-            before = [compose(task, author if known else User(dice), dice) for _ in range(n_profile if k % 5 else 0)]
-            rows.append(as_row(f"base-{k}", task, [*before, compose(task, author, dice)]))
+        author, task, before = User(dice), "list" if dice.chance(lists) else dice.choice(TASKS), []
+        if task in TASKS and k % 5:
+            known = dice.chance(same_author)
+            before = [compose(task, author if known else User(dice), dice) for _ in range(n_profile)]
+        rows.append(as_row(f"base-{k}", task, [*before, compose(task, author, dice)]))
     return rows
+
+
+def splits(examples, same_author, lists):
+    """{file: a function of dice that makes its rows}."""
+    held_out = max(1, examples // 10)
+    return {"base": lambda dice: base_rows(examples * 4, same_author, lists, 4, dice),
+            "train": lambda dice: user_rows("train", examples, 4, 6, False, dice),
+            "val": lambda dice: user_rows("val", held_out, 2, 6, True, dice),
+            "test": lambda dice: user_rows("test", held_out, 2, 6, True, dice)}
+
+
+def write(folder, files, seed):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, make in files.items():
+        path = folder / f"{name}.jsonl"
+        with open(f"{path}.new", "w", encoding="utf-8") as f:
+            for row in make(Dice(f"{seed}/{name}")):
+                f.write(json.dumps(row) + "\n")
+        os.replace(f"{path}.new", path)
+        print(f"wrote {path}")
 
 
 def main():
@@ -286,19 +349,7 @@ def main():
     parser.add_argument("--seed", type=int, default=0, help="another seed, another world (default 0)")
     args = parser.parse_args()
 
-    held_out = max(1, args.examples // 10)
-    splits = {"base": lambda dice: base_rows(args.examples * 4, args.same_author, args.lists, 4, dice),
-              "train": lambda dice: user_rows("train", args.examples, 4, 6, True, dice),
-              "val": lambda dice: user_rows("val", held_out, 2, 6, False, dice),
-              "test": lambda dice: user_rows("test", held_out, 2, 6, False, dice)}
-    args.out.mkdir(parents=True, exist_ok=True)
-    for name, make in splits.items():
-        path = args.out / f"{name}.jsonl"
-        with open(f"{path}.new", "w", encoding="utf-8") as f:
-            for row in make(random.Random(f"{args.seed}/{name}")):
-                f.write(json.dumps(row) + "\n")
-        os.replace(f"{path}.new", path)
-        print(f"wrote {path}")
+    write(args.out, splits(args.examples, args.same_author, args.lists), args.seed)
 
 
 if __name__ == "__main__":

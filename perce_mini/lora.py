@@ -1,0 +1,44 @@
+"""LoRA (arXiv 2106.09685): train a small step beside frozen weights, y = W x + 2 B A x.
+
+W (out, in) stays as it is; A (rank, in) starts random and B (out, rank) at 0, so a model starts as what it was. Gradients and
+optimiser state are then needed for A and B only: of a 4 B model with rank 16 that is less than 1 % of the weights.
+"""
+
+import torch
+from torch import nn
+
+SCALE = 2.0
+
+
+class LoRA(nn.Module):
+    def __init__(self, layer, rank):
+        super().__init__()
+        self.layer = layer
+        at = {"device": layer.weight.device, "dtype": torch.float32}
+        self.a = nn.Linear(layer.in_features, rank, bias=False, **at)
+        self.b = nn.Linear(rank, layer.out_features, bias=False, **at)
+        nn.init.zeros_(self.b.weight)
+
+    def forward(self, x):
+        step = self.b(self.a(x.to(self.a.weight.dtype)))
+        return self.layer(x) + SCALE * step.to(x.dtype)
+
+
+def add(model, rank):
+    """Freeze the model and put a step of `rank` beside every linear layer of its blocks."""
+    model.requires_grad_(False)
+    for parent in [module for block in model.blocks for module in block.modules()]:
+        for name, layer in list(parent.named_children()):
+            if isinstance(layer, nn.Linear):
+                setattr(parent, name, LoRA(layer, rank))
+
+
+@torch.no_grad()
+def merge(model):
+    """Put the steps into the weights, W + 2 B A, and let all weights be trained again."""
+    for parent in [module for block in model.blocks for module in block.modules()]:
+        for name, layer in list(parent.named_children()):
+            if isinstance(layer, LoRA):
+                layer.layer.weight += (SCALE * layer.b.weight @ layer.a.weight).to(layer.layer.weight.dtype)
+                setattr(parent, name, layer.layer)
+    model.requires_grad_(True)

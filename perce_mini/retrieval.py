@@ -1,0 +1,25 @@
+"""Which texts of a profile stand in the prompt: the best by BM25, as in LongLaMP's own baseline."""
+
+import math
+from collections import Counter
+
+
+def bm25(query, documents, k1=1.5, b=0.75):
+    """Okapi BM25 of every document for a query, over words split at white space: a list of floats."""
+    counts = [Counter(document.split()) for document in documents]
+    lengths = [sum(count.values()) for count in counts]
+    average = sum(lengths) / max(1, len(lengths)) or 1
+    scores = [0.0] * len(documents)
+    for word in query.split():
+        n = sum(word in count for count in counts)  # documents that hold the word
+        rarity = math.log(1 + (len(documents) - n + 0.5) / (n + 0.5))
+        for i, count in enumerate(counts):
+            tf = count[word]
+            scores[i] += rarity * tf * (k1 + 1) / (tf + k1 * (1 - b + b * lengths[i] / average))
+    return scores
+
+
+def retrieve(row, top_k):
+    """Indices of the row's `top_k` profile items, most relevant to the query first; of equals the newest."""
+    scores = bm25(row["query"], [f"{item['query']} {item['response']}" for item in row["profile"]])
+    return sorted(range(len(scores)), key=lambda i: (-scores[i], -i))[:top_k]
