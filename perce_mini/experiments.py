@@ -1,174 +1,227 @@
-"""Recorded results: `python -m perce_mini.experiments [--seeds N] [--jobs N] [--readme]`, from the project's folder.
+"""The paper in miniature: `python -m perce_mini.experiments [NAME ...] [--seeds N] [--jobs N]`, from the project's folder.
 
-CE against PerCE: the same base model, steps and data order, each loss at its own best learning rate. The rate
-is chosen by ROUGE-L on validation users with seed 0; then every seed is scored on the test users. Runs live
-in out/experiments, finished ones are used as they are, and the figures land in data/results/ce_perce.json.
+An experiment is a table of cells (cells.py): what varies, and what is measured. What it finds lands in
+data/results/NAME.json, and report.py says it in the README (`--readme`) and on a page (`--page FILE`). Whatever is
+chosen (a learning rate, a threshold) is chosen on validation users.
 """
 
 import json
-import os
 import platform
-import re
-import statistics
 import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
+import time
 from pathlib import Path
 
+import numpy as np
 import tiktoken
 import torch
 from tqdm import tqdm
 
-from perce_mini import checkpoint, cli
+import eval as scoring
+from perce_mini import bench, checkpoint, cli, report
+from perce_mini.cells import DEFAULT, RATES, SCORED, Suite, folder_of, load, make_start, prepare, rows_of
+from perce_mini.dataset import encode_rows, evenly
+from perce_mini.detectors import detection
+from perce_mini.drop import drop_score
 
-LOSSES, RATES = ["ce", "perce"], [1e-3, 2e-3, 4e-3, 8e-3]
-RUNS, RESULTS, README = Path("out/experiments"), Path("data/results"), Path("README.md")
-ROWS = {"rouge_l": "ROUGE-L F", "personal_accuracy": "personal tokens predicted right", "logp_personal": "log-likelihood of personal tokens, nats",
-        "logp_base": "log-likelihood of the other tokens, nats", "logp": "log-likelihood of all tokens, nats", "contrast_f1": "PerContrast F1 (PIR > 0.8)",
-        "contrast_auc": "PerContrast AUC"}  # fmt: skip
-BENCH_ROWS = {"perce_over_ce": ("PerCE step / CE step, time", 2), "floor_over_ce": ("the floor: one forward of the short view more, by arithmetic", 2),
-              "naive_over_ce": ("PerCE with logits of every position / CE step", 2), "perce_memory_over_ce": ("PerCE step / CE step, peak memory", 2),
-              "naive_memory_over_ce": ("the naive way / CE step, peak memory", 2), "lossce_over_ce": ("LossCE step / CE step", 2),
-              "entce_over_ce": ("EntCE step / CE step", 2), "rouge_speedup": ("ROUGE-L: quadratic table / bits, 500 words", 0),
-              "cache_speedup": ("generation: uncached / cached", 1), "loader_over_trainer": ("loader's tokens/s / trainer's", 0)}  # fmt: skip
+RESULTS = Path("data/results")
 
 
-def call(*command):
-    """Run one of the project's commands on one core; its output is shown only when it fails."""
-    done = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    if done.returncode:
-        raise cli.RunError(f"{' '.join(map(str, command))} failed: {(done.stderr.strip().splitlines() or [''])[-1]}")
+def pooled(cells):
+    """Sums over cells of the same examples, (examples, metrics, 2)."""
+    return sum(np.load(folder_of(cell) / "test.npy") for cell in cells)
 
 
-def trained(loss, lr, seed):
-    """The folder of a finished run, trained now if need be."""
-    out = RUNS / f"{loss}-{lr:g}-{seed}"
-    if not (out / "done").exists():
-        call("train.py", "--loss", loss, "--lr", lr, "--seed", seed, "--out", out, "--eval-examples", 0)
-        (out / "done").touch()
-    return out
+def versus(cells, reference):
+    """{metric: (difference, low, high)}: paired bootstrap over users, every example's figures averaged over the seeds."""
+    users = [row["user"] for row in evenly(rows_of("test"), SCORED)]
+    return scoring.paired(users, pooled(cells), pooled(reference))
 
 
-def scored(runs, split, seed):
-    """eval.py's figures of several runs on 300 examples of a split, {folder: {task: {metric: value}}}."""
-    path = runs[-1] / f"{split}.json"
-    if not path.exists() or list(json.loads(path.read_text())["runs"]) != list(map(str, runs)):
-        call("eval.py", *runs, "--data", f"data/personas/{split}.jsonl", "--examples", 300, "--seed", seed, "--samples", 0, "--json", path)
-    return json.loads(path.read_text())
+def cost_table(suite):
+    """A step of each loss: time, tokens/s and memory against CE's, beside the floor that arithmetic allows."""
+    return {"figures": bench.measure(cli.pick_device("auto"))}
 
 
-def in_turns(function, cells, jobs):
-    """[function(*cell) for every cell], `jobs` at a time, with a progress bar."""
-    with ThreadPoolExecutor(jobs) as pool:
-        return list(tqdm(pool.map(lambda cell: function(*cell), cells), total=len(cells), desc=function.__name__, unit="cell", dynamic_ncols=True))
+def needed(name, suite):
+    """What another experiment has found; it is run first where it was not."""
+    if not (RESULTS / f"{name}.json").exists():
+        record(name, suite)
+    return json.loads((RESULTS / f"{name}.json").read_text())
 
 
-def record(seeds, jobs):
-    """All cells, from the first to the last; returns what goes into the results file."""
-    if not (Path("out/base/checkpoint.pt")).exists():
-        call("train.py", "--loss", "ce", "--steps", 1, "--out", RUNS / "first", "--eval-examples", 0)
-
-    def validate(loss, lr):
-        run = trained(loss, lr, seed=0)
-        return scored([run], "val", seed=0)["runs"][str(run)]["all"]["rouge_l"]
-
-    grid = [(loss, lr) for lr in RATES for loss in LOSSES]
-    validation = dict(zip(grid, in_turns(validate, grid, jobs)))
-    best = {loss: max(RATES, key=lambda lr: validation[loss, lr]) for loss in LOSSES}
-    in_turns(trained, [(loss, best[loss], seed) for seed in range(seeds) for loss in LOSSES], jobs)
-
-    def test(seed):
-        runs = {"base": Path("out/base")} | {loss: trained(loss, best[loss], seed) for loss in LOSSES}
-        figures = scored(list(runs.values()), "test", seed)
-        cell = {name: figures["runs"][str(run)] for name, run in runs.items()}
-        return {"seed": seed, **cell}
-
-    cells = in_turns(test, [(seed,) for seed in range(seeds)], jobs)
-    settings = checkpoint.read(trained("perce", best["perce"], 0))["settings"]
-    return {
-        "settings": {name: settings[name] for name in ["steps", "batch_size", "grad_accum", "warmup", "clip_min", "clip_max", "top_k", "examples"]},
-        "versions": {"python": platform.python_version(), "torch": torch.__version__, "tiktoken": tiktoken.__version__},
-        "commit": subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip(),
-        "validation_rouge_l": {loss: {f"{lr:g}": validation[loss, lr] for lr in RATES} for loss in LOSSES},
-        "lr": best,
-        "test": cells,
-    }
+KINDS = {"ce": {"loss": "ce"}, "lossce": {"loss": "lossce"}, "entce": {"loss": "entce"}, "perce": {}, "oracle": {"weigh": "exact"}}
 
 
-def spread(values, digits=3):
-    return f"{statistics.mean(values):.{digits}f} ± {statistics.stdev(values) if len(values) > 1 else 0:.{digits}f}"
+def rates_table(suite):
+    """The learning rate of each loss, and of weights from the exact answer: the best validation ROUGE-L."""
+    found = suite.table({name: [cell | {"lr": lr} for lr in RATES] for name, cell in KINDS.items()}, "rates", split="val")
+    rates = {name: {lr: one["all"]["rouge_l"] for lr, one in zip(RATES, some)} for name, some in found.items()}
+    return {"rates": rates, "best": {name: max(RATES, key=by_rate.get) for name, by_rate in rates.items()}}
 
 
-def markdown(results):
-    """The README's section, from the recorded figures alone."""
-    cells, settings = results["test"], results["settings"]
-    lines = [f"{len(cells)} seeds, mean ± standard deviation over seeds; {settings['steps']} steps of {settings['batch_size']} examples from the same base model,"
-             f" 300 test examples; learning rate by validation ROUGE-L: CE {results['lr']['ce']:g}, PerCE {results['lr']['perce']:g}.", "",
-             "| | base | CE | PerCE | PerCE − CE |", "|---|---|---|---|---|"]  # fmt: skip
-    tasks = [task for task in cells[0]["ce"] if task != "all"]
-    for metric, label in ROWS.items():
-        lines.append(markdown_row(label, cells, "all", metric))
-        if metric == "rouge_l":
-            lines += [markdown_row(f"ROUGE-L F, {task}", cells, task, metric) for task in tasks]
-    lines += ["", verdict(cells)]
-    rates = results["validation_rouge_l"]["ce"]
-    lines += ["", "Validation ROUGE-L at each learning rate (seed 0):", "", "| | " + " | ".join(rates) + " |", "|---" * (len(rates) + 1) + "|"]
-    for loss, values in results["validation_rouge_l"].items():
-        lines.append(f"| {loss} | " + " | ".join(f"{value:.3f}" for value in values.values()) + " |")
-    return "\n".join(lines) + "\n"
+def main_table(suite):
+    """CE, LossCE, EntCE, PerCE and an oracle, each at its own best learning rate, and PerCE at CE's wall time."""
+    best, cost = needed("rates", suite)["best"], needed("cost", suite)["figures"]["perce_over_ce"]
+    cells = {name: [cell | {"lr": best[name], "seed": seed} for seed in range(suite.seeds)] for name, cell in KINDS.items()}
+    cells["perce, CE's time"] = [cell | {"steps": round(DEFAULT["steps"] / cost)} for cell in cells["perce"]]
+    return {"best": best, "base": suite.base(), "figures": suite.table(cells, "main"),
+            "minus_ce": {name: versus(of_kind, cells["ce"]) for name, of_kind in cells.items() if name != "ce"}}  # fmt: skip
 
 
-def verdict(cells):
-    """What the cells say in a sentence."""
-    pairs = lambda metric: [(cell["ce"]["all"][metric], cell["perce"]["all"][metric]) for cell in cells]
-    gain = lambda metric: statistics.mean(perce - ce for ce, perce in pairs(metric))
-    relative = gain("rouge_l") / statistics.mean(ce for ce, _ in pairs("rouge_l"))
-    ahead = lambda metric: f"ahead in {sum(perce > ce for ce, perce in pairs(metric))} of {len(cells)} seeds"
-    return (f"So PerCE changes ROUGE-L by {relative:+.1%} of CE's ({ahead('rouge_l')}), personal tokens predicted right by {gain('personal_accuracy'):+.3f}"
-            f" ({ahead('personal_accuracy')}), and the log-likelihood of the other tokens by {gain('logp_base'):+.3f} nats ({ahead('logp_base')}).")
+def clip_table(suite):
+    """Floors and caps, LongCE's ratio, and weights of mean one: which tokens, and how big a step?"""
+    cells = [{"clip_min": low, "clip_max": high} for low in [-1.0, 0.0, 0.2, 0.5, 0.8, 1.0] for high in [2.0, 5.0, 8.0]]
+    cells += [{"weigh": "longce"}, {"weigh": "mean one"}]
+    return {"cells": cells, "figures": suite.run(cells, desc="clip")}
 
 
-def markdown_row(label, cells, task, metric):
-    values = {run: [cell[run][task][metric] for cell in cells] for run in ["base", "ce", "perce"]}
-    change = [b - a for a, b in zip(values["ce"], values["perce"])]
-    return f"| {label} | {statistics.mean(values['base']):.3f} | {spread(values['ce'])} | {spread(values['perce'])} | {spread(change)} |"
+def lr_table(suite):
+    """A grid of learning rates up to collapse."""
+    rates = [5e-4, *RATES, 1.6e-2, 3.2e-2, 6.4e-2]
+    return {"rates": rates, "figures": suite.table({loss: [{"loss": loss, "lr": lr} for lr in rates] for loss in ["ce", "perce"]}, "lr", split="val")}
 
 
-def bench_markdown(figures):
-    lines = [f"Measured on {figures['device']}; ratios of medians within one run.", "", "| | ratio |", "|---|---|"]
-    lines += [f"| {label} | {figures[name]:.{digits}f} |" for name, (label, digits) in BENCH_ROWS.items()]
-    return "\n".join(lines) + "\n"
+def transfer_table(suite):
+    """Train on one task, test on each; shortly and at a low rate, since a long training forgets how the other tasks go."""
+    tasks, gentle = ["abstract", "review", "topic"], {"lr": 1e-3, "steps": 60}
+    cells = {(loss, task): [{"loss": loss, "task": task, "seed": seed} | gentle for seed in suite.few(3)] for loss in ["ce", "perce"] for task in tasks}
+    figures = suite.table(cells, "transfer")
+    return {"setting": gentle, "base": suite.base(), "figures": {loss: {task: figures[loss, task] for task in tasks} for loss in ["ce", "perce"]}}
 
 
-def sections():
-    """{name: what the README says between <!-- name: ... --> and <!-- end of name -->}, from the recorded files."""
-    read = lambda name: json.loads((RESULTS / name).read_text(encoding="utf-8"))
-    output = (RESULTS / "train_output.txt").read_text(encoding="utf-8")
-    return {"example": f"```text\n{output}```\n", "results": markdown(read("ce_perce.json")), "bench": bench_markdown(read("bench.json"))}
+def curve_table(suite):
+    """Along training, from few examples (many epochs) and from many."""
+    cells = {(loss, n): [{"loss": loss, "examples": n, "seed": seed} for seed in suite.few(1)] for n in [125, 500, 2000, 0] for loss in ["ce", "perce"]}
+    figures = suite.table(cells, "curve", watch=True)
+    curves = {key: [json.loads((folder_of(cell) / "curve.json").read_text()) for cell in some] for key, some in cells.items()}
+    return {"curves": [{"loss": loss, "examples": n or len(rows_of("train")), "curves": curves[loss, n], "figures": figures[loss, n]} for loss, n in cells]}
 
 
-def with_sections(readme):
-    for name, text in sections().items():
-        readme, n = re.subn(f"(<!-- {name}: [^\n]*-->\n).*?(<!-- end of {name} -->)", lambda match: match[1] + text + match[2], readme, flags=re.S)
-        if n != 1:
-            raise cli.RunError(f"{README} must have one section {name!r}, not {n}")
-    return readme
+def bootstrap_table(suite):
+    """Where the weights come from, and what the model starts from."""
+    make_start("strong")
+    kinds = {"CE": {"loss": "ce"}, "PerCE, online": {}, "frozen start": {"weigh": "frozen"}, "copy every 50 steps": {"weigh": "stale"},
+             "warm-up": {"weigh": "warm-up"}, "exact answer": {"weigh": "exact"}}  # fmt: skip
+    starts = ["scratch", "base", "strong"]
+    figures = suite.table({(start, name): [cell | {"start": start, "seed": seed} for seed in suite.few(1)] for start in starts for name, cell in kinds.items()}, "bootstrap")
+    return {"figures": {start: {name: figures[start, name] for name in kinds} for start in starts}}
+
+
+GENERAL = {"start": "general", "lr": 1e-3}  # a low rate, so that something of chats and questions may be left
+
+
+def dialogue_table(suite):
+    """Trained on writing, tested in ten-turn chats of other users; an exact judge gives 1 to 5 for what is shown of the user."""
+    make_start("general")
+    cells = {loss: [GENERAL | {"loss": loss, "seed": seed} for seed in suite.few(3)] for loss in ["ce", "perce"]}
+    suite.table(cells, "dialogue")
+    return {"setting": GENERAL, "turns": {"base": [judged(Path("out/general"))]} | {loss: [judged(folder_of(cell)) for cell in of_loss] for loss, of_loss in cells.items()}}
+
+
+def replies(model, tokenizer, rows, top_k):
+    """What the model answers to every row, greedily."""
+    texts = []
+    for i in range(0, len(rows), 50):
+        examples = encode_rows(rows[i : i + 50], tokenizer, model.config.block_size, top_k)
+        texts += map(tokenizer.decode, model.generate([e.prompt for e in examples], 40, tokenizer.end))
+    return texts
+
+
+def judged(folder):
+    """The judge's score at every turn k, over all conversations: 1 + 4 x the share of what the preferred answer shows of the user
+    that the model's answer shows too. The turns before are the profile, with the answers that were chosen."""
+    rows = []
+    for n, conversation in enumerate(json.loads(Path("out/general-data/conversations.json").read_text())):
+        turns = [{"query": turn["user"], "response": turn["assistant"][turn["chosen"]], "personal": turn["personal"]} for turn in conversation["conversations"]]
+        rows += [{"user": f"chat-{n}", "task": "turn", **turn, "profile": turns[:k]} for k, turn in enumerate(turns)]
+    model, tokenizer, _ = load(folder)
+    shown = [np.mean([row["response"][start:end] in text for start, end in row["personal"]]) for row, text in zip(rows, replies(model, tokenizer, rows, 9))]
+    return [1 + 4 * float(np.mean(shown[k::10])) for k in range(10)]
+
+
+def ability_table(suite):
+    """Is general ability kept? Questions about passages, before and after fine-tuning with each loss."""
+    make_start("general")
+    cells = {loss: [GENERAL | {"loss": loss, "seed": seed} for seed in suite.few(3)] for loss in ["ce", "lossce", "entce", "perce"]}
+    suite.table(cells, "ability")
+    return {"setting": GENERAL, "answers": {"base": [answered(Path("out/general"))]} | {loss: [answered(folder_of(cell)) for cell in of_loss] for loss, of_loss in cells.items()}}
+
+
+def answered(folder):
+    """DROP's exact match and F1 by kind of answer, over passages that the base model never read."""
+    passages = json.loads(Path("out/general-data/passages.json").read_text())
+    asked = [(passage["passage"], qa) for passage in passages.values() for qa in passage["qa_pairs"]]
+    rows = [{"user": "", "task": "question", "query": f"{text} {qa['question']}", "response": "?", "profile": []} for text, qa in asked]
+    model, tokenizer, _ = load(folder)
+    found = {"all": [], "number": [], "span": [], "date": []}
+    for (_, qa), text in zip(asked, replies(model, tokenizer, rows, 0)):
+        score = drop_score(text, [qa["answer"]])
+        kind = "number" if qa["answer"]["number"] else "span" if qa["answer"]["spans"] else "date"
+        found["all"].append(score)
+        found[kind].append(score)
+    return {kind: dict(zip(["exact match", "f1"], np.mean(scores, axis=0).tolist())) for kind, scores in found.items()}
+
+
+def identify_table(suite):
+    """Which tokens are personal? PIR, word matching, loss, entropy and the exact PIR as detectors."""
+    best = needed("main", suite)["best"]
+    folders = {"base": [Path("out/base")]} | {loss: [folder_of({"loss": loss, "lr": best[loss], "seed": seed}) for seed in range(suite.seeds)]
+                                              for loss in ["ce", "perce"]}  # fmt: skip
+    return {name: [detection(folder) for folder in tqdm(of_kind, desc=f"identify, {name}", unit="run")] for name, of_kind in folders.items()}
+
+
+def contrast_table(suite):
+    """Nobody's profile or a stranger's in the plain view: which finds personal tokens better, and which trains better?"""
+    stranger = {"contrast": "stranger"}
+    by_rate = {lr: one["all"]["rouge_l"] for lr, one in zip(RATES, suite.run([stranger | {"lr": lr} for lr in RATES], "val", desc="rates"))}
+    best = {"none": needed("rates", suite)["best"]["perce"], "stranger": max(RATES, key=by_rate.get)}
+    cells = {contrast: [{"contrast": contrast, "lr": lr, "seed": seed} for seed in suite.few(3)] for contrast, lr in best.items()}
+    figures = suite.table(cells, "contrast")
+    folders = {"base": [Path("out/base")]} | {contrast: [folder_of(cell) for cell in of_kind] for contrast, of_kind in cells.items()}
+    found = {name: {contrast: [detection(folder, contrast) for folder in of_kind] for contrast in best} for name, of_kind in folders.items()}
+    keep = lambda one: one["detectors"]["PIR"] | {"f1 at 0.8": one["at_0.8"]["f1"], "precision at 0.8": one["at_0.8"]["precision"], "correlation": one["correlation"]}
+    return {"best": best, "figures": figures, "minus_none": versus(cells["stranger"], cells["none"]),
+            "detection": {name: {contrast: list(map(keep, ones)) for contrast, ones in by.items()} for name, by in found.items()}}  # fmt: skip
+
+
+EXPERIMENTS = {"cost": cost_table, "rates": rates_table, "main": main_table, "identify": identify_table, "lr": lr_table, "clip": clip_table, "curve": curve_table,
+               "bootstrap": bootstrap_table, "transfer": transfer_table, "contrast": contrast_table, "dialogue": dialogue_table, "ability": ability_table}  # fmt: skip
+
+
+def record(name, suite):
+    """Run an experiment and write data/results/NAME.json."""
+    start = time.perf_counter()
+    results = {"experiment": name, "says": EXPERIMENTS[name].__doc__, "seeds": suite.seeds,
+               "default": DEFAULT, "scored": SCORED, **EXPERIMENTS[name](suite),
+               "seconds": round(time.perf_counter() - start), "jobs": suite.jobs,
+               "versions": {"python": platform.python_version(), "torch": torch.__version__, "tiktoken": tiktoken.__version__},
+               "commit": subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()}  # fmt: skip
+    path = RESULTS / f"{name}.json"
+    checkpoint.replace_file(path, lambda new: Path(new).write_text(json.dumps(results, indent=1) + "\n"))
+    print(f"wrote {path}")
 
 
 def main():
     p = cli.Parser(prog="python -m perce_mini.experiments", description=__doc__)
-    p.add_argument("--seeds", type=int, default=3, help="seeds to score (default 3)")
-    p.add_argument("--jobs", type=int, default=2, help="runs at a time, each on one core (default 2)")
+    p.add_argument("names", nargs="*", metavar="NAME", help=f"which: {', '.join(EXPERIMENTS)} (default all)")
+    p.add_argument("--seeds", type=int, default=5, help="seeds of every cell that is repeated (default 5)")
+    p.add_argument("--jobs", type=int, default=2, help="cells at a time, each on one core (default 2)")
     p.add_argument("--readme", action="store_true", help="only rewrite the README's sections from the recorded files")
+    p.add_argument("--page", type=Path, metavar="FILE", help="only write a page of all recorded tables and figures (HTML)")
     args = p.parse_args()
     if args.seeds < 1 or args.jobs < 1:
         p.error("--seeds and --jobs must be above 0")
+    for name in args.names:
+        if name not in EXPERIMENTS:
+            p.error(f"no experiment {name!r}; there are {', '.join(EXPERIMENTS)}")
+    if args.page:
+        return report.write_page(args.page)
     if not args.readme:
-        results = record(args.seeds, args.jobs)
-        checkpoint.replace_file(RESULTS / "ce_perce.json", lambda new: Path(new).write_text(json.dumps(results, indent=1) + "\n"))
-    text = with_sections(README.read_text(encoding="utf-8"))
-    checkpoint.replace_file(README, lambda new: Path(new).write_text(text, encoding="utf-8"))
-    print(f"wrote {README}")
+        suite = Suite(args.seeds, args.jobs)
+        prepare(args.jobs)
+        for name in args.names or EXPERIMENTS:
+            record(name, suite)
+    report.write_readme()
 
 
 if __name__ == "__main__":
