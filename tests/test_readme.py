@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -10,9 +11,12 @@ import sys
 import pytest
 import torch
 
-from perce_mini import experiments
+from perce_mini import pretrained, report
 from perce_mini.dataset import read_row
 from tests.conftest import ROOT, TINY
+from tests.test_pretrained import write_folder
+
+TINY_STEPS = ["--steps", "2", "--batch-size", "2", "--device", "cpu", "--eval-examples", "1"]
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, flags=re.S)
@@ -23,7 +27,7 @@ def blocks(language):
 
 
 def test_every_block_is_of_a_kind_that_is_tested_here():
-    assert {kind for kind, _ in BLOCKS} <= {"python", "bash", "text"}
+    assert {kind for kind, _ in BLOCKS} <= {"python", "bash", "json", "text"}
     assert len(blocks("python")) >= 2 and len(blocks("bash")) >= 4
 
 
@@ -51,7 +55,24 @@ def test_the_lines_for_ones_own_trainer_are_few():
     assert len(re.search(r"for persona_ids.*?zero_grad\(\)", README, flags=re.S)[0].splitlines()) <= 10
 
 
-def test_shell_blocks_run(world, tmp_path):
+def run_python(words, apart):
+    """python WORDS, inside this process where it may be: importing torch again for every command would take longer than the commands."""
+    if apart:
+        return subprocess.run([sys.executable, *words], check=True)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            if words[0] == "-m":
+                patch.setattr(sys, "argv", words[1:])
+                patch.delitem(sys.modules, words[1], raising=False)
+                runpy.run_module(words[1], run_name="__main__")
+            else:
+                patch.setattr(sys, "argv", words)
+                runpy.run_path(words[0], run_name="__main__")
+    except SystemExit as stop:
+        assert not stop.code, words
+
+
+def test_shell_blocks_run(world, tmp_path, monkeypatch):
     """Every command of every shell block, in order, in a copy of the project, with tiny settings added; installing is what CI does first."""
     project = tmp_path / "project"
     shutil.copytree(ROOT, project, ignore=shutil.ignore_patterns(".git", "out", "__pycache__", "*.jsonl", "key"))
@@ -64,29 +85,41 @@ def test_shell_blocks_run(world, tmp_path):
     for i in range(40):
         who = ["-c", f"user.name=u{i % 8}", "-c", f"user.email=u{i % 8}@x", "-c", "commit.gpgsign=false"]
         subprocess.run(["git", "-C", repository, *who, "commit", "-q", "--allow-empty", "-m", f"Change {i}\n\nBecause the old way number {i} was slow."], check=True)
+    monkeypatch.chdir(project)
+    folder = write_folder(tmp_path / "model", {"eos_token_id": 257, "max_position_embeddings": 4096})
     ran = []
     for line in "".join(blocks("bash")).splitlines():
         for command in line.split("&&"):
-            words = shlex.split(command.replace("PATH_TO_A_REPOSITORY", str(repository)).replace("LONGLAMP_FILE", "reviews_train.json"))
+            words = shlex.split(command.replace("PATH_TO_A_REPOSITORY", str(repository)).replace("LONGLAMP_FILE", "reviews_train.json").replace("MODEL_FOLDER", str(folder)))
             if words[0] == "pip" or words[1:] == ["-m", "pytest"]:
                 continue
-            if words[1] == "train.py":
-                words += TINY
+            if words[0] == "torchrun":
+                words[1:1] = ["-m", "torch.distributed.run"]
+            if "train.py" in words:
+                words += TINY_STEPS if "--init" in words else TINY
+            if "perce_mini.real" in words:
+                words += [*TINY_STEPS[:-2], "--examples", "2"]
             if words[1] == "eval.py":
                 words += ["--examples", "2", "--max-new-tokens", "5", "--device", "cpu"]
             if words[2:3] and "longlamp" in words[1]:  # a second file, so that there is something to score
                 shutil.copy(project / "reviews_train.json", project / "reviews_val.json")
                 words.insert(words.index("reviews_train.json") + 1, "reviews_val.json")
-            done = subprocess.run([sys.executable, *words[1:]], cwd=project, capture_output=True, text=True)
-            assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-            ran.append(words[1])
-    assert ran.count("train.py") >= 4 and "eval.py" in ran
+            run_python(words[1:], apart="torch.distributed.run" in words)
+            ran += words
+    assert ran.count("train.py") >= 6 and ran.count("eval.py") >= 2 and "perce_mini.real" in ran
     assert (project / "out/heat.html").exists() and (project / "out/scores.json").exists()
+    shutil.copy("out/real.json", "data/results/real.json")
+    text = report.real_text()  # what real.py has written is what the README would say
+    assert "| before | CE | PerCE | PerCE against a stranger |" in text and "2 held-out examples" in text and text.count("[") == 3
 
 
 def test_the_recorded_figures_are_the_ones_in_the_readme(monkeypatch):
     monkeypatch.chdir(ROOT)
-    assert experiments.with_sections(README) == README, "run python -m perce_mini.experiments --readme"
+    assert report.with_parts(README) == README, "run python -m perce_mini.experiments --readme"
+
+
+def test_the_template_is_the_one_of_plain_text():
+    assert json.loads(blocks("json")[0]) == pretrained.PLAIN | {"end": "<|endoftext|>"}
 
 
 def test_the_row_of_the_data_readme_is_a_row():
