@@ -19,6 +19,8 @@ def join(device):
         if device.type == "cuda":
             device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
             torch.cuda.set_device(device)
+        import torch.distributed.nn  # noqa: F401  imported after this point (an optimizer does) it would hold on to the group, whose threads may then crash at exit
+
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
         if rank():
             sys.stdout = open(os.devnull, "w")

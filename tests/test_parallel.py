@@ -43,6 +43,25 @@ def test_two_processes_make_the_weights_of_one(world, trained, tmp_path):
     assert two.stderr.count("score:   0%") == 1  # and scores
 
 
+def test_after_leaving_nobody_holds_the_group():
+    """Its threads would otherwise live on, and now and then abort a process that ends."""
+    code = """if True:
+        import sys, torch
+        from perce_mini import parallel
+        parallel.join(torch.device("cpu"))
+        weight = torch.nn.Parameter(torch.ones(3))
+        torch.optim.AdamW([weight])
+        weight.sum().backward()
+        parallel.add_up([weight.grad])
+        group = torch.distributed.group.WORLD
+        parallel.leave()
+        assert sys.getrefcount(group) == 2, sys.getrefcount(group)  # this name and the question itself
+    """
+    alone = os.environ | {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "0"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, env=alone)
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_process_that_fails_ends_the_others_with_its_error(world, trained, tmp_path):
     (base,) = [path for path in (trained / "out").iterdir() if path.name.startswith("base")]
     done = train(tmp_path, "--data", world, "--init", base, "--lr", 1e30, "--steps", 5, "--out", "x", "--device", "cpu", "--clip-max", 1e30, processes=2)
