@@ -19,7 +19,7 @@ def join(device):
         if device.type == "cuda":
             device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
             torch.cuda.set_device(device)
-        import torch.distributed.nn  # noqa: F401  imported after this point (an optimizer does) it would hold on to the group, whose threads may then crash at exit
+        from torch.distributed import nn  # noqa: F401  imported later (an optimizer does) it keeps the group alive, whose threads may crash at exit
 
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
         if rank():
