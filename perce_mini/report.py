@@ -278,26 +278,28 @@ def memory_text():
     return markdown_table([["GB", *parts]] + [[name, *(f"{size:.1f}" for size in by_part.values())] for name, by_part in figures.items()])
 
 
-REAL_METRICS = ["rouge_l", "logp", "logp_plain", "pir"]
+REAL_RUNS = {"before": "before", "ce": "CE", "perce": "PerCE", "perce-stranger": "PerCE against a stranger"}
 
 
 def real_text():
     """Before and after fine-tuning on real texts, with nobody's and with a stranger's profile in the plain view."""
-    if not (RESULTS / "real.json").exists():
-        return "Not recorded yet.\n"
-    r = json.loads((RESULTS / "real.json").read_text(encoding="utf-8"))
-    runs, setting = r["none"]["runs"], r["settings"]
-    label = {"before": "before", "ce": "CE", "perce": "PerCE", "perce-stranger": "PerCE against a stranger"}
-    rows = [["", *(label[run] for run in runs)]] + [[METRICS[metric], *(f"{one[metric]:.3f}" for one in runs.values())] for metric in REAL_METRICS]
-    rows.append(["mean PIR against a stranger", *(f"{one['pir']:.3f}" for one in r["stranger"]["runs"].values())])
-    for contrast in ["none", "stranger"]:
-        for share in ["0.05", "0.5", "0.95"]:
-            against = "" if contrast == "none" else " against a stranger"
-            rows.append([f"{float(share):.0%} of tokens have PIR{against} below", *(f"{one['pir_quantiles'][share]:.2f}" for one in r[contrast]["runs"].values())])
-    changes = "; ".join(f"{label[run]} {change_text(change['rouge_l'].values())}" for run, change in r["none"]["minus before"].items())
-    return (f"{r['model']} on {r['data']}: {setting['steps']} steps of {setting['batch_size'] * setting['grad_accum']} examples at {setting['lr']:g}"
-            f" ({'LoRA of rank %d' % setting['lora_rank'] if setting['lora_rank'] else 'all weights'}), {r['examples']} held-out examples, one seed.\n\n"
-            f"{markdown_table(rows)}\nROUGE-L minus that before, paired bootstrap over users: {changes}.\n")  # fmt: skip
+    parts = []
+    for path in sorted(RESULTS.glob("real-*.json")):
+        r = json.loads(path.read_text(encoding="utf-8"))
+        setting, against = r["settings"], {"none": "", "stranger": " against a stranger"}
+        figures = {contrast: [r[contrast]["runs"][run] for run in REAL_RUNS] for contrast in against}
+        rows = [["", *REAL_RUNS.values()], ["learning rate", "", *(f"{r['rates'][run]:g}" for run in list(REAL_RUNS)[1:])]]
+        rows += [[METRICS[metric], *(f"{one[metric]:.3f}" for one in figures["none"])] for metric in ["rouge_l", "logp", "logp_plain", "pir"]]
+        rows.append(["mean PIR against a stranger", *(f"{one['pir']:.3f}" for one in figures["stranger"])])
+        for contrast, words in against.items():
+            for share in ["0.05", "0.5", "0.95"]:
+                rows.append([f"{float(share):.0%} of tokens have PIR{words} below", *(f"{one['pir_quantiles'][share]:.2f}" for one in figures[contrast])])
+        change = lambda metric: "; ".join(f"{REAL_RUNS[run]} {change_text(by[metric].values())}" for run, by in r["none"]["minus ce"].items())
+        chosen = f", rates chosen among {', '.join(f'{float(rate):g}' for rate in r['validation log-likelihood']['ce'])} on validation users" if r["validation log-likelihood"] else ""
+        parts.append(f"{r['model']} on {r['data']}: {setting['steps']} steps of {setting['batch_size'] * setting['grad_accum']} examples"
+                     f" ({'LoRA of rank %d' % setting['lora_rank'] if setting['lora_rank'] else 'all weights'}){chosen}, {r['examples']} held-out examples, one seed.\n\n"
+                     f"{markdown_table(rows)}\nDifference to CE, paired bootstrap over users. ROUGE-L: {change('rouge_l')}. Log-likelihood with persona: {change('logp')}.\n")  # fmt: skip
+    return "\n".join(parts) or "Not recorded yet.\n"
 
 
 def readme_parts():

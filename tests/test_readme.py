@@ -55,21 +55,27 @@ def test_the_lines_for_ones_own_trainer_are_few():
     assert len(re.search(r"for persona_ids.*?zero_grad\(\)", README, flags=re.S)[0].splitlines()) <= 10
 
 
-def run_python(words, apart):
-    """python WORDS, inside this process where it may be: importing torch again for every command would take longer than the commands."""
-    if apart:
-        return subprocess.run([sys.executable, *words], check=True)
+run = subprocess.run
+
+
+def inside(command, **options):
+    """subprocess.run, but a python command runs inside this process: importing torch again for every one would take longer than the commands."""
+    words = [*map(str, command)]
+    if words[0] not in ("python", sys.executable) or "torch.distributed.run" in words:
+        return run([sys.executable, *words[1:]] if words[0] == "torchrun" else words, **options)
     try:
         with pytest.MonkeyPatch.context() as patch:
-            if words[0] == "-m":
-                patch.setattr(sys, "argv", words[1:])
-                patch.delitem(sys.modules, words[1], raising=False)
-                runpy.run_module(words[1], run_name="__main__")
+            patch.setattr(subprocess, "run", inside)
+            if words[1] == "-m":
+                patch.setattr(sys, "argv", words[2:])
+                patch.delitem(sys.modules, words[2], raising=False)
+                runpy.run_module(words[2], run_name="__main__")
             else:
-                patch.setattr(sys, "argv", words)
-                runpy.run_path(words[0], run_name="__main__")
+                patch.setattr(sys, "argv", words[1:])
+                runpy.run_path(words[1], run_name="__main__")
     except SystemExit as stop:
         assert not stop.code, words
+    return subprocess.CompletedProcess(words, 0)
 
 
 def test_shell_blocks_run(world, tmp_path, monkeypatch):
@@ -101,16 +107,19 @@ def test_shell_blocks_run(world, tmp_path, monkeypatch):
                 words += [*TINY_STEPS[:-2], "--examples", "2"]
             if words[1] == "eval.py":
                 words += ["--examples", "2", "--max-new-tokens", "5", "--device", "cpu"]
-            if words[2:3] and "longlamp" in words[1]:  # a second file, so that there is something to score
-                shutil.copy(project / "reviews_train.json", project / "reviews_val.json")
-                words.insert(words.index("reviews_train.json") + 1, "reviews_val.json")
-            run_python(words[1:], apart="torch.distributed.run" in words)
+            if words[2:3] and "longlamp" in words[1]:  # more files, so that there is something to score
+                others = ["reviews_val.json", "reviews_test.json"]
+                for other in others:
+                    shutil.copy(project / "reviews_train.json", project / other)
+                at = words.index("reviews_train.json")
+                words[at:at] = others
+            inside(words, check=True)
             ran += words
     assert ran.count("train.py") >= 6 and ran.count("eval.py") >= 2 and "perce_mini.real" in ran
     assert (project / "out/heat.html").exists() and (project / "out/scores.json").exists()
-    shutil.copy("out/real.json", "data/results/real.json")
+    shutil.copy("out/real.json", "data/results/real-texts.json")
     text = report.real_text()  # what real.py has written is what the README would say
-    assert "| before | CE | PerCE | PerCE against a stranger |" in text and "2 held-out examples" in text and text.count("[") == 3
+    assert "| before | CE | PerCE | PerCE against a stranger |" in text and "2 held-out examples" in text and "3e-05, 0.0001" in text and text.count("[") == 6
 
 
 def test_the_recorded_figures_are_the_ones_in_the_readme(monkeypatch):
