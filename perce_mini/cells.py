@@ -239,9 +239,10 @@ class Suite:
         flat = iter(self.run(sum(cells.values(), []), desc=desc, **how))
         return {name: [next(flat) for _ in some] for name, some in cells.items()}
 
-    def base(self):
-        score_folder(Path("out/base"), "test", 0, RUNS / "base")
-        return json.loads((RUNS / "base" / "test.json").read_text())
+    def base(self, name="base"):
+        """The figures of a model before fine-tuning."""
+        score_folder(Path("out") / name, "test", 0, RUNS / name)
+        return json.loads((RUNS / name / "test.json").read_text())
 
 
 def prepare(jobs):

@@ -52,11 +52,16 @@ def needed(name, suite):
 KINDS = {"ce": {"loss": "ce"}, "lossce": {"loss": "lossce"}, "entce": {"loss": "entce"}, "perce": {}, "oracle": {"weigh": "exact"}}
 
 
-def rates_table(suite):
-    """The learning rate of each loss, and of weights from the exact answer: the best validation ROUGE-L."""
-    found = suite.table({name: [cell | {"lr": lr} for lr in RATES] for name, cell in KINDS.items()}, "rates", split="val")
+def best_rates(suite, kinds, desc):
+    """The rate of RATES with the best validation ROUGE-L, for each of {name: cell}."""
+    found = suite.table({name: [cell | {"lr": lr} for lr in RATES] for name, cell in kinds.items()}, desc, split="val")
     rates = {name: {lr: one["all"]["rouge_l"] for lr, one in zip(RATES, some)} for name, some in found.items()}
     return {"rates": rates, "best": {name: max(RATES, key=by_rate.get) for name, by_rate in rates.items()}}
+
+
+def rates_table(suite):
+    """The learning rate of each loss, and of weights from the exact answer: the best validation ROUGE-L."""
+    return best_rates(suite, KINDS, "rates")
 
 
 def main_table(suite):
@@ -105,6 +110,16 @@ def bootstrap_table(suite):
     starts = ["scratch", "base", "strong"]
     figures = suite.table({(start, name): [cell | {"start": start, "seed": seed} for seed in suite.few(1)] for start in starts for name, cell in kinds.items()}, "bootstrap")
     return {"figures": {start: {name: figures[start, name] for name in kinds} for start in starts}}
+
+
+def strong_table(suite):
+    """CE, PerCE and the exact answer from a base model that read more texts by one author, each at its own best learning rate."""
+    make_start("strong")
+    kinds = {name: KINDS[name] | {"start": "strong"} for name in ["ce", "perce", "oracle"]}
+    chosen = best_rates(suite, kinds, "strong, rates")
+    cells = {name: [cell | {"lr": chosen["best"][name], "seed": seed} for seed in suite.few(3)] for name, cell in kinds.items()}
+    return {**chosen, "base": suite.base("strong"), "figures": suite.table(cells, "strong"),
+            "minus_ce": {name: versus(cells[name], cells["ce"]) for name in ["perce", "oracle"]}}  # fmt: skip
 
 
 GENERAL = {"start": "general", "lr": 1e-3}  # a low rate, so that something of chats and questions may be left
@@ -185,7 +200,7 @@ def contrast_table(suite):
 
 
 EXPERIMENTS = {"cost": cost_table, "rates": rates_table, "main": main_table, "identify": identify_table, "lr": lr_table, "clip": clip_table, "curve": curve_table,
-               "bootstrap": bootstrap_table, "transfer": transfer_table, "contrast": contrast_table, "dialogue": dialogue_table, "ability": ability_table}  # fmt: skip
+               "bootstrap": bootstrap_table, "strong": strong_table, "transfer": transfer_table, "contrast": contrast_table, "dialogue": dialogue_table, "ability": ability_table}  # fmt: skip
 
 
 def record(name, suite):

@@ -220,6 +220,18 @@ def bootstrap_section(r):
     return Section("How the loop feeds itself", f"ROUGE-L F {says}.", "bootstrap", tables)
 
 
+def strong_section(r):
+    rows = [["", "learning rate", *(METRICS[metric] for metric in SHOWN[:5])], ["before", "", *(f"{r['base']['all'][metric]:.3f}" for metric in SHOWN[:5])]]
+    rows += [[NAMES[name], f"{r['best'][name]:g}", *(spread(of_seeds(found, metric)) for metric in SHOWN[:5])] for name, found in r["figures"].items()]
+    rows += [[f"{NAMES[name]} − CE", "", *(change_text(change[metric]) for metric in SHOWN[:5])] for name, change in r["minus_ce"].items()]
+    change = r["minus_ce"]["perce"]
+    says = (f"From a base model that predicts {r['base']['all']['personal_accuracy']:.0%} of the personal tokens right before fine-tuning, PerCE changes ROUGE-L by {change_text(change['rouge_l'])}"
+            f" ({change['rouge_l'][0] / mean(r['figures']['ce'], 'rouge_l'):+.1%} of CE's; {ahead(r['figures'], 'rouge_l')}), personal tokens predicted right by"
+            f" {change_text(change['personal_accuracy'])}.")  # fmt: skip
+    caption = f"Test users, {len(r['figures']['ce'])} seeds, mean ± 95 % interval; differences: paired bootstrap over users."
+    return Section("From a base model that reads its context better", says, "strong", [(caption, rows), *rates_section(r).tables])
+
+
 def dialogue_section(r):
     rows = [["turn", *(str(k) for k in range(1, 11))]]
     rows += [[NAMES[name], *(spread([one[k] for one in found], 2) for k in range(10))] for name, found in r["turns"].items()]
@@ -239,7 +251,7 @@ def ability_section(r):
 
 
 SECTIONS = {"cost": cost_section, "rates": rates_section, "main": main_section, "identify": identify_section, "lr": lr_section, "clip": clip_section, "curve": curve_section,
-            "bootstrap": bootstrap_section, "transfer": transfer_section, "contrast": contrast_section, "dialogue": dialogue_section, "ability": ability_section}  # fmt: skip
+            "bootstrap": bootstrap_section, "strong": strong_section, "transfer": transfer_section, "contrast": contrast_section, "dialogue": dialogue_section, "ability": ability_section}  # fmt: skip
 
 
 def recorded():

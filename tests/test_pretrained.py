@@ -12,7 +12,7 @@ import torch
 
 import eval as evaluation
 import train
-from perce_mini import checkpoint
+from perce_mini import checkpoint, cli, real
 from perce_mini.dataset import encode_example
 from perce_mini.pretrained import PretrainedError, bytes_of_characters, load, load_any, main, read_safetensors, read_template, save
 from tests.conftest import ROOT
@@ -337,3 +337,17 @@ def test_real_weights():
     theirs.pre_tokenizer = pre.Sequence([pre.Digits(individual_digits=True), pre.ByteLevel(add_prefix_space=False)])
     for text in [passage, *strings(3000)]:
         assert mine.encode(text) == theirs.encode(text).ids, text
+
+
+def test_kept_runs_on_real_texts_belong_to_their_settings(tmp_path, monkeypatch):
+    def asked(*flags):
+        monkeypatch.setattr("sys.argv", ["real", "model", "data", "--out", str(tmp_path), *flags])
+        real.check_same_settings(*real.parse_args())
+
+    asked("--steps", "3")
+    asked("--steps", "3", "--json", "elsewhere.json", "--lr", "1e-4")  # a rate may be added
+    for other in [["--steps", "4"], ["--steps", "3", "--top-k", "1"]]:
+        with pytest.raises(cli.RunError, match="another --out"):
+            asked(*other)
+    with pytest.raises(SystemExit):
+        asked("--steps", "3", "--lr", "1e-4", "2e-4")  # nothing to choose by
