@@ -65,12 +65,11 @@ def evaluate(model, tokenizer, examples, device, max_new_tokens, temperature, se
     for i in tqdm(range(0, len(examples), batch_size), desc=desc, unit="batch", dynamic_ncols=True):
         group = examples[i : i + batch_size]
         scores = score_tokens(model, group, device)
-        prompts = [e.prompt for e in group]
         with cli.autocast(device):
-            replies = model.generate(prompts, max_new_tokens, tokenizer.end, temperature, seed=seed + i)
+            replies = model.generate([e.prompt for e in group], max_new_tokens, tokenizer.end, temperature, seed=seed + i) if max_new_tokens else [[]] * len(group)
         for e, score, reply in zip(group, scores, replies):
             text = tokenizer.decode(reply)
-            records.append({"row": e.row, "response": e.response, "personal": np.array(e.personal), **score,
+            records.append({"row": e.row, "read": e.read, "response": e.response, "personal": np.array(e.personal), **score,
                             "prediction": text, "rouge": rouge_l(text, e.row["response"])})
     return records
 
@@ -238,7 +237,7 @@ def main():
     show_table(runs)
     show_samples(runs, args.samples)
     if args.heatmap:
-        text = heatmap.page({run: evenly(records, 30) for run, records in runs.items()}, {run: tokenizer for run, (_, tokenizer, _) in loaded.items()})
+        text = heatmap.page({run: evenly(records, 30) for run, records in runs.items()}, {run: tokenizer for run, (_, tokenizer, _) in loaded.items()}, args.contrast)
         checkpoint.replace_file(args.heatmap, lambda new: Path(new).write_text(text, encoding="utf-8"))
     for path, write in [(args.json, write_json), (args.predictions, write_predictions)]:
         if path:

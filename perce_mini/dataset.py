@@ -19,7 +19,6 @@ from tqdm import tqdm
 
 from perce_mini.retrieval import retrieve
 
-
 CONTRASTS = ["none", "stranger"]  # what stands in the persona's place in the plain view
 
 
@@ -120,6 +119,7 @@ class Example:
     personal: list  # a bool a response token: does it lie in a span that the row calls personal?
     start: list = field(default_factory=list)  # ids that both views start with
     contrast: list = field(default_factory=list)  # ids that stand in the persona's place in the plain view
+    read: list = field(default_factory=list)  # which items of the profile the persona is made of
 
     @property
     def prompt(self):
@@ -131,8 +131,8 @@ class Example:
 
 
 def encode_example(row, tokenizer, block_size, top_k=4, reserve=0, stranger=None):
-    """Row -> Example of at most `block_size` tokens. Only the profile is shortened: whole items from the
-    least relevant on, then the tail of the one that is left.
+    """Row -> Example of at most `block_size` tokens. Only the profile is shortened: whole items from the least relevant
+    on, then the tail of the one that is left.
 
     reserve: room to keep for a response of that many tokens, if the row's own is shorter. stranger: a row whose profile
     is the plain view's. Raises DataError when query and response alone do not fit.
@@ -145,16 +145,15 @@ def encode_example(row, tokenizer, block_size, top_k=4, reserve=0, stranger=None
                         f" do not fit into the block of {block_size}; shorten them or give a larger --block-size (a base model is trained with one)")
 
     def encode_profile(profile):
-        asked = {"query": row["query"], "profile": profile}
-        items, chosen = {}, retrieve(asked, top_k)
-        for i in chosen:
-            items[i] = tokenizer.lay_out("item", profile[i]["query"], profile[i]["response"])
+        chosen = retrieve({"query": row["query"], "profile": profile}, top_k)
+        items = {i: tokenizer.lay_out("item", profile[i]["query"], profile[i]["response"]) for i in chosen}
         while len(chosen) > 1 and sum(len(items[i]) for i in chosen) > room:
             chosen.pop()
-        return [token for i in sorted(chosen) for token in items[i]][:room]
+        return [token for i in sorted(chosen) for token in items[i]][:room], sorted(chosen)
 
-    contrast = encode_profile(stranger["profile"]) if stranger and row["profile"] else []
-    return Example(row, encode_profile(row["profile"]), query, response, personal_tokens(row, tokenizer, response), start, contrast)
+    persona, read = encode_profile(row["profile"])
+    contrast, _ = encode_profile(stranger["profile"]) if stranger and row["profile"] else ([], [])
+    return Example(row, persona, query, response, personal_tokens(row, tokenizer, response), start, contrast, read)
 
 
 def strangers(rows):
@@ -162,9 +161,9 @@ def strangers(rows):
 
     In the plain view its profile leaves out of PIR what any profile tells: the form of the texts (--contrast stranger).
     """
-    dice, by_task = random.Random(0), {}
+    dice, by_task = random.Random(0), {row["task"]: [] for row in rows}
     for row in rows:
-        by_task.setdefault(row["task"], []).extend([row] if row["profile"] else [])
+        by_task[row["task"]] += [row] if row["profile"] else []
     tries = lambda pool: (dice.choice(pool) for _ in range(100 if pool else 0))
     return [next((other for other in tries(by_task[row["task"]]) if other["user"] != row["user"]), None) for row in rows]
 

@@ -49,26 +49,27 @@ def response_html(record, tokens):
     return f'<div class="response">{"".join(html)}</div>'
 
 
-def page(runs, tokenizers):
-    """{run: records of eval.evaluate}, {run: Tokenizer} -> the page. Runs stand side by side."""
+def page(runs, tokenizers, contrast="none"):
+    """{run: records of eval.evaluate}, {run: Tokenizer}, what stands in the persona's place in the plain view -> the page. Runs stand side by side."""
+    other = "a stranger's texts, " if contrast == "stranger" else ""
     legend = "".join(f'<span style="{shade(x)}">{x:+g}</span>' for x in [-3, -1, -0.3, 0, 0.3, 0.8, 2, 5])
     articles = []
     for i, record in enumerate(next(iter(runs.values()))):
         row = record["row"]
-        profile = "".join(f"<li><b>{escape(item['query'])}</b> {escape(item['response'])}</li>" for item in row["profile"])
+        texts = "".join(f"<li value={i + 1}><b>{escape(item['query'])}</b> {escape(item['response'])}</li>" for i, item in enumerate(row["profile"]) if i in record["read"])
         columns = []
         for run, records in runs.items():
             tokens = [tokenizers[run].bytes_of[t] for t in records[i]["response"][:-1]]  # without the end token
             columns.append(f"<section><h3>response, {escape(run)}</h3>{response_html(records[i], tokens)}</section>")
-        articles.append(f"<article><h2>{escape(row['task'])}, user {escape(row['user'])}</h2><details open><summary>profile: {len(row['profile'])} texts"
-                        f"</summary><ol>{profile}</ol></details><h3>query</h3><p>{escape(row['query'])}</p>"
+        articles.append(f"<article><h2>{escape(row['task'])}, user {escape(row['user'])}</h2><details open><summary>profile: {len(record['read'])} of {len(row['profile'])} texts"
+                        f" stand in the prompt</summary><ol>{texts}</ol></details><h3>query</h3><p>{escape(row['query'])}</p>"
                         f'<div class="runs">{"".join(columns)}</div></article>')
     return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>PerContrast</title><style>{STYLE}</style></head><body>
 <h1>PerContrast</h1>
-<p>PIR = log P(token | persona, query, prefix) − log P(token | query, prefix), in nats. Orange: the persona speaks for the token.
-Blue: it speaks against it. Underlined: known to be personal. Point at a token, or tap it, for its figures (P with / without the persona).</p>
+<p>PIR = log P(token | persona, query, prefix) − log P(token | {other}query, prefix), in nats. Orange: the persona speaks for the token.
+Blue: it speaks against it. Underlined: known to be personal. Point at a token, or tap it, for its figures (P with the persona / without it).</p>
 <div class="scale">PIR {legend} nats</div>
 {"".join(articles)}
 </body></html>
