@@ -15,11 +15,12 @@ from pathlib import Path
 
 import torch
 
-from eval import evaluate, show_samples, show_table, write_json, write_predictions
+from eval import show_samples, show_table, write_json, write_predictions
 from perce_mini import base, checkpoint, cli, lora, parallel, pretrained
 from perce_mini.dataset import CONTRASTS, encode_rows, evenly, held_out_file, read_examples
 from perce_mini.model import GPT, GPTConfig
 from perce_mini.percontrast import CLIP_MAX, CLIP_MIN, LOSSES
+from perce_mini.scoring import evaluate
 from perce_mini.tokenizer import SPECIAL
 from perce_mini.trainer import check_same_run, fit
 
@@ -27,52 +28,61 @@ HERE = Path(__file__).resolve().parent
 DEFAULT_DATA = Path(os.path.relpath(HERE / "data" / "personas"))
 STEPS, MAX_NEW_TOKENS = 300, 128
 LR, LR_PRETRAINED, LR_LORA = 4e-3, 2e-5, 2e-4
+KEPT = ["loss", "clip_min", "clip_max", "contrast", "warmup", "batch_size", "grad_accum", "top_k", "lora_rank", "seed"]
 
 
 def parse_args():
     p = cli.Parser(description=__doc__)
-    p.add_argument("--loss", choices=LOSSES, default="perce", help="how response tokens are weighted (default perce)")
-    p.add_argument("--clip-min", type=float, default=CLIP_MIN, metavar="M", help="lowest token weight, nats; not for ce (default 0.8)")
-    p.add_argument("--clip-max", type=float, default=CLIP_MAX, metavar="M", help="highest token weight, nats; not for ce (default 5.0)")
+    p.add_argument("--loss", choices=LOSSES, default="perce", help="how response tokens are weighted")
+    p.add_argument("--clip-min", type=float, default=CLIP_MIN, metavar="M", help="lowest weight, nats; not for ce")
+    p.add_argument("--clip-max", type=float, default=CLIP_MAX, metavar="M", help="highest weight, nats; not for ce")
     p.add_argument("--data", type=Path, default=DEFAULT_DATA, metavar="DIR",
-                   help="folder with train.jsonl, and val, test, base.jsonl where there are any (default data/personas, made on first use)")
+                   help="folder with train.jsonl, and val, test, base.jsonl where there are any"
+                        " (default data/personas, made on first use)")  # fmt: skip
     p.add_argument("--init", type=Path, metavar="DIR",
-                   help="run or Hugging Face folder to start from (default: the data's base model, out/base or out/base-NAME, trained on first use)")
+                   help="run or Hugging Face folder to start from (default: the data's base model, out/base or"
+                        " out/base-NAME, trained on first use)")  # fmt: skip
     p.add_argument("--contrast", choices=CONTRASTS, default="none",
-                   help="what stands in the persona's place in the plain view: nothing, or the profile of a stranger (default none)")
+                   help="what takes the persona's place in the plain view: nothing, or the profile of a stranger")
     p.add_argument("--out", type=Path, metavar="DIR", help="folder to write to (default out/LOSS)")
     p.add_argument("--resume", action="store_true", help="go on where the run in --out stopped")
     g = p.add_argument_group("optimisation")
-    g.add_argument("--steps", type=int, help="optimisation steps (default 300)")
+    g.add_argument("--steps", type=int, help=f"optimisation steps (default {STEPS})")
     g.add_argument("--epochs", type=float, help="passes over the training examples, instead of --steps")
-    g.add_argument("--lr", type=float, help=f"peak learning rate of AdamW (default {LR:g}; of a pretrained model {LR_PRETRAINED:g}, with LoRA {LR_LORA:g})")
-    g.add_argument("--warmup", type=float, default=0.1, help="share of the steps in which the rate rises; then it falls to 0 (default 0.1)")
-    g.add_argument("--batch-size", type=int, default=16, help="examples in a micro-batch (default 16)")
-    g.add_argument("--grad-accum", type=int, default=1, help="micro-batches in an optimisation step (default 1)")
-    g.add_argument("--top-k", type=int, default=4, help="profile items in the prompt, the best by BM25 (default 4)")
+    g.add_argument("--lr", type=float, help=f"peak learning rate of AdamW (default {LR:g}; of a pretrained model"
+                                            f" {LR_PRETRAINED:g}, with LoRA {LR_LORA:g})")  # fmt: skip
+    g.add_argument("--warmup", type=float, default=0.1,
+                   help="share of the steps in which the rate rises; then it falls to 0")
+    g.add_argument("--batch-size", type=int, default=16, help="examples in a micro-batch")
+    g.add_argument("--grad-accum", type=int, default=1, help="micro-batches in an optimisation step")
+    g.add_argument("--top-k", type=int, default=4, help="profile items in the prompt, the best by BM25")
     g.add_argument("--examples", type=int, help="train on so many examples, taken evenly over the file (default all)")
-    g.add_argument("--seed", type=int, default=0, help="order of the batches and sampling of text (default 0)")
-    g.add_argument("--save-every", type=int, default=50, help="steps between checkpoints (default 50)")
+    g.add_argument("--seed", type=int, default=0, help="order of the batches and sampling of text")
+    g.add_argument("--save-every", type=int, default=50, help="steps between checkpoints")
     g = p.add_argument_group("base model (only where it is trained here)")
-    g.add_argument("--base-steps", type=int, default=400, help="optimisation steps (default 400)")
+    g.add_argument("--base-steps", type=int, default=400, help="optimisation steps")
     g.add_argument("--tokenizer", help="bpe: learn one from the data (default); or gpt2, cl100k_base, ... by tiktoken")
-    g.add_argument("--vocab-size", type=int, help="entries of the learned tokenizer (default 2048)")
-    for name, what in {"block_size": "longest sequence, tokens", "n_layer": "blocks", "n_head": "query heads", "n_kv_head": "key and value heads",
-                       "n_shifted": "key heads that are shifted by a token, see model.py", "n_embd": "width"}.items():  # fmt: skip
+    g.add_argument("--vocab-size", type=int, help=f"entries of the learned tokenizer (default {base.VOCAB_SIZE})")
+    shape = {"block_size": "longest sequence, tokens", "n_layer": "blocks", "n_head": "query heads", "n_embd": "width",
+             "n_kv_head": "key and value heads", "n_shifted": "key heads shifted by a token, see model.py"}  # fmt: skip
+    for name, what in shape.items():
         g.add_argument("--" + name.replace("_", "-"), type=int, help=f"{what} (default {base.SHAPE[name]})")
     g = p.add_argument_group("pretrained models")
-    g.add_argument("--lora-rank", type=int, default=0, metavar="R", help="train a step of rank R beside frozen weights; 0: all weights (default 0)")
-    g.add_argument("--template", type=Path, metavar="FILE", help="JSON with the prompt's start, item, query, end (default: plain text, or the model's chat form)")
-    g.add_argument("--recompute", action="store_true", help="keep less for the backward pass and compute it again: slower, with less memory")
+    g.add_argument("--lora-rank", type=int, default=0, metavar="R",
+                   help="train a step of rank R beside frozen weights; 0: all weights")  # fmt: skip
+    g.add_argument("--template", type=Path, metavar="FILE",
+                   help="JSON with a prompt's start, item, query, end (default: plain text, or the model's chat form)")
+    g.add_argument("--recompute", action="store_true",
+                   help="keep less for the backward pass and compute it again: slower, with less memory")
     g = p.add_argument_group("machine")
     g.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default auto: the fastest there is)")
-    g.add_argument("--compile", action="store_true", help="torch.compile the blocks: a slow first step, faster ones after it")
+    g.add_argument("--compile", action="store_true", help="torch.compile the blocks: a slow start, faster steps")
     g = p.add_argument_group("scoring")
-    g.add_argument("--eval-examples", type=int, default=120, help="held-out examples to score, 0 for none (default 120)")
-    g.add_argument("--temperature", type=float, default=0.4, help="of decoding; 0 takes the likeliest token (default 0.4)")
+    g.add_argument("--eval-examples", type=int, default=120, help="held-out examples to score, 0 for none")
+    g.add_argument("--temperature", type=float, default=0.4, help="of decoding; 0 takes the likeliest token")
     args = p.parse_args()
-    for name in ["steps", "epochs", "lr", "batch_size", "grad_accum", "save_every", "examples", "base_steps", "block_size", "n_layer", "n_head",
-                 "n_kv_head", "n_embd"]:  # fmt: skip
+    for name in ["steps", "epochs", "lr", "batch_size", "grad_accum", "save_every", "examples", "base_steps",
+                 "block_size", "n_layer", "n_head", "n_kv_head", "n_embd"]:  # fmt: skip
         if getattr(args, name) is not None and not 0 < getattr(args, name) < math.inf:
             p.error(f"--{name.replace('_', '-')} must be above 0")
     for name in ["top_k", "eval_examples", "temperature", "n_shifted", "lora_rank"]:
@@ -135,13 +145,17 @@ def seconds_an_example(model, length, device):
 
 
 def print_plan(args, init, make_data, device, model):
-    """Say what this run will do and, from the speed of one step here, about how long that takes. model: what `init` holds, where it is there."""
+    """Say what this run will do and, from the speed of one step here, about how long that takes.
+
+    model: what `init` holds, or None where that is yet to be trained.
+    """
     model = model or GPT(GPTConfig(args.vocab_size or base.VOCAB_SIZE, **base.shape(args))).to(device)
     an_example = seconds_an_example(model, min(384, model.config.block_size), device)
     steps = args.steps or STEPS
     plan = [(f"make the default data in {args.data}", 5)] if make_data else []
     if not args.init and not base.is_finished(init, args.base_steps):
-        plan.append((f"train the base model {init}: {args.base_steps} steps", args.base_steps * base.SETTINGS["batch_size"] * an_example))
+        seconds = args.base_steps * base.SETTINGS["batch_size"] * an_example
+        plan.append((f"train the base model {init}: {args.base_steps} steps", seconds))
     length = f"{args.epochs:g} epochs" if args.epochs else f"{steps} steps"
     seconds = 0 if args.epochs else steps * args.batch_size * args.grad_accum * an_example
     plan.append((f"fine-tune {init} with {args.loss} into {args.out}: {length}", seconds))
@@ -178,14 +192,16 @@ def main():
 
     model, tokenizer, state = given or checkpoint.load(init, device)
     base.check_flags(args, model, state["settings"], init)
-    encode = lambda rows, reserve: encode_rows(rows, tokenizer, model.config.block_size, args.top_k, reserve, args.contrast)
-    examples, held_out = encode(rows, 0), encode(held_out, MAX_NEW_TOKENS)
+    encode = lambda *what: encode_rows(*what, contrast=args.contrast)
+    examples = encode(rows, tokenizer, model.config.block_size, args.top_k)
+    held_out = encode(held_out, tokenizer, model.config.block_size, args.top_k, MAX_NEW_TOKENS)
     an_epoch = math.ceil(math.ceil(len(examples) / args.batch_size) / (args.grad_accum * parallel.world()))
-    about_tokens = {name: state["settings"][name] for name in ["tokenizer", "vocab_size"]}
-    usual = LR if about_tokens["tokenizer"] != "pretrained" else LR_LORA if args.lora_rank else LR_PRETRAINED
-    settings = {name: getattr(args, name) for name in ["loss", "clip_min", "clip_max", "contrast", "warmup", "batch_size", "grad_accum", "top_k", "lora_rank", "seed"]}
-    settings |= {"lr": args.lr or usual, "steps": math.ceil(args.epochs * an_epoch) if args.epochs else args.steps or STEPS,
-                 "examples": len(examples), "data": str(args.data), "init": str(init), "processes": parallel.world(), **about_tokens}
+    known = {name: state["settings"][name] for name in ["tokenizer", "vocab_size"]}
+    usual = LR if known["tokenizer"] != "pretrained" else LR_LORA if args.lora_rank else LR_PRETRAINED
+    settings = known | {name: getattr(args, name) for name in KEPT} | {
+        "lr": args.lr or usual, "steps": math.ceil(args.epochs * an_epoch) if args.epochs else args.steps or STEPS,
+        "examples": len(examples), "data": str(args.data), "init": str(init),
+        "processes": parallel.world()}  # fmt: skip
     if resumed:
         check_same_run(state, settings, args.out)
     torch.manual_seed(args.seed)
@@ -204,7 +220,8 @@ def main():
         return
     written = [args.out / "checkpoint.pt", args.out / "tokenizer.json", args.out / "log.jsonl"]
     if held_out:
-        runs = {str(args.out): evaluate(model, tokenizer, held_out, device, MAX_NEW_TOKENS, args.temperature, args.seed)}
+        records = evaluate(model, tokenizer, held_out, device, MAX_NEW_TOKENS, args.temperature, args.seed)
+        runs = {str(args.out): records}
         show_table(runs, ["rouge_l", "logp", "logp_plain", "personal_accuracy", "contrast_f1"])
         show_samples(runs, 1)
         for name, write in [("results.json", write_json), ("predictions.jsonl", write_predictions)]:

@@ -17,10 +17,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-import eval as scoring
 import train
 from data.personas.exact import exact_pir
-from perce_mini import base, checkpoint, cli
+from perce_mini import base, checkpoint, cli, scoring
 from perce_mini.dataset import encode_rows, evenly, read_examples
 from perce_mini.model import GPT
 from perce_mini.percontrast import CLIP_MAX, CLIP_MIN, perce_weights, project, token_logprobs

@@ -17,6 +17,9 @@ from perce_mini.model import GPT, GPTConfig
 from perce_mini.tokenizer import Tokenizer
 
 
+KEYS = ["config", "model", "optimizer", "step", "settings", "random", "random_device"]  # of what `save` writes
+
+
 class CheckpointError(ValueError):
     """What is wrong with a checkpoint, in one line that names the file."""
 
@@ -60,9 +63,10 @@ def read(folder):
         raise CheckpointError(f"{path}: no checkpoint there")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        return {key: state[key] for key in ["config", "model", "optimizer", "step", "settings", "random", "random_device"]}
+        return {key: state[key] for key in KEYS}
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError, OSError) as error:
-        raise CheckpointError(f"{path}: damaged, or not a checkpoint of this project ({type(error).__name__})") from None
+        name = type(error).__name__
+        raise CheckpointError(f"{path}: damaged, or not a checkpoint of this project ({name})") from None
 
 
 def load(folder, device="cpu"):
@@ -78,10 +82,11 @@ def load(folder, device="cpu"):
                 lora.add(model, state["settings"]["lora_rank"])
         model.load_state_dict(state["model"], assign=True)
     except (RuntimeError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split("\n\t")[-1].split())
-        raise CheckpointError(f"{folder}/checkpoint.pt: another shape than its configuration ({reason[:160]})") from None
+        reason = " ".join(str(error).split("\n\t")[-1].split())[:160]
+        raise CheckpointError(f"{folder}/checkpoint.pt: another shape than its configuration ({reason})") from None
     if tokenizer.vocab_size > model.config.vocab_size:
-        raise CheckpointError(f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens, the model {model.config.vocab_size}")
+        raise CheckpointError(f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens,"
+                              f" the model {model.config.vocab_size}")
     return model.to(device), tokenizer, state
 
 

@@ -14,11 +14,19 @@ class RunError(ValueError):
     """A run that cannot start or go on, in one line that says what to do."""
 
 
+class Help(argparse.RawDescriptionHelpFormatter):
+    """Says the default of every flag that has one and does not say it itself."""
+
+    def _get_help_string(self, action):
+        silent = any(action.default is x for x in (None, False, argparse.SUPPRESS)) or "default" in action.help
+        return action.help if silent else f"{action.help} (default %(default)s)"
+
+
 class Parser(argparse.ArgumentParser):
     """Help that shows defaults; errors of one line."""
 
     def __init__(self, **kwargs):
-        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **kwargs)
+        super().__init__(formatter_class=Help, allow_abbrev=False, **kwargs)
 
     def error(self, message):
         self.exit(2, f"{self.prog}: {message} ({self.prog} -h explains every flag)\n")

@@ -66,8 +66,10 @@ def evenly(rows, n):
 
     So every task and many users are among them, and nothing that comes back every few rows is left out.
     """
+    if not n or n >= len(rows):
+        return rows
     dice = random.Random(0)
-    return [rows[dice.randrange(i * len(rows) // n, (i + 1) * len(rows) // n)] for i in range(n)] if n and n < len(rows) else rows
+    return [rows[dice.randrange(i * len(rows) // n, (i + 1) * len(rows) // n)] for i in range(n)]
 
 
 def read_row(line, where):
@@ -101,7 +103,8 @@ def read_row(line, where):
     check(isinstance(row.get("personal", []), list), "'personal' must be a list of [start, end]")
     for span in row.get("personal", []):
         good = isinstance(span, list) and len(span) == 2 and all(type(x) is int for x in span)
-        check(good and 0 <= span[0] < span[1] <= len(row["response"]), f"personal span {span} is not within the response")
+        good = good and 0 <= span[0] < span[1] <= len(row["response"])
+        check(good, f"personal span {span} is not within the response")
     row = Row(row)
     row.where = where
     return row
@@ -139,10 +142,11 @@ def encode_example(row, tokenizer, block_size, top_k=4, reserve=0, stranger=None
     """
     start, query = tokenizer.lay_out("start"), tokenizer.lay_out("query", row["query"])
     response = [*tokenizer.encode(row["response"]), tokenizer.end]
-    room = block_size - len(start) - len(query) - max(len(response), reserve)
+    asked, answered = len(start) + len(query), max(len(response), reserve)
+    room = block_size - asked - answered
     if room < 0:
-        raise DataError(f"{row.where}: query ({len(start) + len(query)} tokens) and response ({max(len(response), reserve)})"
-                        f" do not fit into the block of {block_size}; shorten them or give a larger --block-size (a base model is trained with one)")
+        raise DataError(f"{row.where}: query ({asked} tokens) and response ({answered}) do not fit into the block of"
+                        f" {block_size}; shorten them or give a larger --block-size (a base model is trained with one)")
 
     def encode_profile(profile):
         chosen = retrieve({"query": row["query"], "profile": profile}, top_k)
@@ -164,15 +168,19 @@ def strangers(rows):
     dice, by_task = random.Random(0), {row["task"]: [] for row in rows}
     for row in rows:
         by_task[row["task"]] += [row] if row["profile"] else []
-    tries = lambda pool: (dice.choice(pool) for _ in range(100 if pool else 0))
-    return [next((other for other in tries(by_task[row["task"]]) if other["user"] != row["user"]), None) for row in rows]
+
+    def stranger_to(row):
+        tries = (dice.choice(by_task[row["task"]]) for _ in range(100 if by_task[row["task"]] else 0))
+        return next((other for other in tries if other["user"] != row["user"]), None)
+
+    return list(map(stranger_to, rows))
 
 
 def encode_rows(rows, tokenizer, block_size, top_k, reserve=0, contrast="none"):
-    """Rows -> Examples. contrast: what stands in the persona's place in the plain view, "none" or a "stranger"'s profile."""
+    """Rows -> Examples. contrast: what takes the persona's place in the plain view, "none" or a "stranger"'s texts."""
     others = strangers(rows) if contrast == "stranger" else [None] * len(rows)
-    pairs = tqdm(zip(rows, others), desc="encode", unit="row", total=len(rows), dynamic_ncols=True, leave=False, delay=2)
-    return [encode_example(row, tokenizer, block_size, top_k, reserve, other) for row, other in pairs]
+    bar = tqdm(rows, desc="encode", unit="row", dynamic_ncols=True, leave=False, delay=2)
+    return [encode_example(row, tokenizer, block_size, top_k, reserve, other) for row, other in zip(bar, others)]
 
 
 def personal_tokens(row, tokenizer, response):
@@ -180,12 +188,6 @@ def personal_tokens(row, tokenizer, response):
     to_bytes = lambda chars: len(row["response"][:chars].encode())
     spans = [(to_bytes(start), to_bytes(end)) for start, end in row.get("personal", [])]
     return [any(start < e and s < end for s, e in spans) for start, end in tokenizer.spans(response)]
-
-
-def as_document(example):
-    """The same tokens as running text: everything after the first is to be predicted (for the base model)."""
-    ids = example.prompt + example.response
-    return Example(example.row, [], ids[:1], ids[1:], [False] * len(ids[1:]))
 
 
 # --------------------------------------------------------------------------------- examples to batches

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-import eval as scoring
+from perce_mini import scoring
 from perce_mini.cells import exact_of, held_out, key_of, load
 from perce_mini.dataset import collate
 from perce_mini.percontrast import CLIP_MIN, project, token_entropies

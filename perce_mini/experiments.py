@@ -16,8 +16,7 @@ import tiktoken
 import torch
 from tqdm import tqdm
 
-import eval as scoring
-from perce_mini import bench, checkpoint, cli, report
+from perce_mini import bench, checkpoint, cli, report, scoring
 from perce_mini.cells import DEFAULT, RATES, SCORED, Suite, folder_of, load, make_start, prepare, rows_of
 from perce_mini.dataset import encode_rows, evenly
 from perce_mini.detectors import detection

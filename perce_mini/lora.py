@@ -1,7 +1,8 @@
 """LoRA (arXiv 2106.09685): train a small step beside frozen weights, y = W x + 2 B A x.
 
-W (out, in) stays as it is; A (rank, in) starts random and B (out, rank) at 0, so a model starts as what it was. Gradients and
-optimiser state are then needed for A and B only: of a 4 B model with rank 16 that is less than 1 % of the weights.
+W (out, in) stays as it is; A (rank, in) starts random and B (out, rank) at 0, so a model starts as what it was.
+Gradients and optimiser state are then needed for A and B only: of a 4 B model with rank 16 that is less than 1 % of
+the weights.
 """
 
 import torch

@@ -73,7 +73,7 @@ class Attention(nn.Module):
         self.norm_q, self.norm_k = norm(), norm()
 
     def match_at_birth(self):
-        """Let the queries of shifted keys start as those keys' own projection, so that a token is drawn to its likes."""
+        """Let queries of shifted keys start as those keys' own projection, so that a token is drawn to its likes."""
         k = self.k.weight.data.view(self.n_kv_head, self.head_size, -1)[: self.n_shifted]
         q = self.q.weight.data.view(self.n_kv_head, -1, self.head_size, k.shape[-1])
         q[: self.n_shifted] = 2 * k[:, None]
@@ -124,7 +124,7 @@ class GPT(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.norm = nn.RMSNorm(config.n_embd, eps=config.norm_eps)
         self.output = None if config.tied else nn.Linear(config.n_embd, config.vocab_size, bias=False)
-        self.recompute = False  # in training, keep a block's input only and run it again in the backward pass: slower, with less memory
+        self.recompute = False  # keep blocks' inputs only, and run blocks again in the backward pass: less memory
         nn.init.normal_(self.embedding.weight, std=0.02)
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -140,7 +140,7 @@ class GPT(nn.Module):
         return self.embedding.weight if self.config.tied else self.output.weight
 
     def run(self, ids, positions, past=None, mask=None):
-        """ids (B, T) int64 at positions (T,) or (B, 1, T) -> hidden (B, T, C), and each layer's past for the next call."""
+        """ids (B, T) int64 at positions (T,) or (B, 1, T) -> hidden (B, T, C), and the past of each layer."""
         cos, sin = rotary_table(positions, self.config.head_size, self.config.rope_theta)
         x, new_past = self.embedding(ids), []
         for i, block in enumerate(self.blocks):

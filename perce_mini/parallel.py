@@ -19,7 +19,8 @@ def join(device):
         if device.type == "cuda":
             device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
             torch.cuda.set_device(device)
-        from torch.distributed import nn  # noqa: F401  imported later (an optimizer does) it keeps the group alive, whose threads may crash at exit
+        # An optimizer imports this; done after the group is made, that keeps it alive, and its threads crash at exit.
+        from torch.distributed import nn  # noqa: F401
 
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
         if rank():

@@ -71,7 +71,8 @@ def personal_influence_ratio(logp_persona, logp_plain):
 
     It is a conditional pointwise mutual information between token and persona, and a *direct* effect:
     y_<i is held fixed, so the second token of a fixed phrase has PIR near 0 though the phrase is
-    personal. It is negative where the persona speaks against the token. Raises ValueError if the views differ in length.
+    personal. It is negative where the persona speaks against the token.
+    Raises ValueError if the views differ in length.
     """
     if logp_persona.shape != logp_plain.shape:
         raise ValueError(f"the views differ: {tuple(logp_persona.shape)} and {tuple(logp_plain.shape)} tokens")

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
-from eval import METRICS
 from perce_mini import cli
 from perce_mini.checkpoint import replace_file
+from perce_mini.scoring import METRICS
 
 RESULTS, README = Path("data/results"), Path("README.md")
 T95 = [0, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262]  # of Student's t, by degrees of freedom

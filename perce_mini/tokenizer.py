@@ -24,9 +24,10 @@ PATTERN = (r"'(?:s|t|d|m|ll|re|ve)|[ ]?[A-Za-z\x80-\U0010FFFF]+|[ ]?[0-9]{1,3}"
 # `Tokenizer.encode` reads their spelling as ordinary characters.
 SPECIAL = ["<|persona|>", "<|query|>", "<|response|>", "<|end|>"]
 
-# How a prompt is put together: a start, the profile's items (the persona), the query; and the token that ends a response.
-# Control tokens come from here alone; users' texts take the places of {query} and {response}.
-LAYOUT = {"start": "", "item": "<|persona|>{query}<|response|>{response}", "query": "<|query|>{query}<|response|>", "end": "<|end|>"}
+# How a prompt is put together: a start, the profile's items (the persona), the query; and the token that ends a
+# response. Control tokens come from here alone; users' texts take the places of {query} and {response}.
+LAYOUT = {"start": "", "item": "<|persona|>{query}<|response|>{response}", "query": "<|query|>{query}<|response|>",
+          "end": "<|end|>"}  # fmt: skip
 
 
 class TokenizerError(ValueError):
@@ -99,12 +100,13 @@ class Tokenizer:
         A pretrained model's own tokenizer (pretrained.py) also says ids: the id of every rank, or None; special: its
         control tokens {name: id}; normal_form: the Unicode form ("NFC") that texts take first.
         """
-        self.settings = {"pattern": pattern, "ids": ids, "special": special, "layout": layout, "normal_form": normal_form}
+        self.settings = dict(pattern=pattern, ids=ids, special=special, layout=layout, normal_form=normal_form)
         self.tokens, self.normal_form = tokens, normal_form
         self.ids = ids or list(range(len(tokens)))
         self.special = {name: len(tokens) + i for i, name in enumerate(SPECIAL)} if special is None else special
         self.bytes_of = {i: token for i, token in zip(self.ids, tokens) if i is not None}
-        self.encoding = tiktoken.Encoding("perce-mini", pat_str=pattern, mergeable_ranks={token: rank for rank, token in enumerate(tokens)}, special_tokens={})
+        ranks = {token: rank for rank, token in enumerate(tokens)}
+        self.encoding = tiktoken.Encoding("perce-mini", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
         self.vocab_size = max([*self.bytes_of, *self.special.values()]) + 1
         marks = "|".join(map(re.escape, ["{query}", "{response}", *sorted(self.special, key=len, reverse=True)]))
         self.pieces = {part: re.split(f"({marks})", text) for part, text in layout.items()}
@@ -121,7 +123,8 @@ class Tokenizer:
         try:
             encoding = tiktoken.get_encoding(name)
         except ValueError:
-            raise TokenizerError(f"tokenizer {name!r} is not known; tiktoken has {', '.join(tiktoken.list_encoding_names())},"
+            known = ", ".join(tiktoken.list_encoding_names())
+            raise TokenizerError(f"tokenizer {name!r} is not known; tiktoken has {known},"
                                  " and 'bpe' trains one here") from None
         except OSError as error:  # requests' errors are OSErrors
             raise TokenizerError(f"tokenizer {name!r} has to be downloaded and cannot be reached"
@@ -159,8 +162,9 @@ class Tokenizer:
 
     def save(self, path):
         """Write all there is to know as JSON; the tokens in rank order, byte by byte as Latin-1 characters."""
+        state = self.settings | {"tokens": [token.decode("latin-1") for token in self.tokens]}
         with open(path, "w", encoding="utf-8") as f:
-            json.dump(self.settings | {"tokens": [token.decode("latin-1") for token in self.tokens]}, f, ensure_ascii=True, indent=0)
+            json.dump(state, f, ensure_ascii=True, indent=0)
 
     @classmethod
     def load(cls, path):

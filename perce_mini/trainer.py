@@ -14,6 +14,10 @@ from perce_mini.dataset import collate, size, training_steps
 from perce_mini.percontrast import LOSSES, project, token_entropies, token_logprobs, weighted_nll
 
 
+SHOWN = ("loss {loss:.3f}, weight {weight:.2f}, floor {floor:.0%}, cap {cap:.0%}, grad {grad_norm:.2f},"
+         " {tokens_s:.0f} tok/s")  # fmt: skip
+
+
 def backward(model, batches, settings, device, n_tokens, weigh=None):
     """The gradient of one optimisation step, summed over its micro-batches (and processes). Returns the step's figures.
 
@@ -48,15 +52,17 @@ def backward(model, batches, settings, device, n_tokens, weigh=None):
 
 def learning_rate(step, settings):
     """Linear from 0 to the peak and back to 0."""
-    rise = settings["warmup"] * settings["steps"]
-    return settings["lr"] * min((step + 1) / max(rise, 1), (settings["steps"] - step) / max(settings["steps"] - rise, 1))
+    steps = settings["steps"]
+    rise = settings["warmup"] * steps
+    return settings["lr"] * min((step + 1) / max(rise, 1), (steps - step) / max(steps - rise, 1))
 
 
 def check_same_run(state, settings, out):
     """Going on with a run makes sense only as the run that it was. Raises RunError."""
     for name, value in settings.items():
         if state["settings"].get(name) != value:
-            raise cli.RunError(f"{out} was made with {name} {state['settings'].get(name)}, not {value}: give the same again, or another folder")
+            raise cli.RunError(f"{out} was made with {name} {state['settings'].get(name)}, not {value}:"
+                               " give the same again, or another folder")
 
 
 def fit(model, tokenizer, examples, out, settings, device, save_every, state=None, weigh=None, watch=None):
@@ -72,8 +78,10 @@ def fit(model, tokenizer, examples, out, settings, device, save_every, state=Non
         first = state["step"]
     out.mkdir(parents=True, exist_ok=True)
     log = (out / "log.jsonl").read_text().splitlines()[:first] if first else []
-    bar = tqdm(total=settings["steps"], initial=first, desc=str(out), unit="step", dynamic_ncols=True, disable=parallel.rank() > 0)
-    batches = training_steps(examples, settings["batch_size"], settings["grad_accum"] * parallel.world(), settings["seed"], first)
+    bar = tqdm(total=settings["steps"], initial=first, desc=str(out), unit="step", dynamic_ncols=True,
+               disable=parallel.rank() > 0)  # fmt: skip
+    micro_batches = settings["grad_accum"] * parallel.world()
+    batches = training_steps(examples, settings["batch_size"], micro_batches, settings["seed"], first)
     saved = first
     try:
         for step in range(first, settings["steps"]):
@@ -86,13 +94,12 @@ def fit(model, tokenizer, examples, out, settings, device, save_every, state=Non
             figures = backward(model, mine, settings, device, n_tokens, weigh)
             figures["grad_norm"] = torch.nn.utils.clip_grad_norm_(trained, 1.0).item()
             if not math.isfinite(figures["loss"] + figures["grad_norm"]):
-                raise cli.RunError(f"the loss is {figures['loss']} and the gradient norm {figures['grad_norm']} at step {step + 1}:"
-                                   f" lower --lr (now {settings['lr']:g}); {kept(out, saved)}")
+                raise cli.RunError(f"the loss is {figures['loss']} and the gradient norm {figures['grad_norm']}"
+                                   f" at step {step + 1}: lower --lr (now {settings['lr']:g}); {kept(out, saved)}")
             optimizer.step()
             figures["tokens_s"] = sum(size(e) for batch in micro for e in batch) / (time.perf_counter() - start)
             log.append(json.dumps({"step": step + 1, "lr": group["lr"], **figures}))
-            bar.set_postfix_str("loss {loss:.3f}, weight {weight:.2f}, floor {floor:.0%}, cap {cap:.0%}, grad {grad_norm:.2f},"
-                                " {tokens_s:.0f} tok/s".format(**figures), refresh=False)
+            bar.set_postfix_str(SHOWN.format(**figures), refresh=False)
             bar.update()
             if parallel.rank() == 0 and ((step + 1) % save_every == 0 or step + 1 == settings["steps"]):
                 checkpoint.save(out, model, tokenizer, step + 1, settings, optimizer)

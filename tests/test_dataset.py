@@ -6,7 +6,8 @@ import math
 import pytest
 import torch
 
-from perce_mini.dataset import (DataError, Row, as_document, collate, encode_example, encode_rows, epoch_batches, evenly, read_examples, size, strangers,
+from perce_mini.base import as_document
+from perce_mini.dataset import (DataError, Row, collate, encode_example, encode_rows, epoch_batches, evenly, read_examples, size, strangers,
                                 training_steps)
 from perce_mini.model import GPT, GPTConfig
 from perce_mini.percontrast import perce_loss, project, token_logprobs

@@ -1,0 +1,135 @@
+"""How good a run is: what its model knows of held-out responses, token by token, and what it writes itself.
+
+Every figure is a ratio of two sums over examples, so that figures add up over tasks and users, and a difference of
+two runs on the same examples has a paired bootstrap interval: users are drawn again and again.
+"""
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from perce_mini import cli
+from perce_mini.dataset import collate
+from perce_mini.percontrast import CLIP_MIN, project, token_logprobs
+from perce_mini.rouge import rouge_l
+
+# name: what it says, in the order of the table. "personal" tokens are known where the data names them.
+METRICS = {
+    "rouge_l": "ROUGE-L F of generated text",
+    "rouge_p": "ROUGE-L precision",
+    "rouge_r": "ROUGE-L recall",
+    "logp": "log-likelihood with persona, nats a token",
+    "logp_plain": "log-likelihood without persona, nats a token",
+    "logp_personal": "log-likelihood of personal tokens, nats",
+    "logp_base": "log-likelihood of the other tokens, nats",
+    "personal_accuracy": "personal tokens predicted right",
+    "pir": "mean PIR, nats a token",
+    "contrast_p": f"PerContrast precision (PIR > {CLIP_MIN})",
+    "contrast_r": f"PerContrast recall (PIR > {CLIP_MIN})",
+    "contrast_f1": f"PerContrast F1 (PIR > {CLIP_MIN})",
+    "contrast_auc": "PerContrast AUC within a response",
+}
+
+
+# ------------------------------------------------------------------------------------------ scoring
+
+
+@torch.no_grad()
+def score_tokens(model, examples, device):
+    """Per example, arrays over its response tokens: log P in both views, and whether the likeliest token was right."""
+    batch = collate(examples, device)
+    is_top = lambda logits, labels: logits.argmax(-1) == labels
+    with cli.autocast(device):
+        states = model.states(batch.persona)
+        per_token = {
+            "logp": project(token_logprobs, states, model.head, batch.labels),
+            "logp_plain": project(token_logprobs, model.states(batch.plain), model.head, batch.labels),
+            "hit": project(is_top, states, model.head, batch.labels),
+        }
+    ends = np.cumsum([len(e.response) for e in examples])[:-1]
+    split = {name: np.split(values.float().cpu().double().numpy(), ends) for name, values in per_token.items()}
+    return [{name: values[i] for name, values in split.items()} for i in range(len(examples))]
+
+
+def evaluate(model, tokenizer, examples, device, max_new_tokens, temperature, seed=0, batch_size=32, desc="score"):
+    """Score and generate. Returns one record (dict) an example, in the order given."""
+    records = []
+    for i in tqdm(range(0, len(examples), batch_size), desc=desc, unit="batch", dynamic_ncols=True):
+        group = examples[i : i + batch_size]
+        scores = score_tokens(model, group, device)
+        replies = [[]] * len(group)
+        if max_new_tokens:
+            with cli.autocast(device):
+                prompts = [e.prompt for e in group]
+                replies = model.generate(prompts, max_new_tokens, tokenizer.end, temperature, seed=seed + i)
+        for e, score, reply in zip(group, scores, replies):
+            text = tokenizer.decode(reply)
+            records.append({"row": e.row, "read": e.read, "response": e.response, "personal": np.array(e.personal),
+                            **score, "prediction": text, "rouge": rouge_l(text, e.row["response"])})  # fmt: skip
+    return records
+
+
+def tallies(record):
+    """One example's share of every metric, as {name: (numerator, denominator)}."""
+    logp, personal, n = record["logp"], record["personal"], len(record["logp"])
+    pir = logp - record["logp_plain"]
+    known = "personal" in record["row"]  # without it, personal tokens are unknown rather than none
+    mine, base, found = personal & known, ~personal & known, pir > CLIP_MIN
+    hits = (found & mine).sum()
+    won = (pir[mine][:, None] > pir[base]).sum() + 0.5 * (pir[mine][:, None] == pir[base]).sum()
+    rouge = record["rouge"]
+    return {
+        "rouge_l": (rouge.fmeasure, 1), "rouge_p": (rouge.precision, 1), "rouge_r": (rouge.recall, 1),
+        "logp": (logp.sum(), n), "logp_plain": (record["logp_plain"].sum(), n),
+        "logp_personal": (logp[mine].sum(), mine.sum()), "logp_base": (logp[base].sum(), base.sum()),
+        "personal_accuracy": (record["hit"][mine].sum(), mine.sum()), "pir": (pir.sum(), n),
+        "contrast_p": (hits, (found & known).sum()), "contrast_r": (hits, mine.sum()),
+        "contrast_f1": (2 * hits, (found & known).sum() + mine.sum()), "contrast_auc": (won, mine.sum() * base.sum()),
+    }  # fmt: skip
+
+
+def table_of(records):
+    """(examples, metrics, 2): numerators and denominators."""
+    return np.array([[t[name] for name in METRICS] for t in map(tallies, records)], dtype=float)
+
+
+def ratio(sums):
+    """numerator / denominator over the last axis; NaN where there is nothing to count."""
+    return np.divide(sums[..., 0], sums[..., 1], out=np.full(sums.shape[:-1], np.nan), where=sums[..., 1] > 0)
+
+
+def summarize(records):
+    """{metric: value}; None where the data does not say which tokens are personal."""
+    return {name: None if np.isnan(x) else float(x) for name, x in zip(METRICS, ratio(table_of(records).sum(0)))}
+
+
+def pir_quantiles(records):
+    """{share: the PIR below which that share of the response tokens lies}."""
+    pir = np.concatenate([r["logp"] - r["logp_plain"] for r in records])
+    return {str(share): float(np.quantile(pir, share)) for share in [0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99]}
+
+
+def difference(records, reference):
+    """{metric: (difference, low, high)}: paired bootstrap 95 % interval over users."""
+    return paired([r["row"]["user"] for r in records], table_of(records), table_of(reference))
+
+
+def paired(users, table, reference, draws=2000, seed=0):
+    """`difference`, of two tables of the same examples by these users."""
+    users, index = np.unique(users, return_inverse=True)
+    sums = np.zeros((2, len(users), len(METRICS), 2))
+    for run, rows in enumerate([reference, table]):
+        np.add.at(sums[run], index, rows)
+    times = np.random.default_rng(seed).multinomial(len(users), np.full(len(users), 1 / len(users)), size=draws)
+    drawn = ratio(np.einsum("du,rumx->rdmx", times, sums))
+    change = drawn[1] - drawn[0]
+    middle = ratio(sums[1].sum(0)) - ratio(sums[0].sum(0))
+    known = {name: i for i, name in enumerate(METRICS) if not np.isnan(middle[i])}
+    return {name: (middle[i], *np.nanquantile(change[:, i], [0.025, 0.975])) for name, i in known.items()}
+
+
+def by_task(records):
+    """{"all": records, task: its records, ...}; one entry where there is one task."""
+    tasks = sorted({r["row"]["task"] for r in records})
+    split = {task: [r for r in records if r["row"]["task"] == task] for task in tasks}
+    return {"all": records} | (split if len(tasks) > 1 else {})
