@@ -105,17 +105,23 @@ def read(task, query, response, style):
     return lost[::-1].cumsum()[::-1], after
 
 
-def begins(row, items):
-    """The probability that the response begins with its first j characters, (len(response) + 2,), the last one that it ends
-    there too, for a reader of the query and of the profile's `items`."""
+def styles_after(task, items):
+    """{style, as a frozenset of items: its probability} of a user, for a reader of these texts."""
     styles = {frozenset(): 1.0}
     for item in items:
         later = {}
         for style, p in styles.items():
-            for key, q in read(row["task"], item["query"], item["response"], style)[1].items():
+            for key, q in read(task, item["query"], item["response"], style)[1].items():
                 later[key] = later.get(key, 0) + p * q
         total = sum(later.values())
         styles = {style: p / total for style, p in later.items()}
+    return styles
+
+
+def begins(row, items):
+    """The probability that the response begins with its first j characters, (len(response) + 2,), the last one that it ends
+    there too, for a reader of the query and of the profile's `items`."""
+    styles = styles_after(row["task"], items)
     mass = sum(p * read(row["task"], row["query"], row["response"], style)[0] for style, p in styles.items())
     return mass / mass[0]
 
@@ -124,3 +130,38 @@ def exact_pir(row, items, ends):
     """The exact PIR (N,) of tokens that end before the characters `ends` of the response, the end itself being its last one."""
     ends = [0, *ends]
     return np.diff(np.log(begins(row, items)[ends]) - np.log(begins(row, [])[ends]))
+
+
+class Again(Writer):
+    """Answers a query once more."""
+
+    def __init__(self, user, dice, query, faithful):
+        super().__init__(user, dice)
+        self.asked, self.in_query, self.faithful = query, True, faithful
+
+    def draw(self, pool):
+        """While the query is said, its own words are drawn."""
+        return super().draw([max(filter(self.asked[len(self.text) :].startswith, pool), key=len)] if self.in_query else pool)
+
+    def end_query(self):
+        self.in_query = False
+        super().end_query()
+
+    def keeps(self):
+        return self.faithful or super().keeps()
+
+
+def write_again(row, dice, times, faithful=False):
+    """What the row's user might as well have written, `times` texts: the same query, all but the style drawn anew.
+
+    The style is the likeliest after the profile and the response itself. faithful: keep to every habit.
+    """
+    styles, texts = styles_after(row["task"], [*row["profile"], row]), []
+    for _ in range(times):
+        user = User(dice, held_out=None)
+        user.style = dict(max(styles, key=styles.get))
+        w = Again(user, dice, row["query"], faithful)
+        WRITERS[row["task"]](w)
+        text = w.text.rstrip()
+        texts.append(text[:1].upper() + text[1:])
+    return texts
