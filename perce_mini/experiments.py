@@ -16,11 +16,14 @@ import tiktoken
 import torch
 from tqdm import tqdm
 
+from data.personas.exact import style_of, write_again
+from data.personas.prepare import Dice
 from perce_mini import bench, checkpoint, cli, report, scoring
 from perce_mini.cells import DEFAULT, RATES, SCORED, Suite, folder_of, load, make_start, prepare, rows_of
 from perce_mini.dataset import encode_rows, evenly
 from perce_mini.detectors import detection
 from perce_mini.drop import drop_score
+from perce_mini.rouge import rouge_l
 
 RESULTS = Path("data/results")
 
@@ -70,6 +73,23 @@ def main_table(suite):
     cells["perce, CE's time"] = [cell | {"steps": round(DEFAULT["steps"] / cost)} for cell in cells["perce"]]
     return {"best": best, "base": suite.base(), "figures": suite.table(cells, "main"),
             "minus_ce": {name: versus(of_kind, cells["ce"]) for name, of_kind in cells.items() if name != "ce"}}  # fmt: skip
+
+
+WHO = {"a stranger": (False, False), "the user": (True, False), "the user, true to every habit": (True, True)}
+
+
+def again_table(suite):
+    """How high can ROUGE-L go? The same queries answered again: by a stranger, by the user, and by the user true to every habit."""
+    dice, rows = Dice("again"), evenly(rows_of("test"), SCORED)
+    scores = {who: {} for who in WHO}
+    for row in tqdm(rows, desc="again", unit="row", dynamic_ncols=True):
+        style = style_of(row)
+        for who, (same_style, faithful) in WHO.items():
+            texts = write_again(row, style if same_style else {}, dice, 20, faithful)
+            found = float(np.mean([rouge_l(text, row["response"]).fmeasure for text in texts]))
+            for task in ["all", row["task"]]:
+                scores[who].setdefault(task, []).append(found)
+    return {"figures": {who: {task: float(np.mean(found)) for task, found in by_task.items()} for who, by_task in scores.items()}}
 
 
 def clip_table(suite):
@@ -198,7 +218,7 @@ def contrast_table(suite):
             "detection": {name: {contrast: list(map(keep, ones)) for contrast, ones in by.items()} for name, by in found.items()}}  # fmt: skip
 
 
-EXPERIMENTS = {"cost": cost_table, "rates": rates_table, "main": main_table, "identify": identify_table, "lr": lr_table, "clip": clip_table, "curve": curve_table,
+EXPERIMENTS = {"cost": cost_table, "rates": rates_table, "main": main_table, "again": again_table, "identify": identify_table, "lr": lr_table, "clip": clip_table, "curve": curve_table,
                "bootstrap": bootstrap_table, "strong": strong_table, "transfer": transfer_table, "contrast": contrast_table, "dialogue": dialogue_table, "ability": ability_table}  # fmt: skip
 
 

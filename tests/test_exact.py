@@ -64,12 +64,12 @@ def test_what_is_known_of_the_user_after_a_text_adds_up_to_the_texts_probability
 
 
 def test_a_user_who_writes_again_answers_the_same_query_in_the_same_style(world):
-    shown = {False: [], True: []}  # which of the row's personal words the new texts hold
+    shown = {"stranger": [], "user": [], "faithful": []}  # which of the row's personal words the new texts hold
     for i, row in enumerate(read_examples(world / "test.jsonl")):
-        for faithful in shown:
-            texts = exact.write_again(row, prepare.Dice(i), 9, faithful)
+        for who in shown:
+            texts = exact.write_again(row, {} if who == "stranger" else exact.style_of(row), prepare.Dice(i), 9, who == "faithful")
             assert len(set(texts)) > 1
             assert all(exact.read(row["task"], row["query"], text, {})[0][-1] > 0 for text in texts)  # query and text fit the grammar
             words = [row["response"][start:end] for start, end in row["personal"] if end - start > 5]
-            shown[faithful] += [word in text for word in words for text in texts]
-    assert 0.4 < np.mean(shown[False]) < np.mean(shown[True]) - 0.05
+            shown[who] += [word in text for word in words for text in texts]
+    assert np.mean(shown["stranger"]) < 0.1 and 0.4 < np.mean(shown["user"]) < np.mean(shown["faithful"]) - 0.05

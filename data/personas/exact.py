@@ -151,15 +151,21 @@ class Again(Writer):
         return self.faithful or super().keeps()
 
 
-def write_again(row, dice, times, faithful=False):
-    """What the row's user might as well have written, `times` texts: the same query, all but the style drawn anew.
+def style_of(row):
+    """The likeliest style of a row's user, after the profile and the response itself."""
+    styles = styles_after(row["task"], [*row["profile"], row])
+    return max(styles, key=styles.get)
 
-    The style is the likeliest after the profile and the response itself. faithful: keep to every habit.
+
+def write_again(row, style, dice, times, faithful=False):
+    """What a user of this style might as well have written, `times` texts: the same query, all other choices drawn anew.
+
+    faithful: keep to every habit.
     """
-    styles, texts = styles_after(row["task"], [*row["profile"], row]), []
+    texts = []
     for _ in range(times):
         user = User(dice, held_out=None)
-        user.style = dict(max(styles, key=styles.get))
+        user.style = dict(style)
         w = Again(user, dice, row["query"], faithful)
         WRITERS[row["task"]](w)
         text = w.text.rstrip()
