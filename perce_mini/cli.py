@@ -42,6 +42,10 @@ def run(main):
     except (RunError, DataError, CheckpointError, TokenizerError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except torch.OutOfMemoryError as error:
+        reason = str(error).split(". ")[0]
+        print(f"error: {reason}: lower --batch-size or --block-size, or train with --recompute", file=sys.stderr)
+        sys.exit(2)
 
 
 def pick_device(name):

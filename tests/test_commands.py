@@ -255,3 +255,11 @@ def test_one_line_tells_which_device_is_missing():
         pytest.skip("this machine has CUDA")
     with pytest.raises(cli.RunError, match="not available on this machine"):
         cli.pick_device("cuda")
+
+
+def test_a_full_device_is_one_clear_line(command):
+    def full():
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 8.00 GiB.\nSee the manual")
+
+    result = command(full)
+    assert result.status == 2 and result.err.count("\n") == 1 and "CUDA out of memory: lower --batch-size" in result.error
