@@ -98,6 +98,8 @@ def parse_args():
     for name in ["examples", "top_k", "temperature", "samples", "max_new_tokens"]:
         if not 0 <= getattr(args, name) < math.inf:
             p.error(f"--{name.replace('_', '-')} must not be below 0")
+    if args.predictions and not args.max_new_tokens:
+        p.error("--predictions writes generated texts, and --max-new-tokens 0 generates none")
     args.runs = ([args.init] if args.init else []) + args.runs
     if not args.runs:
         p.error("name a folder to score")
@@ -126,7 +128,7 @@ def main():
         examples = encode_rows(rows, tokenizer, model.config.block_size, args.top_k, n, args.contrast)
         runs[folder] = evaluate(model, tokenizer, examples, device, n, args.temperature, args.seed, desc=folder)
     show_table(runs)
-    show_samples(runs, args.samples)
+    show_samples(runs, args.samples if args.max_new_tokens else 0)
     if args.heatmap:
         shown = {run: evenly(records, 30) for run, records in runs.items()}
         text = heatmap.page(shown, {run: tokenizer for run, (_, tokenizer, _) in loaded.items()}, args.contrast)

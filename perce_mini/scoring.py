@@ -11,7 +11,7 @@ from tqdm import tqdm
 from perce_mini import cli
 from perce_mini.dataset import collate
 from perce_mini.percontrast import CLIP_MIN, project, token_logprobs
-from perce_mini.rouge import rouge_l
+from perce_mini.rouge import RougeL, rouge_l
 
 # name: what it says, in the order of the table. "personal" tokens are known where the data names them.
 METRICS = {
@@ -64,8 +64,9 @@ def evaluate(model, tokenizer, examples, device, max_new_tokens, temperature, se
                 replies = model.generate(prompts, max_new_tokens, tokenizer.end, temperature, seed=seed + i)
         for e, score, reply in zip(group, scores, replies):
             text = tokenizer.decode(reply)
+            rouge = rouge_l(text, e.row["response"]) if max_new_tokens else None
             records.append({"row": e.row, "read": e.read, "response": e.response, "personal": np.array(e.personal),
-                            **score, "prediction": text, "rouge": rouge_l(text, e.row["response"])})  # fmt: skip
+                            **score, "prediction": text, "rouge": rouge})  # fmt: skip
     return records
 
 
@@ -77,9 +78,9 @@ def tallies(record):
     mine, base, found = personal & known, ~personal & known, pir > CLIP_MIN
     hits = (found & mine).sum()
     won = (pir[mine][:, None] > pir[base]).sum() + 0.5 * (pir[mine][:, None] == pir[base]).sum()
-    rouge = record["rouge"]
+    rouge, wrote = record["rouge"] or RougeL(0, 0, 0), record["rouge"] is not None
     return {
-        "rouge_l": (rouge.fmeasure, 1), "rouge_p": (rouge.precision, 1), "rouge_r": (rouge.recall, 1),
+        "rouge_l": (rouge.fmeasure, wrote), "rouge_p": (rouge.precision, wrote), "rouge_r": (rouge.recall, wrote),
         "logp": (logp.sum(), n), "logp_plain": (record["logp_plain"].sum(), n),
         "logp_personal": (logp[mine].sum(), mine.sum()), "logp_base": (logp[base].sum(), base.sum()),
         "personal_accuracy": (record["hit"][mine].sum(), mine.sum()), "pir": (pir.sum(), n),

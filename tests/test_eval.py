@@ -95,4 +95,6 @@ def test_what_cannot_be_written_is_said_before_anything_is_scored(trained, world
 def test_folders_for_what_is_written_are_made(trained, world, tmp_path, command):
     result = command(evaluation.main, trained / "out/ce", "--data", world, "--device", "cpu", "--examples", 1, "--max-new-tokens", 0,
                      "--samples", 0, "--json", tmp_path / "new/folder/scores.json")  # fmt: skip
-    assert result.status == 0 and json.loads((tmp_path / "new/folder/scores.json").read_text())["examples"] == 1
+    assert result.status == 0, result.err
+    scores = json.loads((tmp_path / "new/folder/scores.json").read_text())
+    assert scores["examples"] == 1 and scores["runs"][str(trained / "out/ce")]["all"]["rouge_l"] is None and "ROUGE-L" not in result.out  # nothing was written
