@@ -8,6 +8,8 @@ The chains are found by running the generator itself with a `Reader` in the plac
 goes on with what fits the text and notes how much probability is lost to what does not. Reading the profile
 first, with the style kept from text to text, gives P(y | persona); starting from nothing gives P(y) without it. Their
 log-ratio is PIR, exact but for one thing: characters are counted here, and a model's tokens are cut at fixed places.
+
+`write_again` lets a known style answer a query once more: what two texts by one user have in common.
 """
 
 import numpy as np
