@@ -127,8 +127,6 @@ def main():
         n = args.max_new_tokens
         examples = encode_rows(rows, tokenizer, model.config.block_size, args.top_k, n, args.contrast)
         runs[folder] = evaluate(model, tokenizer, examples, device, n, args.temperature, args.seed, desc=folder)
-    show_table(runs)
-    show_samples(runs, args.samples if args.max_new_tokens else 0)
     if args.heatmap:
         shown = {run: evenly(records, 30) for run, records in runs.items()}
         text = heatmap.page(shown, {run: tokenizer for run, (_, tokenizer, _) in loaded.items()}, args.contrast)
@@ -136,6 +134,8 @@ def main():
     for path, write in [(args.json, write_json), (args.predictions, write_predictions)]:
         if path:
             write(path, runs)
+    show_table(runs)
+    show_samples(runs, args.samples if args.max_new_tokens else 0)
     print(*(f"wrote {path}" for path in [args.json, args.predictions, args.heatmap] if path), sep="\n")
 
 

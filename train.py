@@ -222,11 +222,11 @@ def main():
     if held_out:
         records = evaluate(model, tokenizer, held_out, device, MAX_NEW_TOKENS, args.temperature, args.seed)
         runs = {str(args.out): records}
-        show_table(runs, ["rouge_l", "logp", "logp_plain", "personal_accuracy", "contrast_f1"])
-        show_samples(runs, 1)
         for name, write in [("results.json", write_json), ("predictions.jsonl", write_predictions)]:
             write(args.out / name, runs)
             written.append(args.out / name)
+        show_table(runs, ["rouge_l", "logp", "logp_plain", "personal_accuracy", "contrast_f1"])
+        show_samples(runs, 1)
     print("\nwrote", *written)
 
 
