@@ -103,8 +103,7 @@ def read_row(line, where):
     check(isinstance(row.get("personal", []), list), "'personal' must be a list of [start, end]")
     for span in row.get("personal", []):
         good = isinstance(span, list) and len(span) == 2 and all(type(x) is int for x in span)
-        good = good and 0 <= span[0] < span[1] <= len(row["response"])
-        check(good, f"personal span {span} is not within the response")
+        check(good and 0 <= span[0] < span[1] <= len(row["response"]), f"personal span {span} is not in the response")
     row = Row(row)
     row.where = where
     return row
