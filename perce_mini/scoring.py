@@ -31,9 +31,6 @@ METRICS = {
 }
 
 
-# ------------------------------------------------------------------------------------------ scoring
-
-
 @torch.no_grad()
 def score_tokens(model, examples, device):
     """Per example, arrays over its response tokens: log P in both views, and whether the likeliest token was right."""
@@ -100,7 +97,7 @@ def ratio(sums):
 
 
 def summarize(records):
-    """{metric: value}; None where the data does not say which tokens are personal."""
+    """{metric: value}; None where there is nothing to count: personal tokens unknown, no text generated."""
     return {name: None if np.isnan(x) else float(x) for name, x in zip(METRICS, ratio(table_of(records).sum(0)))}
 
 
