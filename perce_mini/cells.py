@@ -27,8 +27,8 @@ from perce_mini.retrieval import retrieve
 from perce_mini.trainer import fit
 
 DATA, RUNS = Path("data/personas"), Path("out/experiments")
-DEFAULT = {"loss": "perce", "lr": 4e-3, "seed": 0, "steps": 300, "examples": 0, "task": "", "clip_min": CLIP_MIN, "clip_max": CLIP_MAX,
-           "weigh": "", "start": "base", "contrast": "none"}  # fmt: skip
+DEFAULT = {"loss": "perce", "lr": 4e-3, "seed": 0, "steps": 300, "examples": 0, "task": "", "clip_min": CLIP_MIN,
+           "clip_max": CLIP_MAX, "weigh": "", "start": "base", "contrast": "none"}  # fmt: skip
 RATES = [1e-3, 2e-3, 4e-3, 8e-3]
 SCORED, WATCHED, WATCH_EVERY = 300, 90, 50  # held-out examples of a score, of a point of a curve; steps between points
 
@@ -87,7 +87,8 @@ def weight_rule(kind, cell, model, tokenizer, rows):
 
     if kind == "exact":
         answer = exact_of("train", rows, tokenizer)
-        return lambda batch, a, b: clipped(torch.tensor(np.concatenate([answer[key_of(e.row)] for e in batch.examples]), dtype=a.dtype, device=a.device))
+        exact = lambda batch: np.concatenate([answer[key_of(e.row)] for e in batch.examples])
+        return lambda batch, a, b: clipped(torch.tensor(exact(batch), dtype=a.dtype, device=a.device))
     if kind == "longce":  # the ratio itself, clipped from above (the same group's earlier loss)
         return lambda batch, a, b: (a - b).exp().clamp(max=5.0)
     if kind == "mean one":
@@ -116,7 +117,13 @@ def weight_rule(kind, cell, model, tokenizer, rows):
         raise cli.RunError(f"no weight rule {kind!r}")
 
 
-STARTS = {"strong": (["data.personas.prepare", "--same-author", 0.6], 400), "general": (["data.personas.general"], 2400)}  # worlds of other base models, steps
+STARTS = {  # other base models: the world that they read, and for how many steps
+    "strong": (["data.personas.prepare", "--same-author", 0.6], 400),
+    "general": (["data.personas.general"], 2400),
+}
+
+
+BASE_ONLY = ["--loss", "ce", "--steps", 1, "--out", RUNS / "first", "--eval-examples", 0]
 
 
 def make_start(name):
@@ -124,7 +131,7 @@ def make_start(name):
     world, steps = STARTS[name]
     if not Path(f"out/{name}/checkpoint.pt").exists():
         call("-m", *world, "--out", f"out/{name}-data")
-        call("train.py", "--data", f"out/{name}-data", "--base-steps", steps, "--loss", "ce", "--steps", 1, "--out", RUNS / "first", "--eval-examples", 0)
+        call("train.py", "--data", f"out/{name}-data", "--base-steps", steps, *BASE_ONLY)
         os.replace(f"out/base-{name}-data", f"out/{name}")
 
 
@@ -138,7 +145,7 @@ def start_of(kind, seed):
 
 
 def run_cell(cell, split, watch):
-    """Train the cell and score it on a split; the folder then holds SPLIT.json and SPLIT.npy, and curve.json where it is watched."""
+    """Train the cell and score it on a split: its folder gets SPLIT.json, SPLIT.npy, and if watched curve.json."""
     out = folder_of(cell)
     cell = DEFAULT | cell
     if not (out / "done").exists() or watch and not (out / "curve.json").exists():
@@ -146,7 +153,8 @@ def run_cell(cell, split, watch):
         rows = evenly(rows_of("train", cell["task"]), cell["examples"])
         examples = encode_rows(rows, tokenizer, model.config.block_size, 4, contrast=cell["contrast"])
         settings = base.SETTINGS | {key: cell[key] for key in ["loss", "lr", "seed", "steps", "clip_min", "clip_max"]}
-        settings |= {"top_k": 4, "examples": len(examples), "data": str(DATA), "tokenizer": "bpe", "vocab_size": state["settings"]["vocab_size"]}
+        settings |= {"top_k": 4, "examples": len(examples), "data": str(DATA), "tokenizer": "bpe"}
+        settings |= {"vocab_size": state["settings"]["vocab_size"]}
         curve = []
 
         def look(step):
@@ -158,9 +166,10 @@ def run_cell(cell, split, watch):
             out.mkdir(parents=True, exist_ok=True)
             look(0)
         rule = weight_rule(cell["weigh"], cell, model, tokenizer, rows)
+        watched = look if watch else None
         try:
-            fit(model, tokenizer, examples, out, settings, model.head.device, WATCH_EVERY, None, rule, look if watch else None)
-        except cli.RunError:  # the loss is no number any more: that is a finding, and what was saved before it is scored
+            fit(model, tokenizer, examples, out, settings, model.head.device, WATCH_EVERY, None, rule, watched)
+        except cli.RunError:  # the loss is no number any more: a finding; what was saved before it is scored
             if not (out / "checkpoint.pt").exists():
                 raise
         (out / "done").write_text(f"{time.perf_counter() - start:.1f}")
@@ -173,15 +182,20 @@ def held_out(split, model, tokenizer, n=0, contrast="none"):
     return encode_rows(rows, tokenizer, model.config.block_size, 4, train.MAX_NEW_TOKENS, contrast)
 
 
+def score(model, tokenizer, examples, seed=0):
+    return scoring.evaluate(model, tokenizer, examples, model.head.device, train.MAX_NEW_TOKENS, 0.4, seed)
+
+
 def score_folder(folder, split, seed, out=None):
     out = out or folder
     if (out / f"{split}.npy").exists():
         return
     model, tokenizer, _ = load(folder)
-    records = scoring.evaluate(model, tokenizer, held_out(split, model, tokenizer), model.head.device, train.MAX_NEW_TOKENS, 0.4, seed)
+    records = score(model, tokenizer, held_out(split, model, tokenizer), seed)
     figures = {task: scoring.summarize(rs) for task, rs in scoring.by_task(records).items()}
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    figures["all"] |= {"grad_norm": float(np.mean([line["grad_norm"] for line in log])), "train_loss": log[-1]["loss"], "weight": log[-1]["weight"], "steps_taken": len(log)}
+    figures["all"] |= {"grad_norm": float(np.mean([line["grad_norm"] for line in log])), "steps_taken": len(log)}
+    figures["all"] |= {"train_loss": log[-1]["loss"], "weight": log[-1]["weight"]}
     out.mkdir(parents=True, exist_ok=True)
     checkpoint.replace_file(out / f"{split}.json", lambda new: Path(new).write_text(json.dumps(figures)))
     with open(out / f"{split}.npy.new", "wb") as f:
@@ -191,7 +205,7 @@ def score_folder(folder, split, seed, out=None):
 
 def watched_figures(model, tokenizer):
     """A point of a learning curve: the figures of a few validation examples, and how near PIR is to the exact one."""
-    records = scoring.evaluate(model, tokenizer, held_out("val", model, tokenizer, WATCHED), model.head.device, train.MAX_NEW_TOKENS, 0.4)
+    records = score(model, tokenizer, held_out("val", model, tokenizer, WATCHED))
     answer = exact_of("val", [r["row"] for r in records], tokenizer)
     pir = np.concatenate([r["logp"] - r["logp_plain"] for r in records])
     exact = np.concatenate([answer[key_of(r["row"])] for r in records])
@@ -203,9 +217,14 @@ def watched_figures(model, tokenizer):
 
 def call(*command):
     """Run one of the project's commands on one core; its output is shown only when it fails."""
-    done = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    command, one_core = list(map(str, command)), os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, env=one_core)
     if done.returncode:
-        raise cli.RunError(f"{' '.join(map(str, command))} failed: {(done.stderr.strip().splitlines() or [''])[-1]}")
+        raise cli.RunError(f"{' '.join(command)} failed: {(done.stderr.strip().splitlines() or [''])[-1]}")
+
+
+def bar(results, items, desc, unit):
+    return tqdm(results, total=len(items), desc=desc, unit=unit, dynamic_ncols=True)
 
 
 class Suite:
@@ -225,7 +244,7 @@ class Suite:
 
         unique = list({folder_of(cell): cell for cell in cells}.values())
         with ThreadPoolExecutor(self.jobs) as pool:
-            found = list(tqdm(pool.map(finished, unique), total=len(unique), desc=desc, unit="cell", dynamic_ncols=True))
+            found = list(bar(pool.map(finished, unique), unique, desc, "cell"))
         by_folder = dict(zip(map(folder_of, unique), found))
         return [by_folder[folder_of(cell)] for cell in cells]
 
@@ -247,14 +266,15 @@ class Suite:
 def prepare(jobs):
     """What all cells need: the data, the base model, and the exact PIR of every character."""
     if not (Path("out/base/checkpoint.pt").exists() and (DATA / "test.jsonl").exists()):
-        call("train.py", "--loss", "ce", "--steps", 1, "--out", RUNS / "first", "--eval-examples", 0)
+        call("train.py", *BASE_ONLY)
     for split in ["val", "test", "train"]:
         if not exact_file(split).exists():
             rows = rows_of(split) if split == "train" else evenly(rows_of(split), SCORED)
             with ProcessPoolExecutor(jobs) as pool:
-                solved = list(tqdm(pool.map(exact_characters, rows, chunksize=10), total=len(rows), desc=f"exact PIR, {split}", unit="row", dynamic_ncols=True))
+                solved = list(bar(pool.map(exact_characters, rows, chunksize=10), rows, f"exact PIR, {split}", "row"))
+            known = json.dumps(dict(zip(map(key_of, rows), solved)))
             RUNS.mkdir(parents=True, exist_ok=True)
-            checkpoint.replace_file(exact_file(split), lambda new: Path(new).write_text(json.dumps(dict(zip(map(key_of, rows), solved)))))
+            checkpoint.replace_file(exact_file(split), lambda new: Path(new).write_text(known))
 
 
 if __name__ == "__main__":

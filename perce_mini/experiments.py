@@ -1,4 +1,4 @@
-"""The paper in miniature: `python -m perce_mini.experiments [NAME ...] [--seeds N] [--jobs N]`, from the project's folder.
+"""The paper in miniature: `python -m perce_mini.experiments [NAME ...] [--seeds N] [--jobs N]`.
 
 An experiment is a table of cells (cells.py): what varies, and what is measured. What it finds lands in
 data/results/NAME.json, and report.py says it in the README (`--readme`) and on a page (`--page FILE`). Whatever is
@@ -26,6 +26,7 @@ from perce_mini.drop import drop_score
 from perce_mini.rouge import rouge_l
 
 RESULTS = Path("data/results")
+GENTLE = {"lr": 1e-3, "steps": 60}  # what else a model knew is mostly still there after such a training
 
 
 def pooled(cells):
@@ -34,7 +35,7 @@ def pooled(cells):
 
 
 def versus(cells, reference):
-    """{metric: (difference, low, high)}: paired bootstrap over users, every example's figures averaged over the seeds."""
+    """{metric: (difference, low, high)}: paired bootstrap over users, every example averaged over the seeds."""
     users = [row["user"] for row in evenly(rows_of("test"), SCORED)]
     return scoring.paired(users, pooled(cells), pooled(reference))
 
@@ -51,7 +52,12 @@ def needed(name, suite):
     return json.loads((RESULTS / f"{name}.json").read_text())
 
 
-KINDS = {"ce": {"loss": "ce"}, "lossce": {"loss": "lossce"}, "entce": {"loss": "entce"}, "perce": {}, "oracle": {"weigh": "exact"}}
+LOSSES = {loss: {"loss": loss} for loss in ["ce", "lossce", "entce", "perce"]}
+KINDS = LOSSES | {"oracle": {"weigh": "exact"}}
+
+
+def with_seeds(cell, seeds):
+    return [cell | {"seed": seed} for seed in seeds]
 
 
 def best_rates(suite, kinds, desc):
@@ -69,17 +75,18 @@ def rates_table(suite):
 def main_table(suite):
     """CE, LossCE, EntCE, PerCE and an oracle, each at its own best learning rate, and PerCE at CE's wall time."""
     best, cost = needed("rates", suite)["best"], needed("cost", suite)["figures"]["perce_over_ce"]
-    cells = {name: [cell | {"lr": best[name], "seed": seed} for seed in range(suite.seeds)] for name, cell in KINDS.items()}
+    cells = {name: with_seeds(cell | {"lr": best[name]}, range(suite.seeds)) for name, cell in KINDS.items()}
     cells["perce, CE's time"] = [cell | {"steps": round(DEFAULT["steps"] / cost)} for cell in cells["perce"]]
-    return {"best": best, "base": suite.base(), "figures": suite.table(cells, "main"),
-            "minus_ce": {name: versus(of_kind, cells["ce"]) for name, of_kind in cells.items() if name != "ce"}}  # fmt: skip
+    figures = suite.table(cells, "main")
+    minus_ce = {name: versus(of_kind, cells["ce"]) for name, of_kind in cells.items() if name != "ce"}
+    return {"best": best, "base": suite.base(), "figures": figures, "minus_ce": minus_ce}
 
 
 WHO = {"a stranger": (False, False), "the user": (True, False), "the user, true to every habit": (True, True)}
 
 
 def again_table(suite):
-    """How high can ROUGE-L go? The same queries answered again: by a stranger, by the user, and by the user true to every habit."""
+    """How high can ROUGE-L go? The queries answered again: by strangers, by the users, by users true to every habit."""
     dice, rows = Dice("again"), evenly(rows_of("test"), SCORED)
     scores = {who: {} for who in WHO}
     for row in tqdm(rows, desc="again", unit="row", dynamic_ncols=True):
@@ -89,67 +96,85 @@ def again_table(suite):
             found = float(np.mean([rouge_l(text, row["response"]).fmeasure for text in texts]))
             for task in ["all", row["task"]]:
                 scores[who].setdefault(task, []).append(found)
-    return {"figures": {who: {task: float(np.mean(found)) for task, found in by_task.items()} for who, by_task in scores.items()}}
+    average = lambda by_task: {task: float(np.mean(found)) for task, found in by_task.items()}
+    return {"figures": {who: average(by_task) for who, by_task in scores.items()}}
 
 
 def clip_table(suite):
     """Floors and caps, LongCE's ratio, and weights of mean one: which tokens, and how big a step?"""
-    cells = [{"clip_min": low, "clip_max": high} for low in [-1.0, 0.0, 0.2, 0.5, 0.8, 1.0] for high in [2.0, 5.0, 8.0]]
-    cells += [{"weigh": "longce"}, {"weigh": "mean one"}]
-    return {"cells": cells, "figures": suite.run(cells, desc="clip")}
+    floors, caps = [-1.0, 0.0, 0.2, 0.5, 0.8, 1.0], [2.0, 5.0, 8.0]
+    cells = [{"clip_min": low, "clip_max": high} for low in floors for high in caps]
+    cells += [{"weigh": "longce"}, {"weigh": "mean one"}, {"loss": "ce"}]
+    repeated = {folder_of(cell): with_seeds(cell, suite.few(2)) for cell in cells}
+    figures = suite.table(repeated, "clip")
+    minus_paper = [versus(some, repeated[folder_of({})]) for some in repeated.values()]
+    return {"cells": cells, "figures": list(figures.values()), "minus_paper": minus_paper}
 
 
 def lr_table(suite):
     """A grid of learning rates up to collapse."""
-    rates = [5e-4, *RATES, 1.6e-2, 3.2e-2, 6.4e-2]
-    return {"rates": rates, "figures": suite.table({loss: [{"loss": loss, "lr": lr} for lr in rates] for loss in ["ce", "perce"]}, "lr", split="val")}
+    rates, losses = [5e-4, *RATES, 1.6e-2, 3.2e-2, 6.4e-2], ["ce", "perce"]
+    cells = {(loss, lr): with_seeds({"loss": loss, "lr": lr}, suite.few(2)) for loss in losses for lr in rates}
+    figures = suite.table(cells, "lr", split="val")
+    return {"rates": rates, "figures": {loss: [figures[loss, lr] for lr in rates] for loss in losses}}
 
 
 def transfer_table(suite):
-    """Train on one task, test on each; shortly and at a low rate, since a long training forgets how the other tasks go."""
-    tasks, gentle = ["abstract", "review", "topic"], {"lr": 1e-3, "steps": 60}
-    cells = {(loss, task): [{"loss": loss, "task": task, "seed": seed} | gentle for seed in suite.few(3)] for loss in ["ce", "perce"] for task in tasks}
+    """Train on one task, test on each; shortly and at a low rate: a long training forgets how the other tasks go."""
+    tasks, losses = ["abstract", "review", "topic"], ["ce", "perce"]
+    cell = lambda loss, task: {"loss": loss, "task": task} | GENTLE
+    cells = {(loss, task): with_seeds(cell(loss, task), suite.few(3)) for loss in losses for task in tasks}
     figures = suite.table(cells, "transfer")
-    return {"setting": gentle, "base": suite.base(), "figures": {loss: {task: figures[loss, task] for task in tasks} for loss in ["ce", "perce"]}}
+    by_loss = {loss: {task: figures[loss, task] for task in tasks} for loss in losses}
+    return {"setting": GENTLE, "base": suite.base(), "figures": by_loss}
 
 
 def curve_table(suite):
     """Along training, from few examples (many epochs) and from many."""
-    cells = {(loss, n): [{"loss": loss, "examples": n, "seed": seed} for seed in suite.few(1)] for n in [125, 500, 2000, 0] for loss in ["ce", "perce"]}
+    numbers, losses, all_rows = [125, 500, 2000, 0], ["ce", "perce"], len(rows_of("train"))
+    cells = {(n, loss): with_seeds({"loss": loss, "examples": n}, suite.few(2)) for n in numbers for loss in losses}
     figures = suite.table(cells, "curve", watch=True)
-    curves = {key: [json.loads((folder_of(cell) / "curve.json").read_text()) for cell in some] for key, some in cells.items()}
-    return {"curves": [{"loss": loss, "examples": n or len(rows_of("train")), "curves": curves[loss, n], "figures": figures[loss, n]} for loss, n in cells]}
+    curves = lambda some: [json.loads((folder_of(cell) / "curve.json").read_text()) for cell in some]
+    return {"curves": [{"loss": loss, "examples": n or all_rows, "curves": curves(some), "figures": figures[n, loss]}
+                       for (n, loss), some in cells.items()]}  # fmt: skip
 
 
 def bootstrap_table(suite):
     """Where the weights come from, and what the model starts from."""
     make_start("strong")
-    kinds = {"CE": {"loss": "ce"}, "PerCE, online": {}, "frozen start": {"weigh": "frozen"}, "copy every 50 steps": {"weigh": "stale"},
-             "warm-up": {"weigh": "warm-up"}, "exact answer": {"weigh": "exact"}}  # fmt: skip
+    kinds = {"CE": {"loss": "ce"}, "PerCE, online": {}, "frozen start": {"weigh": "frozen"},
+             "copy every 50 steps": {"weigh": "stale"}, "warm-up": {"weigh": "warm-up"},
+             "exact answer": {"weigh": "exact"}}  # fmt: skip
     starts = ["scratch", "base", "strong"]
-    figures = suite.table({(start, name): [cell | {"start": start, "seed": seed} for seed in suite.few(1)] for start in starts for name, cell in kinds.items()}, "bootstrap")
-    return {"figures": {start: {name: figures[start, name] for name in kinds} for start in starts}}
+    cells = {(start, name): with_seeds(cell | {"start": start}, suite.few(2))
+             for start in starts for name, cell in kinds.items()}  # fmt: skip
+    figures = suite.table(cells, "bootstrap")
+    minus_online = {key: versus(some, cells[key[0], "PerCE, online"]) for key, some in cells.items()}
+    by_start = lambda found: {start: {name: found[start, name] for name in kinds} for start in starts}
+    return {"figures": by_start(figures), "minus_online": by_start(minus_online)}
 
 
 def strong_table(suite):
-    """CE, PerCE and the exact answer from a base model that read more texts by one author, each at its own best learning rate."""
+    """CE, PerCE and the exact answer, each at its own best rate, from a base that read more texts by one author."""
     make_start("strong")
     kinds = {name: KINDS[name] | {"start": "strong"} for name in ["ce", "perce", "oracle"]}
     chosen = best_rates(suite, kinds, "strong, rates")
-    cells = {name: [cell | {"lr": chosen["best"][name], "seed": seed} for seed in suite.few(3)] for name, cell in kinds.items()}
-    return {**chosen, "base": suite.base("strong"), "figures": suite.table(cells, "strong"),
-            "minus_ce": {name: versus(cells[name], cells["ce"]) for name in ["perce", "oracle"]}}  # fmt: skip
+    cells = {name: with_seeds(cell | {"lr": chosen["best"][name]}, suite.few(3)) for name, cell in kinds.items()}
+    figures = suite.table(cells, "strong")
+    minus_ce = {name: versus(cells[name], cells["ce"]) for name in ["perce", "oracle"]}
+    return {**chosen, "base": suite.base("strong"), "figures": figures, "minus_ce": minus_ce}
 
 
 GENERAL = {"start": "general", "lr": 1e-3}  # a low rate, so that something of chats and questions may be left
 
 
 def dialogue_table(suite):
-    """Trained on writing, tested in ten-turn chats of other users; an exact judge gives 1 to 5 for what is shown of the user."""
+    """Trained on writing, tested in ten-turn chats of other users; the judge gives 1 to 5 for what shows the user."""
     make_start("general")
-    cells = {loss: [GENERAL | {"loss": loss, "seed": seed} for seed in suite.few(3)] for loss in ["ce", "perce"]}
+    cells = {loss: with_seeds(GENERAL | {"loss": loss}, suite.few(3)) for loss in ["ce", "perce"]}
     suite.table(cells, "dialogue")
-    return {"setting": GENERAL, "turns": {"base": [judged(Path("out/general"))]} | {loss: [judged(folder_of(cell)) for cell in of_loss] for loss, of_loss in cells.items()}}
+    folders = {"base": [Path("out/general")]} | {loss: list(map(folder_of, some)) for loss, some in cells.items()}
+    return {"setting": GENERAL, "turns": {name: list(map(judged, some)) for name, some in folders.items()}}
 
 
 def replies(model, tokenizer, rows, top_k):
@@ -162,30 +187,42 @@ def replies(model, tokenizer, rows, top_k):
 
 
 def judged(folder):
-    """The judge's score at every turn k, over all conversations: 1 + 4 x the share of what the preferred answer shows of the user
-    that the model's answer shows too. The turns before are the profile, with the answers that were chosen."""
+    """The judge's score at every turn k, over all conversations.
+
+    1 + 4 x the share of what the preferred answer shows of the user that the model's answer shows too. The turns
+    before are the profile, with the answers that were chosen.
+    """
     rows = []
     for n, conversation in enumerate(json.loads(Path("out/general-data/conversations.json").read_text())):
-        turns = [{"query": turn["user"], "response": turn["assistant"][turn["chosen"]], "personal": turn["personal"]} for turn in conversation["conversations"]]
+        turns = [{"query": turn["user"], "response": turn["assistant"][turn["chosen"]], "personal": turn["personal"]}
+                 for turn in conversation["conversations"]]  # fmt: skip
         rows += [{"user": f"chat-{n}", "task": "turn", **turn, "profile": turns[:k]} for k, turn in enumerate(turns)]
     model, tokenizer, _ = load(folder)
-    shown = [np.mean([row["response"][start:end] in text for start, end in row["personal"]]) for row, text in zip(rows, replies(model, tokenizer, rows, 9))]
+    shown = [np.mean([row["response"][start:end] in text for start, end in row["personal"]])
+             for row, text in zip(rows, replies(model, tokenizer, rows, 9))]  # fmt: skip
     return [1 + 4 * float(np.mean(shown[k::10])) for k in range(10)]
 
 
 def ability_table(suite):
-    """Is general ability kept? Questions about passages, before and after fine-tuning with each loss."""
+    """Is general ability kept? Questions about passages, before and after a short and a long fine-tuning."""
     make_start("general")
-    cells = {loss: [GENERAL | {"loss": loss, "seed": seed} for seed in suite.few(3)] for loss in ["ce", "lossce", "entce", "perce"]}
-    suite.table(cells, "ability")
-    return {"setting": GENERAL, "answers": {"base": [answered(Path("out/general"))]} | {loss: [answered(folder_of(cell)) for cell in of_loss] for loss, of_loss in cells.items()}}
+    lengths = [GENTLE["steps"], DEFAULT["steps"]]
+    cells = {(n, loss): with_seeds(GENERAL | cell | {"steps": n}, suite.few(3))
+             for n in lengths for loss, cell in LOSSES.items()}  # fmt: skip
+    figures = suite.table(cells, "ability")
+    before = {"figures": [suite.base("general")], "answers": [answered(Path("out/general"))]}
+    answers = lambda some: [answered(folder_of(cell)) for cell in some]
+    after = [{"steps": n, "loss": loss, "figures": figures[n, loss], "answers": answers(some)}
+             for (n, loss), some in cells.items()]  # fmt: skip
+    return {"setting": GENERAL, "base": before, "after": after}
 
 
 def answered(folder):
     """DROP's exact match and F1 by kind of answer, over passages that the base model never read."""
     passages = json.loads(Path("out/general-data/passages.json").read_text())
     asked = [(passage["passage"], qa) for passage in passages.values() for qa in passage["qa_pairs"]]
-    rows = [{"user": "", "task": "question", "query": f"{text} {qa['question']}", "response": "?", "profile": []} for text, qa in asked]
+    rows = [{"user": "", "task": "question", "query": f"{text} {qa['question']}", "response": "?", "profile": []}
+            for text, qa in asked]  # fmt: skip
     model, tokenizer, _ = load(folder)
     found = {"all": [], "number": [], "span": [], "date": []}
     for (_, qa), text in zip(asked, replies(model, tokenizer, rows, 0)):
@@ -199,37 +236,48 @@ def answered(folder):
 def identify_table(suite):
     """Which tokens are personal? PIR, word matching, loss, entropy and the exact PIR as detectors."""
     best = needed("main", suite)["best"]
-    folders = {"base": [Path("out/base")]} | {loss: [folder_of({"loss": loss, "lr": best[loss], "seed": seed}) for seed in range(suite.seeds)]
-                                              for loss in ["ce", "perce"]}  # fmt: skip
-    return {name: [detection(folder) for folder in tqdm(of_kind, desc=f"identify, {name}", unit="run")] for name, of_kind in folders.items()}
+    cells = {loss: with_seeds({"loss": loss, "lr": best[loss]}, range(suite.seeds)) for loss in ["ce", "perce"]}
+    folders = {"base": [Path("out/base")]} | {loss: list(map(folder_of, some)) for loss, some in cells.items()}
+    return {name: [detection(folder) for folder in tqdm(some, desc=f"identify, {name}", unit="run")]
+            for name, some in folders.items()}  # fmt: skip
 
 
 def contrast_table(suite):
-    """Nobody's profile or a stranger's in the plain view: which finds personal tokens better, and which trains better?"""
+    """Nobody's profile or a stranger's in the plain view: which finds personal tokens better, which trains better?"""
     stranger = {"contrast": "stranger"}
-    by_rate = {lr: one["all"]["rouge_l"] for lr, one in zip(RATES, suite.run([stranger | {"lr": lr} for lr in RATES], "val", desc="rates"))}
+    tried = suite.run([stranger | {"lr": lr} for lr in RATES], "val", desc="contrast, rates")
+    by_rate = {lr: one["all"]["rouge_l"] for lr, one in zip(RATES, tried)}
     best = {"none": needed("rates", suite)["best"]["perce"], "stranger": max(RATES, key=by_rate.get)}
-    cells = {contrast: [{"contrast": contrast, "lr": lr, "seed": seed} for seed in suite.few(3)] for contrast, lr in best.items()}
+    cells = {contrast: with_seeds({"contrast": contrast, "lr": lr}, suite.few(3)) for contrast, lr in best.items()}
     figures = suite.table(cells, "contrast")
-    folders = {"base": [Path("out/base")]} | {contrast: [folder_of(cell) for cell in of_kind] for contrast, of_kind in cells.items()}
-    found = {name: {contrast: [detection(folder, contrast) for folder in of_kind] for contrast in best} for name, of_kind in folders.items()}
-    keep = lambda one: one["detectors"]["PIR"] | {"f1 at 0.8": one["at_0.8"]["f1"], "precision at 0.8": one["at_0.8"]["precision"], "correlation": one["correlation"]}
-    return {"best": best, "figures": figures, "minus_none": versus(cells["stranger"], cells["none"]),
-            "detection": {name: {contrast: list(map(keep, ones)) for contrast, ones in by.items()} for name, by in found.items()}}  # fmt: skip
+
+    def found(folder, contrast):
+        one = detection(folder, contrast)
+        fixed = {f"{name} at 0.8": one["at_0.8"][name] for name in ["f1", "precision"]}
+        return one["detectors"]["PIR"] | fixed | {"correlation": one["correlation"]}
+
+    folders = {"base": [Path("out/base")]} | {contrast: list(map(folder_of, some)) for contrast, some in cells.items()}
+    detected = {name: {contrast: [found(folder, contrast) for folder in some] for contrast in best}
+                for name, some in folders.items()}  # fmt: skip
+    minus_none = versus(cells["stranger"], cells["none"])
+    return {"best": best, "figures": figures, "minus_none": minus_none, "detection": detected}
 
 
-EXPERIMENTS = {"cost": cost_table, "rates": rates_table, "main": main_table, "again": again_table, "identify": identify_table, "lr": lr_table, "clip": clip_table, "curve": curve_table,
-               "bootstrap": bootstrap_table, "strong": strong_table, "transfer": transfer_table, "contrast": contrast_table, "dialogue": dialogue_table, "ability": ability_table}  # fmt: skip
+TABLES = [cost_table, rates_table, main_table, again_table, identify_table, lr_table, clip_table, curve_table,
+          bootstrap_table, strong_table, transfer_table, contrast_table, dialogue_table, ability_table]  # fmt: skip
+EXPERIMENTS = {table.__name__.removesuffix("_table"): table for table in TABLES}
 
 
 def record(name, suite):
     """Run an experiment and write data/results/NAME.json."""
-    start = time.perf_counter()
+    start, commit = time.perf_counter(), subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True)
     results = {"experiment": name, "says": EXPERIMENTS[name].__doc__, "seeds": suite.seeds,
                "default": DEFAULT, "scored": SCORED, **EXPERIMENTS[name](suite),
                "seconds": round(time.perf_counter() - start), "jobs": suite.jobs,
-               "versions": {"python": platform.python_version(), "torch": torch.__version__, "tiktoken": tiktoken.__version__},
-               "commit": subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()}  # fmt: skip
+               "versions": {"python": platform.python_version(), "torch": torch.__version__,
+                            "tiktoken": tiktoken.__version__},
+               "cpu": torch.backends.cpu.get_cpu_capability(),  # its instructions round in their own way
+               "commit": commit.stdout.strip()}  # fmt: skip
     path = RESULTS / f"{name}.json"
     checkpoint.replace_file(path, lambda new: Path(new).write_text(json.dumps(results, indent=1) + "\n"))
     print(f"wrote {path}")
@@ -241,7 +289,7 @@ def main():
     p.add_argument("--seeds", type=int, default=5, help="seeds of every cell that is repeated (default 5)")
     p.add_argument("--jobs", type=int, default=2, help="cells at a time, each on one core (default 2)")
     p.add_argument("--readme", action="store_true", help="only rewrite the README's sections from the recorded files")
-    p.add_argument("--page", type=Path, metavar="FILE", help="only write a page of all recorded tables and figures (HTML)")
+    p.add_argument("--page", type=Path, metavar="FILE", help="only write a page of all tables and figures (HTML)")
     args = p.parse_args()
     if args.seeds < 1 or args.jobs < 1:
         p.error("--seeds and --jobs must be above 0")

@@ -39,10 +39,12 @@ def read_results(name):
 
 
 def spread(values, digits=3):
-    """Mean ± half of the 95 % interval over seeds."""
-    if len(values) == 1:
-        return f"{values[0]:.{digits}f}"
+    """Mean ± half of the 95 % interval over seeds; of two seeds, which tell little of their spread, mean (low to high)."""
     n = len(values)
+    if n == 1:
+        return f"{values[0]:.{digits}f}"
+    if n == 2:
+        return f"{statistics.mean(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
     half = (T95[n - 1] if n <= len(T95) else 1.96) * statistics.stdev(values) / math.sqrt(n)
     return f"{statistics.mean(values):.{digits}f} ± {half:.{digits}f}"
 
@@ -158,25 +160,43 @@ def identify_section(r):
 def lr_section(r):
     rows = [["", *(f"{lr:g}" for lr in r["rates"])]]
     for metric, digits in [("rouge_l", 3), ("personal_accuracy", 3), ("logp_base", 3), ("grad_norm", 2)]:
-        rows += [[f"{METRICS.get(metric, 'mean gradient norm')}, {NAMES[loss]}", *(f"{one['all'][metric]:.{digits}f}" for one in found)] for loss, found in r["figures"].items()]
-    collapsed = [f"{NAMES[loss]} at {lr:g}" for loss, found in r["figures"].items() for lr, one in zip(r["rates"], found)
-                 if one["all"].get("steps_taken", r["default"]["steps"]) < r["default"]["steps"]]  # fmt: skip
-    best = {loss: max(of_seeds(found, "rouge_l")) for loss, found in r["figures"].items()}
-    last = {loss: found[-1]["all"]["rouge_l"] for loss, found in r["figures"].items()}
-    says = (f"At the best rate validation ROUGE-L is {best['ce']:.3f} (CE) and {best['perce']:.3f} (PerCE), at the highest one {last['ce']:.3f} and {last['perce']:.3f}."
-            " One seed." + (f" No finite loss to the end: {', '.join(collapsed)}." if collapsed else ""))
-    chart = {NAMES[loss]: list(zip(r["rates"], of_seeds(found, "rouge_l"))) for loss, found in r["figures"].items()}
-    return Section("Learning rates up to collapse", says, "lr", [("Validation users, seed 0.", rows)], [("Validation ROUGE-L by learning rate", "learning rate (log)", "ROUGE-L F", chart)])
+        for loss, by_rate in r["figures"].items():
+            rows.append([f"{METRICS.get(metric, 'mean gradient norm')}, {NAMES[loss]}", *(spread(of_seeds(found, metric), digits) for found in by_rate)])
+    collapsed = [f"{NAMES[loss]} at {lr:g}" for loss, by_rate in r["figures"].items() for lr, found in zip(r["rates"], by_rate)
+                 if min(of_seeds(found, "steps_taken")) < r["default"]["steps"]]  # fmt: skip
+    scores = {loss: [mean(found, "rouge_l") for found in by_rate] for loss, by_rate in r["figures"].items()}
+    says = (f"At the best rate validation ROUGE-L is {max(scores['ce']):.3f} (CE) and {max(scores['perce']):.3f} (PerCE), at the highest one {scores['ce'][-1]:.3f} and"
+            f" {scores['perce'][-1]:.3f}." + (f" No finite loss to the end: {', '.join(collapsed)}." if collapsed else ""))  # fmt: skip
+    chart = {NAMES[loss]: list(zip(r["rates"], by_rate)) for loss, by_rate in scores.items()}
+    caption = f"Validation users, {len(r['figures']['ce'][0])} seeds, mean (low to high)."
+    return Section("Learning rates up to collapse", says, "lr", [(caption, rows)], [("Validation ROUGE-L by learning rate", "learning rate (log)", "ROUGE-L F", chart)])
 
 
 def clip_section(r):
-    name = lambda cell: {"longce": "LongCE: min(P/P, 5)", "mean one": "PerCE, weights of mean one"}.get(cell.get("weigh")) or f"m {cell['clip_min']:g}, M {cell['clip_max']:g}"
-    rows = [["", *(METRICS[metric] for metric in SHOWN[:5])]]
-    rows += [[name(cell), *(f"{one['all'][metric]:.3f}" for metric in SHOWN[:5])] for cell, one in zip(r["cells"], r["figures"])]
-    scores = {name(cell): one["all"]["rouge_l"] for cell, one in zip(r["cells"], r["figures"])}
-    low, high = min(scores, key=scores.get), max(scores, key=scores.get)
-    says = f"ROUGE-L runs from {scores[low]:.3f} ({low}) to {scores[high]:.3f} ({high}); the paper's m 0.8, M 5 gives {scores['m 0.8, M 5']:.3f}. One seed each, at the rate 4e-3."
-    return Section("Floors and caps", says, "clip", [("Test users, seed 0.", rows)])
+    grid, others = {}, []
+    for cell, found, change in zip(r["cells"], r["figures"], r["minus_paper"]):
+        if "clip_min" in cell:
+            grid[cell["clip_min"], cell["clip_max"]] = found, change
+        else:
+            others.append(({"longce": "LongCE: min(P/P, 5)", "mean one": "PerCE, weights of mean one"}.get(cell.get("weigh"), "CE"), found, change))
+    floors, caps = [sorted(set(side)) for side in zip(*grid)]
+    average = lambda metric, floors, caps: statistics.mean(mean(grid[m, M][0], metric) for m in floors for M in caps)
+    tables = []
+    for metric in ["rouge_l", "personal_accuracy", "logp_base"]:
+        rows = [["", *(f"M {M:g}" for M in caps), "all M"]]
+        rows += [[f"m {m:g}", *(spread(of_seeds(grid[m, M][0], metric)) for M in caps), f"{average(metric, [m], caps):.3f}"] for m in floors]
+        rows.append(["m 0 and above", *(f"{average(metric, [m for m in floors if m >= 0], [M]):.3f}" for M in caps), ""])
+        tables.append((f"{METRICS[metric]}: floor m, cap M. Test users, {len(r['figures'][0])} seeds, mean (low to high), all at the rate {r['default']['lr']:g}.", rows))
+    paper = ("PerCE, m 0.8, M 5", *grid[0.8, 5.0])
+    rows = [["", *(METRICS[metric] for metric in SHOWN[:5]), "mean weight", "ROUGE-L minus the first row's"]]
+    rows += [[name, *(spread(of_seeds(found, metric)) for metric in [*SHOWN[:5], "weight"]), "" if name == paper[0] else change_text(change["rouge_l"])]
+             for name, found, change in [paper, *others]]  # fmt: skip
+    tables.append(("Other weights; differences with paired bootstrap intervals over users.", rows))
+    better = [f"m {m:g}, M {M:g} ({change_text(change['rouge_l'])})" for (m, M), (_, change) in grid.items() if change["rouge_l"][1] > 0]
+    says = ("ROUGE-L, averaged over the caps: " + ", ".join(f"{average('rouge_l', [m], caps):.3f} with m {m:g}" for m in floors)
+            + "; averaged over floors from 0 on: " + ", ".join(f"{average('rouge_l', [m for m in floors if m >= 0], [M]):.3f} with M {M:g}" for M in caps)
+            + f". Clearly above the paper's m 0.8, M 5: {', '.join(better) or 'none'}.")  # fmt: skip
+    return Section("Floors and caps", says, "clip", tables)
 
 
 def transfer_section(r):
@@ -232,9 +252,12 @@ def curve_section(r):
 def bootstrap_section(r):
     tables = []
     for start, kinds in r["figures"].items():
-        rows = [["weights from", *(METRICS[metric] for metric in SHOWN[:5])]]
-        rows += [[kind, *(spread(of_seeds(found, metric)) for metric in SHOWN[:5])] for kind, found in kinds.items()]
-        tables.append((f"From {'random weights' if start == 'scratch' else f'the {start} model'}, test users.", rows))
+        rows = [["weights from", *(METRICS[metric] for metric in SHOWN[:5]), "ROUGE-L minus online", "personal tokens right minus online"]]
+        for kind, found in kinds.items():
+            change = r["minus_online"][start][kind]
+            rows.append([kind, *(spread(of_seeds(found, metric)) for metric in SHOWN[:5]),
+                         *("" if kind == "PerCE, online" else change_text(change[metric]) for metric in ["rouge_l", "personal_accuracy"])])  # fmt: skip
+        tables.append((f"From {'random weights' if start == 'scratch' else f'the {start} model'}, test users, {len(kinds['CE'])} seeds, mean (low to high); paired bootstrap over users.", rows))
     says = "; ".join(f"from {start}: " + ", ".join(f"{kind} {mean(found, 'rouge_l'):.3f}" for kind, found in kinds.items()) for start, kinds in r["figures"].items())
     return Section("How the loop feeds itself", f"ROUGE-L F {says}.", "bootstrap", tables)
 
@@ -263,11 +286,16 @@ def dialogue_section(r):
 
 def ability_section(r):
     kinds = ["all", "number", "span", "date"]
-    rows = [["", *(f"{metric}, {kind}" for kind in kinds for metric in ["exact match", "f1"])]]
-    rows += [[NAMES[name], *(spread([one[kind][metric] for one in found]) for kind in kinds for metric in ["exact match", "f1"])] for name, found in r["answers"].items()]
-    f1 = {name: spread([one["all"]["f1"] for one in found]) for name, found in r["answers"].items()}
-    says = "DROP's F1 is " + ", ".join(f"{value} ({'before fine-tuning' if name == 'base' else NAMES[name]})" for name, value in f1.items()) + "."
-    return Section("Is general ability kept?", says, "ability", [("300 questions about passages.", rows)])
+    rows = [["steps", "loss", *(METRICS[metric] for metric in SHOWN[:2]), "exact match, all", *(f"F1, {kind}" for kind in kinds)]]
+    for one in [{"steps": 0, "loss": "base"} | r["base"], *r["after"]]:
+        asked = [spread([x[kind][metric] for x in one["answers"]]) for kind, metric in [("all", "exact match"), *((kind, "f1") for kind in kinds)]]
+        rows.append([str(one["steps"]), NAMES[one["loss"]], *(spread(of_seeds(one["figures"], metric)) for metric in SHOWN[:2]), *asked])
+    f1 = lambda one: spread([x["all"]["f1"] for x in one["answers"]])
+    by_steps = {}
+    for one in r["after"]:
+        by_steps.setdefault(one["steps"], []).append(f"{f1(one)} ({NAMES[one['loss']]})")
+    says = f"DROP's F1 is {f1(r['base'])} before fine-tuning; " + "; ".join(f"after {steps} steps {', '.join(some)}" for steps, some in by_steps.items()) + "."
+    return Section("Is general ability kept?", says, "ability", [("300 questions about passages, beside what was learned of the users.", rows)])
 
 
 SECTIONS = {"cost": cost_section, "rates": rates_section, "main": main_section, "again": again_section, "identify": identify_section, "lr": lr_section, "clip": clip_section, "curve": curve_section,

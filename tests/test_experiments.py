@@ -67,7 +67,7 @@ def suite(trained, world, tmp_path_factory):
     for name in ["memory.json", "train_output.txt"]:
         shutil.copy(ROOT / "data/results" / name, folder / "data/results")
     costs = json.loads((ROOT / "data/results/cost.json").read_text())["figures"]  # not measured again here: test_bench.py does
-    tiny = {"SCORED": 4, "WATCHED": 2, "WATCH_EVERY": 2, "RATES": [1e-3, 2e-3], "DEFAULT": cells.DEFAULT | {"steps": 2},
+    tiny = {"SCORED": 4, "WATCHED": 2, "WATCH_EVERY": 2, "RATES": [1e-3, 2e-3], "DEFAULT": cells.DEFAULT | {"steps": 2}, "GENTLE": {"lr": 1e-3, "steps": 1},
             "call": lambda *command: cells.run_cell(**json.loads(command[-1]))}  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -132,6 +132,11 @@ def test_weight_rules(suite):
             p *= 1.5
     assert torch.allclose(frozen(batch, a, b).double(), before.clamp(0.8, 5), atol=1e-5)
     assert torch.allclose(stale(batch, a, b).double(), own().clamp(0.8, 5), atol=1e-5)  # its copy is made at the first call
+
+
+def test_a_spread_is_of_the_seeds():
+    assert report.spread([0.5]) == "0.500" and report.spread([0.52, 0.5]) == "0.510 (0.500 to 0.520)"
+    assert report.spread([1.0, 2.0, 3.0], 2) == "2.00 ± 2.48"  # 4.303, Student's t of two degrees of freedom, x 1 / sqrt(3)
 
 
 def test_unknown_experiments_are_named(command):
