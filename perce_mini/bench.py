@@ -3,7 +3,7 @@
 All times of a kind are taken in turns within one run, and only their ratios mean anything: medians over
 rounds. The shape is that of the default data: 16 examples, each 300 persona, 12 query and 65 response tokens.
 
-    --gpu       tokens/s and model FLOP utilisation of a 124 M model (length 1,024, bfloat16, compiled) on one CUDA device
+    --gpu       tokens/s and model FLOP utilisation of a 124 M model (length 1,024, bfloat16, compiled) on a CUDA device
     --memory    by arithmetic alone: what fine-tuning pretrained models takes
 """
 
@@ -84,11 +84,17 @@ def training_bytes(config, batch, length, scored, lora_rank=0, recompute=True, c
     n, trained = model.n_parameters(), sum(p.numel() for p in model.parameters() if p.requires_grad)
     low, stream = (2, 2 if lora_rank else 4) if cast else (4, 4)  # bytes of a number in a layer, between layers
     heads, shared = config.n_head * config.head_size, config.n_kv_head * config.head_size
-    a_block = 2 * stream * config.n_embd + low * (2 * config.n_embd + 4 * heads + 4 * shared + 4 * config.n_hidden)  # what backward reads, a token
+    inside = low * (2 * config.n_embd + 4 * heads + 4 * shared + 4 * config.n_hidden)
+    a_block = 2 * stream * config.n_embd + inside  # what backward reads, a token
     blocks = config.n_layer * stream * config.n_embd + a_block if recompute else config.n_layer * a_block
     slice_of_logits = min(scored * config.vocab_size, 2**26)
-    return {"weights": (n - trained) * low + trained * 4 + (trained * 2 if cast else 0), "gradients": 4 * trained, "AdamW": 8 * trained,
-            "activations": batch * length * blocks, "logits": slice_of_logits * (12 + (low if cast else 0))}  # fmt: skip
+    return {
+        "weights": (n - trained) * low + trained * 4 + (trained * 2 if cast else 0),
+        "gradients": 4 * trained,
+        "AdamW": 8 * trained,
+        "activations": batch * length * blocks,
+        "logits": slice_of_logits * (12 + (low if cast else 0)),
+    }
 
 
 def quadratic_lcs(a, b):
@@ -159,8 +165,8 @@ def measure(device, rounds=10, batch_size=16):
     words = [[str(dice.randrange(150)) for _ in range(500)] for _ in range(2)]
     lcs = times({"bits": lambda: lcs_length(*words), "table": lambda: quadratic_lcs(*words)}, 5, device, "ROUGE-L")
     prompts, new = [e.persona + e.query for e in examples[:8]], 64
-    both = {"cached": lambda: model.generate(prompts, new, end_id=-1), "uncached": lambda: uncached(model, prompts, new)}
-    generate = times(both, 2, device, "generation")
+    cached = lambda: model.generate(prompts, new, end_id=-1)
+    generate = times({"cached": cached, "uncached": lambda: uncached(model, prompts, new)}, 2, device, "generation")
 
     persona, plain = PERSONA + QUERY + RESPONSE - 1, QUERY + RESPONSE - 1
     ce = seconds["ce"]
@@ -179,11 +185,12 @@ def measure(device, rounds=10, batch_size=16):
 
 
 # dense bfloat16 operations a second, by name of the device; a multiplication and its addition are two
-PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "B200": 2250e12, "L40S": 362e12, "L4": 121e12, "4090": 165e12}
+PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "B200": 2250e12, "L40S": 362e12, "L4": 121e12,
+              "4090": 165e12}  # fmt: skip
 
 
 def utilisation(args, device, config=None, persona=800, query=24, response=201):
-    """What a 124 M model reaches on one GPU: tokens/s, and the share of the device's peak that the model's own operations are."""
+    """What a 124 M model reaches on one GPU: tokens/s, and its own operations as a share of the device's peak."""
     config = config or GPTConfig(50304, 1024, n_layer=12, n_head=12, n_kv_head=12, n_shifted=0, n_embd=768)
     torch.manual_seed(0)
     model = GPT(config).to(device)
@@ -195,28 +202,35 @@ def utilisation(args, device, config=None, persona=800, query=24, response=201):
         model.zero_grad()
         backward(model, [batch], {"loss": loss, "clip_min": 0.8, "clip_max": 5.0}, device, len(batch.labels))
 
-    seconds = times({loss: lambda loss=loss: step(loss) for loss in ["ce", "perce"]}, args.rounds, device, "training steps")
+    steps = {loss: lambda loss=loss: step(loss) for loss in ["ce", "perce"]}
+    seconds = times(steps, args.rounds, device, "training steps")
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     peak = next((flops for kind, flops in PEAK_FLOPS.items() if kind in name), None)
-    long = 6 * forward_flops(config, persona + query + response - 1, response)  # forward and twice as much backward, times 2
-    short = 2 * forward_flops(config, query + response - 1, response)
+    forward = lambda length: 2 * forward_flops(config, length, response)
+    long = 3 * forward(persona + query + response - 1)  # forward, and twice as much backward
+    short = forward(query + response - 1)
     used = {"ce": args.batch_size * long, "perce": args.batch_size * (long + short)}
-    figures = {"device": name, "parameters": model.n_parameters(), "perce_over_ce": seconds["perce"] / seconds["ce"], "floor_over_ce": 1 + short / long}
+    figures = {"device": name, "parameters": model.n_parameters()}
+    figures |= {"perce_over_ce": seconds["perce"] / seconds["ce"], "floor_over_ce": 1 + short / long}
     for loss in seconds:
-        figures |= {f"{loss}_tokens_per_s": n_tokens / seconds[loss], f"{loss}_utilisation": used[loss] / seconds[loss] / peak if peak else None}
+        figures[f"{loss}_tokens_per_s"] = n_tokens / seconds[loss]
+        figures[f"{loss}_utilisation"] = used[loss] / seconds[loss] / peak if peak else None
     if device.type == "cuda":
         figures["peak_gb"] = torch.cuda.max_memory_allocated(device) / 1e9
     return figures
 
 
 SMOLLM2 = GPTConfig(49152, 8192, n_layer=30, n_head=9, n_kv_head=3, n_shifted=0, n_embd=576, n_hidden=1536)
-QWEN3_4B = GPTConfig(151936, 40960, n_layer=36, n_head=32, n_kv_head=8, n_shifted=0, n_embd=2560, n_hidden=9728, head_size=128, qk_norm=True)
+QWEN3_4B = GPTConfig(151936, 40960, n_layer=36, n_head=32, n_kv_head=8, n_shifted=0, n_embd=2560, n_hidden=9728,
+                     head_size=128, qk_norm=True)  # fmt: skip
+NEEDS = {"SmolLM2-135M, all weights": (SMOLLM2, 0), "SmolLM2-135M, LoRA 16": (SMOLLM2, 16),
+         "Qwen3-4B, LoRA 16": (QWEN3_4B, 16)}  # fmt: skip
 
 
 def memory_table():
-    """GB by part, of one example of 5,000 tokens (1,000 of them scored) in a micro-batch, blocks computed again in the backward pass."""
+    """GB by part, of one example of 5,000 tokens (1,000 of them scored) in a micro-batch, blocks being recomputed."""
     table = {}
-    for name, config, rank in [("SmolLM2-135M, all weights", SMOLLM2, 0), ("SmolLM2-135M, LoRA 16", SMOLLM2, 16), ("Qwen3-4B, LoRA 16", QWEN3_4B, 16)]:
+    for name, (config, rank) in NEEDS.items():
         parts = training_bytes(config, 1, 5000, 1000, rank)
         table[name] = {part: round(size / 1e9, 2) for part, size in (parts | {"all": sum(parts.values())}).items()}
     return table
@@ -238,9 +252,14 @@ def main():
     device = cli.pick_device("cuda" if args.gpu and args.device == "auto" else args.device)
     if args.gpu and device.type != "cuda":
         raise cli.RunError(f"--gpu measures a CUDA device, not {device}")
-    figures = memory_table() if args.memory else utilisation(args, device) if args.gpu else measure(device, args.rounds, args.batch_size)
+    if args.memory:
+        figures = memory_table()
+    else:
+        figures = utilisation(args, device) if args.gpu else measure(device, args.rounds, args.batch_size)
     for name, value in figures.items():
-        print(f"{name:26}", f"{value:,.3f}" if isinstance(value, float) and value < 1000 else f"{value:,.0f}" if isinstance(value, (int, float)) else value)
+        if isinstance(value, (int, float)):
+            value = f"{value:,.3f}" if isinstance(value, float) and value < 1000 else f"{value:,.0f}"
+        print(f"{name:26}", value)
     if args.json:
         checkpoint.replace_file(args.json, lambda new: Path(new).write_text(json.dumps(figures, indent=1) + "\n"))
 

@@ -1,4 +1,4 @@
-"""The score of DROP (Dua et al. 2019, arXiv 1903.00161) for answers to questions about a passage, as its authors compute it.
+"""The score of DROP (Dua et al. 2019, arXiv 1903.00161) for answers to questions about a passage, as by its authors.
 
 An answer is a number, else some spans, else a date. Texts are normalised (lower case, no punctuation but in numbers, no
 articles, 7 -> 7.0, split at spaces and hyphens) into bags of words. F1 of two answers: each gold bag is matched with
@@ -62,7 +62,7 @@ def best_sum(scores):
 
 
 def drop_score(predicted, answers):
-    """(exact match, F1), both 0 to 1, of a predicted text or list of texts; the best over the gold `answers` (DROP's dicts)."""
+    """(exact match, F1), 0 to 1, of a predicted text or list of texts: the best over gold `answers` (DROP's dicts)."""
     spans = [predicted] if isinstance(predicted, str) else predicted
     said = [normalize(span) for span in spans]
     scores = [(0.0, 0.0)]
@@ -70,6 +70,7 @@ def drop_score(predicted, answers):
         gold = [normalize(span) for span in gold_spans(answer)]
         if not any(gold):
             continue
-        f1 = best_sum([[bag_f1(set(p.split()), set(g.split())) for p in said] for g in gold]) / max(len(gold), len(said))
+        overlaps = [[bag_f1(set(p.split()), set(g.split())) for p in said] for g in gold]
+        f1 = best_sum(overlaps) / max(len(gold), len(said))
         scores.append((float(sorted(set(said)) == sorted(set(gold)) and len(said) == len(gold)), round(f1, 2)))
     return max(scores)

@@ -1,7 +1,7 @@
 """The paper in miniature: `python -m perce_mini.experiments [NAME ...] [--seeds N] [--jobs N]`.
 
 An experiment is a table of cells (cells.py): what varies, and what is measured. What it finds lands in
-data/results/NAME.json, and report.py says it in the README (`--readme`) and on a page (`--page FILE`). Whatever is
+data/results/NAME.json, and the README (`--readme`, report.py) and a page (`--page FILE`, page.py) say it. Whatever is
 chosen (a learning rate, a threshold) is chosen on validation users.
 """
 
@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from data.personas.exact import style_of, write_again
 from data.personas.prepare import Dice
-from perce_mini import bench, checkpoint, cli, report, scoring
+from perce_mini import bench, checkpoint, cli, page, report, scoring
 from perce_mini.cells import DEFAULT, RATES, SCORED, Suite, folder_of, load, make_start, prepare, rows_of
 from perce_mini.dataset import encode_rows, evenly
 from perce_mini.detectors import detection
@@ -297,7 +297,7 @@ def main():
         if name not in EXPERIMENTS:
             p.error(f"no experiment {name!r}; there are {', '.join(EXPERIMENTS)}")
     if args.page:
-        return report.write_page(args.page)
+        return page.write_page(args.page)
     if not args.readme:
         suite = Suite(args.seeds, args.jobs)
         prepare(args.jobs)

@@ -48,8 +48,8 @@ def read_json(path):
 def read_safetensors(path):
     """{name: tensor} of a file: 8 bytes of length (little-endian), a JSON header of that length, raw bytes.
 
-    Nothing is copied: tensors are views of the memory-mapped file. Raises PretrainedError unless every tensor has a known
-    dtype, a shape of its size, and a place of its own within the file.
+    Nothing is copied: tensors are views of the memory-mapped file. Raises PretrainedError unless every tensor has a
+    known dtype, a shape of its size, and a place of its own within the file.
     """
 
     def check(ok, reason):
@@ -73,16 +73,21 @@ def read_safetensors(path):
     tensors, taken, size = {}, [], len(data) - 8 - n
     for name, entry in header.items():
         check(isinstance(entry, dict), f"{name!r} is not described by an object")
-        check(isinstance(entry.get("dtype"), str) and entry["dtype"] in DTYPES, f"{name!r} has dtype {entry.get('dtype')!r}; known are {', '.join(DTYPES)}")
+        known = entry.get("dtype") in list(DTYPES)
+        check(known, f"{name!r} has dtype {entry.get('dtype')!r}; known are {', '.join(DTYPES)}")
         shape, place = entry.get("shape"), entry.get("data_offsets")
         whole = lambda xs: isinstance(xs, list) and all(type(x) is int and x >= 0 for x in xs)
         check(whole(shape) and whole(place) and len(place) == 2, f"{name!r} has no proper shape and data_offsets")
         (start, end), dtype = place, DTYPES[entry["dtype"]]
         check(start <= end <= size, f"{name!r} lies at {start} to {end}, beyond the {size} bytes of data: truncated?")
-        check(end - start == math.prod(shape) * dtype.itemsize, f"{name!r} has {end - start} bytes, not those of {entry['dtype']} {shape}")
-        taken.append((start, end, name))
         count = math.prod(shape)
-        tensors[name] = torch.frombuffer(data, dtype=dtype, count=count, offset=8 + n + start).view(shape) if count else torch.empty(shape, dtype=dtype)
+        fits = end - start == count * dtype.itemsize
+        check(fits, f"{name!r} has {end - start} bytes, not those of {entry['dtype']} {shape}")
+        taken.append((start, end, name))
+        if count:
+            tensors[name] = torch.frombuffer(data, dtype=dtype, count=count, offset=8 + n + start).view(shape)
+        else:
+            tensors[name] = torch.empty(shape, dtype=dtype)
     taken.sort()
     for (_, end, name), (start, _, other) in zip(taken, taken[1:]):
         check(end <= start, f"{name!r} and {other!r} overlap")
@@ -94,7 +99,8 @@ def read_weights(folder):
     index = folder / "model.safetensors.index.json"
     if index.exists():
         places = read_json(index).get("weight_map")
-        if not isinstance(places, dict) or not all(isinstance(name, str) and Path(name).name == name for name in places.values()):
+        is_plain = lambda name: isinstance(name, str) and Path(name).name == name
+        if not isinstance(places, dict) or not all(map(is_plain, places.values())):
             raise PretrainedError(f"{index}: weight_map must map tensors to files of this folder")
         files = sorted({folder / name for name in places.values()})
     else:
@@ -119,6 +125,10 @@ def read_weights(folder):
 # ---------------------------------------------------------------------------------- configuration and names
 
 
+ONLY = {"attention_bias": False, "mlp_bias": False, "hidden_act": "silu", "use_sliding_window": False,
+        "pretraining_tp": 1}  # fmt: skip
+
+
 def read_config(folder):
     """config.json -> GPTConfig. Raises PretrainedError for what the GPT of model.py is not."""
     path = folder / "config.json"
@@ -134,7 +144,7 @@ def read_config(folder):
     scaling = rope.get("rope_type", rope.get("type", "default"))
     if scaling != "default":
         refuse(f"rope scaling {scaling!r} is not supported")
-    for name, only in {"attention_bias": False, "mlp_bias": False, "hidden_act": "silu", "use_sliding_window": False, "pretraining_tp": 1}.items():
+    for name, only in ONLY.items():
         if config.get(name, only) != only:
             refuse(f"{name} {config[name]!r} is not supported, only {only!r}")
     if config.get("quantization_config"):
@@ -151,19 +161,31 @@ def read_config(folder):
     head_size = number("head_dim", 128 if kind == "Qwen3ForCausalLM" else number("hidden_size") // n_head)
     try:
         return GPTConfig(
-            vocab_size=number("vocab_size"), block_size=number("max_position_embeddings", 2048), n_layer=number("num_hidden_layers"),
-            n_head=n_head, n_kv_head=number("num_key_value_heads", n_head), n_shifted=0, n_embd=number("hidden_size"),
-            n_hidden=number("intermediate_size"), rope_theta=number("rope_theta", rope.get("rope_theta", 10000.0), float),
-            norm_eps=number("rms_norm_eps", 1e-6, float), head_size=head_size, qk_norm=kind == "Qwen3ForCausalLM",
-            tied=bool(config.get("tie_word_embeddings", False)))  # fmt: skip
+            vocab_size=number("vocab_size"),
+            block_size=number("max_position_embeddings", 2048),
+            n_layer=number("num_hidden_layers"),
+            n_head=n_head,
+            n_kv_head=number("num_key_value_heads", n_head),
+            n_shifted=0,
+            n_embd=number("hidden_size"),
+            n_hidden=number("intermediate_size"),
+            rope_theta=number("rope_theta", rope.get("rope_theta", 10000.0), float),
+            norm_eps=number("rms_norm_eps", 1e-6, float),
+            head_size=head_size,
+            qk_norm=kind == "Qwen3ForCausalLM",
+            tied=bool(config.get("tie_word_embeddings", False)),
+        )
     except ValueError as error:
         refuse(str(error))
 
 
-NAMES = {"self_attn.q_proj": "attention.q", "self_attn.k_proj": "attention.k", "self_attn.v_proj": "attention.v", "self_attn.o_proj": "attention.out",
-         "self_attn.q_norm": "attention.norm_q", "self_attn.k_norm": "attention.norm_k", "mlp.gate_proj": "gate", "mlp.up_proj": "up",
-         "mlp.down_proj": "down", "input_layernorm": "norm_attention", "post_attention_layernorm": "norm_mlp"}  # fmt: skip
-OUTSIDE = {"embedding.weight": "model.embed_tokens.weight", "norm.weight": "model.norm.weight", "output.weight": "lm_head.weight"}
+NAMES = {"self_attn.q_proj": "attention.q", "self_attn.k_proj": "attention.k", "self_attn.v_proj": "attention.v",
+         "self_attn.o_proj": "attention.out",
+         "self_attn.q_norm": "attention.norm_q", "self_attn.k_norm": "attention.norm_k",
+         "mlp.gate_proj": "gate", "mlp.up_proj": "up", "mlp.down_proj": "down",
+         "input_layernorm": "norm_attention", "post_attention_layernorm": "norm_mlp"}  # fmt: skip
+OUTSIDE = {"embedding.weight": "model.embed_tokens.weight", "norm.weight": "model.norm.weight",
+           "output.weight": "lm_head.weight"}  # fmt: skip
 
 
 def hugging_face_name(name):
@@ -179,14 +201,14 @@ def hugging_face_name(name):
 
 
 def bytes_of_characters():
-    """Byte-level BPE files spell a byte as a character: the printable ones as themselves, the others from U+0100 on (GPT-2)."""
+    """Byte-level BPE files spell a byte as a character: printable ones as themselves, others from U+0100 on (GPT-2)."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
 
 
 def make_tokenizer(vocab, merges, pattern, special, layout, normal_form=None):
-    """vocab {token as it is spelled: id}; merges [(left, right), ...], first ones first; special {name: id} -> Tokenizer."""
+    """vocab {token as spelled: id}; merges [(left, right), ...], first ones first; special {name: id} -> Tokenizer."""
     letters = bytes_of_characters()
     as_bytes = lambda token: bytes(letters[c] for c in token)
     spelled = {bytes([byte]): c for c, byte in sorted(letters.items(), key=lambda pair: pair[1])}
@@ -194,11 +216,12 @@ def make_tokenizer(vocab, merges, pattern, special, layout, normal_form=None):
         spelled.setdefault(as_bytes(left + right), left + right)
     ids = [vocab.get(name) for name in spelled.values()]
     if None in ids[256:]:
-        raise ValueError(f"{list(spelled.values())[ids.index(None, 256)]!r} is made by the merges but not in the vocabulary")
+        missing = list(spelled.values())[ids.index(None, 256)]
+        raise ValueError(f"{missing!r} is made by the merges but not in the vocabulary")
     return Tokenizer(list(spelled), pattern, ids, special, layout, normal_form)
 
 
-# How prompts look: few-shot, in the words of the rows themselves (those of data/longlamp are LongLaMP's own instructions).
+# How prompts look: few-shot, in the words of the rows themselves (of data/longlamp: LongLaMP's own instructions).
 PLAIN = {"start": "", "item": "{query}\n{response}\n\n", "query": "{query}\n", "end": ""}
 # Chat models, known by the token that ends their texts: persona and query are what the user says.
 CHATS = {"<|im_end|>": {"start": "<|im_start|>user\n", "query": "{query}<|im_end|>\n<|im_start|>assistant\n"},
@@ -220,9 +243,10 @@ def layout_of(folder, special):
 
 
 def read_template(path):
-    """A JSON file with any of "start", "item", "query", "end", in the place of the folder's own. Raises PretrainedError."""
+    """A JSON file with any of "start", "item", "query", "end", in place of the folder's own. Raises PretrainedError."""
     template = read_json(path)
-    if not isinstance(template, dict) or not all(key in PLAIN and isinstance(text, str) for key, text in template.items()):
+    is_part = lambda key: key in PLAIN and isinstance(template[key], str)
+    if not isinstance(template, dict) or not all(map(is_part, template)):
         raise PretrainedError(f"{path}: a template is an object of strings, of {', '.join(PLAIN)}")
     for part, name in [("item", "{response}"), ("query", "{query}")]:
         if name not in template.get(part, name):
@@ -241,15 +265,16 @@ def pattern_of(step, refuse):
         return GPT2_PATTERN
     if kinds == ["Digits", "ByteLevel"] and own and steps[0].get("individual_digits"):
         return DIGITS_PATTERN
-    if kinds == ["Split", "ByteLevel"] and not own and steps[0].get("behavior") == "Isolated" and not steps[0].get("invert") and "Regex" in steps[0].get("pattern", {}):
-        return steps[0]["pattern"]["Regex"]
+    first = steps[0]
+    isolated = first.get("behavior") == "Isolated" and not first.get("invert")
+    if kinds == ["Split", "ByteLevel"] and not own and isolated and "Regex" in first.get("pattern", {}):
+        return first["pattern"]["Regex"]
     refuse(f"pre-tokeniser {kinds} is not supported")
 
 
 def read_tokenizer(folder, template=None):
-    """tokenizer.json, or vocab.json and merges.txt -> Tokenizer, with `template` over its layout. Raises PretrainedError."""
+    """tokenizer.json, or vocab.json and merges.txt -> Tokenizer; `template` goes over its layout. Raises PretrainedError."""
     path = folder / "tokenizer.json"
-
     layout = lambda special: layout_of(folder, special) | (template or {})
 
     def refuse(reason):
@@ -265,7 +290,8 @@ def read_tokenizer(folder, template=None):
                 refuse(f"normaliser {normalizer['type']!r} is not supported")
             merges = [tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair) for pair in model["merges"]]
             special = {token["content"]: token["id"] for token in state.get("added_tokens", [])}
-            return make_tokenizer(model["vocab"], merges, pattern_of(state["pre_tokenizer"] or {}, refuse), special, layout(special), normalizer["type"])
+            pattern = pattern_of(state["pre_tokenizer"] or {}, refuse)
+            return make_tokenizer(model["vocab"], merges, pattern, special, layout(special), normalizer["type"])
         path = folder / "vocab.json"
         vocab = read_json(path)
         path = folder / "merges.txt"
@@ -273,7 +299,7 @@ def read_tokenizer(folder, template=None):
         merges = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
         made = {left + right for left, right in merges} | set(bytes_of_characters())
         special = {token: i for token, i in vocab.items() if token not in made}
-        alone = not any(re.search("[0-9]{2}", token) for token in made)  # no token of two digits: they are split off first
+        alone = not any(re.search("[0-9]{2}", token) for token in made)  # no token of two digits: they are split first
         return make_tokenizer(vocab, merges, DIGITS_PATTERN if alone else GPT2_PATTERN, special, layout(special))
     except OSError as error:
         refuse(error.strerror)
@@ -295,7 +321,8 @@ def load(path, device="cpu", dtype=torch.float32, template=None):
     folder = Path(path)
     config, tokenizer = read_config(folder), read_tokenizer(folder, template)
     if tokenizer.vocab_size > config.vocab_size:
-        raise PretrainedError(f"{folder}: the tokenizer has ids up to {tokenizer.vocab_size - 1}, the embedding {config.vocab_size} rows")
+        raise PretrainedError(f"{folder}: the tokenizer has ids up to {tokenizer.vocab_size - 1},"
+                              f" the embedding {config.vocab_size} rows")  # fmt: skip
     with torch.device("meta"):
         model = GPT(config)
     tensors, state = read_weights(folder), {}
@@ -305,17 +332,18 @@ def load(path, device="cpu", dtype=torch.float32, template=None):
             raise PretrainedError(f"{folder}: no {theirs!r} in its *.safetensors")
         tensor = tensors.pop(theirs)
         if tensor.shape != parameter.shape:
-            raise PretrainedError(f"{folder}: {theirs!r} has shape {list(tensor.shape)}, config.json asks for {list(parameter.shape)}")
+            raise PretrainedError(f"{folder}: {theirs!r} has shape {list(tensor.shape)},"
+                                  f" config.json asks for {list(parameter.shape)}")  # fmt: skip
         state[name] = tensor.to(device, dtype, copy=True)
-    unused = [name for name in tensors if not name.endswith("rotary_emb.inv_freq") and not (config.tied and name == "lm_head.weight")]
-    if unused:
+    is_known = lambda name: name.endswith("rotary_emb.inv_freq") or config.tied and name == "lm_head.weight"
+    if unused := [name for name in tensors if not is_known(name)]:
         raise PretrainedError(f"{folder}: {unused[0]!r} has no place in the model")
     model.load_state_dict(state, assign=True)
     return model, tokenizer
 
 
 def load_any(folder, device, dtype=torch.float32, template=None, block_size=None):
-    """A run of this project, or a Hugging Face folder -> model, tokenizer, and a checkpoint's dict, of which a folder has the settings only.
+    """A run of this project, or a Hugging Face folder -> model, tokenizer, and a checkpoint (of a folder: its settings).
 
     template, block_size: for a Hugging Face folder; see `read_template`. Raises CheckpointError, TokenizerError.
     """
@@ -325,10 +353,12 @@ def load_any(folder, device, dtype=torch.float32, template=None, block_size=None
         return checkpoint.load(folder, device)
     model, tokenizer = load(folder, device, dtype, template)
     if tokenizer.end is None:
-        raise PretrainedError(f'{folder}: no control token ends a text ("eos_token_id" of config.json); name one as "end" in a template')
-    if block_size and block_size > model.config.block_size:
-        raise PretrainedError(f"{folder}: the model has {model.config.block_size} positions, --block-size asks for {block_size}")
-    model.config.block_size = block_size or min(model.config.block_size, 5000)  # the paper's longest
+        raise PretrainedError(f'{folder}: no control token ends a text ("eos_token_id" of config.json);'
+                              ' name one as "end" in a template')  # fmt: skip
+    positions = model.config.block_size
+    if block_size and block_size > positions:
+        raise PretrainedError(f"{folder}: the model has {positions} positions, --block-size asks for {block_size}")
+    model.config.block_size = block_size or min(positions, 5000)  # the paper's longest
     return model, tokenizer, {"settings": {"tokenizer": "pretrained", "vocab_size": tokenizer.vocab_size}}
 
 
@@ -354,24 +384,31 @@ def write_safetensors(path, tensors):
     replace_file(path, write)
 
 
+AS_THEY_ARE = ["tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json",
+               "generation_config.json", "chat_template.jinja"]  # fmt: skip
+
+
 def save(model, source, folder, dtype=torch.float32):
-    """Write `model` as a Hugging Face folder, with configuration and tokenizer of `source`, the folder that it was loaded from."""
+    """Write `model` as a Hugging Face folder, with configuration and tokenizer of `source`, which it came from."""
     source, folder = Path(source), Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ["tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json", "chat_template.jinja"]:
+    for name in AS_THEY_ARE:
         if (source / name).exists() and source.resolve() != folder.resolve():
             shutil.copyfile(source / name, folder / name)
     config = read_json(source / "config.json") | {"torch_dtype": str(dtype).removeprefix("torch.")}
     config.pop("dtype", None)
-    write_safetensors(folder / "model.safetensors", {hugging_face_name(name): tensor.to(dtype) for name, tensor in model.state_dict().items()})
-    replace_file(folder / "config.json", lambda new: Path(new).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8"))
+    weights = {hugging_face_name(name): tensor.to(dtype) for name, tensor in model.state_dict().items()}
+    write_safetensors(folder / "model.safetensors", weights)
+    text = json.dumps(config, indent=2) + "\n"
+    replace_file(folder / "config.json", lambda new: Path(new).write_text(text, encoding="utf-8"))
 
 
 def main():
-    p = cli.Parser(prog="python -m perce_mini.pretrained", description="Write a run that started from a Hugging Face folder as such a folder, LoRA merged.")
+    p = cli.Parser(prog="python -m perce_mini.pretrained",
+                   description="Write a run that started from a Hugging Face folder as such, LoRA merged.")  # fmt: skip
     p.add_argument("run", type=Path, metavar="DIR", help="folder that train.py wrote")
     p.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
-    p.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="of the weights (default float32)")
+    p.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="of weights (default float32)")
     args = p.parse_args()
     model, _, state = checkpoint.load(args.run)
     source = state["settings"].get("init", "")

@@ -2,9 +2,10 @@
 
     python -m perce_mini.real MODEL_FOLDER DATA_FOLDER [flags of train.py]
 
-Runs train.py and eval.py as anybody would. What is finished is kept, and an interrupted training goes on; a rate may be added later. Every
-model is scored with nobody's and with a stranger's profile in the plain view: a base model's PIR on real text is to a good part the form of
-the texts. (What they write does not depend on the plain view, so it is generated once.)
+Runs train.py and eval.py as anybody would. What is finished is kept, and an interrupted training goes on; a rate may
+be added later. Every model is scored with nobody's and with a stranger's profile in the plain view: a base model's PIR
+on real text is to a good part the form of the texts. (What they write does not depend on the plain view, so it is
+generated once.)
 """
 
 import json
@@ -15,7 +16,11 @@ from pathlib import Path
 from perce_mini import checkpoint, cli
 from perce_mini.dataset import CONTRASTS
 
-LOSSES = {"ce": ["--loss", "ce"], "perce": ["--loss", "perce"], "perce-stranger": ["--loss", "perce", "--contrast", "stranger"]}
+LOSSES = {
+    "ce": ["--loss", "ce"],
+    "perce": ["--loss", "perce"],
+    "perce-stranger": ["--loss", "perce", "--contrast", "stranger"],
+}
 
 
 def call(*command):
@@ -23,17 +28,15 @@ def call(*command):
         raise cli.RunError(f"stopped at: python {' '.join(map(str, command))}")
 
 
-def figures(path):
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
 def parse_args():
-    p = cli.Parser(prog="python -m perce_mini.real", description=__doc__, epilog="Other flags go to train.py, such as --steps 40 --batch-size 8 --lora-rank 16.")
+    p = cli.Parser(prog="python -m perce_mini.real", description=__doc__,
+                   epilog="Other flags go to train.py, such as --steps 40 --batch-size 8 --lora-rank 16.")  # fmt: skip
     p.add_argument("model", type=Path, metavar="MODEL_FOLDER", help="Hugging Face folder to start from")
     p.add_argument("data", type=Path, metavar="DATA_FOLDER", help="folder with train.jsonl, and val or test.jsonl")
     p.add_argument("--lr", nargs="+", type=float, default=[2e-5], metavar="RATE",
-                   help="learning rates; of several, each loss gets the one with the best likelihood of val.jsonl (default 2e-5)")
-    p.add_argument("--out", type=Path, default=Path("out/real"), metavar="DIR", help="folder for the runs and heat maps (default out/real)")
+                   help="learning rates; each loss gets the one with the best likelihood of val.jsonl (default 2e-5)")
+    p.add_argument("--out", type=Path, default=Path("out/real"), metavar="DIR",
+                   help="folder for the runs and heat maps (default out/real)")
     p.add_argument("--examples", type=int, default=60, help="held-out examples to score, 0 for all (default 60)")
     p.add_argument("--top-k", type=int, default=4, help="profile items in the prompt (default 4)")
     p.add_argument("--block-size", type=int, default=2048, help="longest sequence, tokens (default 2048)")
@@ -46,10 +49,10 @@ def parse_args():
 
 def check_same_settings(args, flags):
     """What --out keeps belongs to the settings it was made with. Raises RunError for others."""
-    asked = {key: str(value) for key, value in vars(args).items() if key not in ("lr", "out", "json")} | {"flags": flags}
-    file = args.out / "asked.json"
+    asked = {key: str(value) for key, value in vars(args).items() if key not in ("lr", "out", "json")}
+    asked["flags"], file = flags, args.out / "asked.json"
     if file.exists() and json.loads(file.read_text(encoding="utf-8")) != asked:
-        raise cli.RunError(f"{args.out} was made with other settings, see {file}: give the same again, or another --out")
+        raise cli.RunError(f"{args.out} was made with other settings, see {file}: give the same or another --out")
     args.out.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(asked), encoding="utf-8")
 
@@ -58,12 +61,13 @@ def main():
     args, flags = parse_args()
     check_same_settings(args, flags)
     same = ["--top-k", args.top_k, "--block-size", args.block_size]
+    start = ["--init", args.model, "--data", args.data, "--eval-examples", 0]
 
     def trained(loss, rate):
         folder = args.out / f"{loss}-{rate:g}"
         if not (folder / "finished").exists():
             resume = ["--resume"] if (folder / "checkpoint.pt").exists() else []
-            call("train.py", "--init", args.model, "--data", args.data, *same, "--lr", rate, "--out", folder, "--eval-examples", 0, *LOSSES[loss], *resume, *flags)
+            call("train.py", *start, *same, *LOSSES[loss], "--lr", rate, "--out", folder, *resume, *flags)
             (folder / "finished").touch()
         return folder
 
@@ -72,28 +76,33 @@ def main():
             call("eval.py", *same, "--examples", args.examples, "--json", file, *what)
         return json.loads(file.read_text(encoding="utf-8"))
 
+    unwritten = ["--max-new-tokens", 0]
+
     def likelihood(folder):  # of the validation users
-        scored = scores(folder / "val.json", folder, "--data", args.data / "val.jsonl", "--max-new-tokens", 0, "--samples", 0)
+        scored = scores(folder / "val.json", folder, "--data", args.data / "val.jsonl", *unwritten, "--samples", 0)
         return scored["runs"][str(folder)]["all"]["logp"]
 
-    runs = {loss: {rate: trained(loss, rate) for rate in args.lr} for loss in LOSSES}
-    tried = {loss: {rate: likelihood(folder) for rate, folder in folders.items()} for loss, folders in runs.items()} if len(args.lr) > 1 else {}
+    runs, tried = {loss: {rate: trained(loss, rate) for rate in args.lr} for loss in LOSSES}, {}
+    if len(args.lr) > 1:
+        tried = {loss: {rate: likelihood(folder) for rate, folder in by_rate.items()} for loss, by_rate in runs.items()}
     rates = {loss: max(tried[loss], key=tried[loss].get) if tried else args.lr[0] for loss in LOSSES}
     best = {loss: runs[loss][rate] for loss, rate in rates.items()}
 
     settings = checkpoint.read(best["ce"])["settings"]
     settings = {key: value for key, value in settings.items() if key not in ("data", "init", "loss", "contrast", "lr")}
     name = {str(folder): loss for loss, folder in best.items()} | {str(args.model): "before"}
-    figures = {"model": args.model.name, "data": args.data.name, "settings": settings, "rates": rates, "validation log-likelihood": tried}
+    figures = {"model": args.model.name, "data": args.data.name, "settings": settings, "rates": rates}
+    figures["validation log-likelihood"] = tried
     for contrast in CONTRASTS:
         of = "-".join([contrast, *(f"{rate:g}" for rate in rates.values())])
-        writing = ["--max-new-tokens", 0] if contrast == "stranger" else []
-        scored = scores(args.out / f"scores-{of}.json", *name, "--data", args.data, "--contrast", contrast, "--heatmap", args.out / f"heat-{contrast}.html", *writing)
+        what = [*name, "--data", args.data, "--contrast", contrast, "--heatmap", args.out / f"heat-{contrast}.html"]
+        scored = scores(args.out / f"scores-{of}.json", *what, *(unwritten if contrast == "stranger" else []))
         figures["examples"] = scored["examples"]
-        figures[contrast] = {"runs": {name[run]: by_task["all"] for run, by_task in scored["runs"].items()},
-                             "minus ce": {name[run]: by_task["all"] for run, by_task in scored[f"minus {best['ce']}"].items()}}  # fmt: skip
+        by_loss = lambda found: {name[run]: by_task["all"] for run, by_task in found.items()}
+        figures[contrast] = {"runs": by_loss(scored["runs"]), "minus ce": by_loss(scored[f"minus {best['ce']}"])}
     if args.json:
-        checkpoint.replace_file(args.json, lambda new: Path(new).write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8"))
+        text = json.dumps(figures, indent=1) + "\n"
+        checkpoint.replace_file(args.json, lambda new: Path(new).write_text(text, encoding="utf-8"))
         print(f"wrote {args.json}")
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from perce_mini import cells, cli, detectors, experiments, report, trainer
+from perce_mini import cells, cli, detectors, experiments, page, report, trainer
 from perce_mini.dataset import collate, encode_example, encode_rows
 from perce_mini.tokenizer import Tokenizer
 from tests.conftest import ROOT
@@ -85,8 +85,8 @@ def test_every_experiment_runs_and_is_reported(suite):
         experiments.record(name, suite)
     sections = report.recorded()
     assert set(sections) == set(experiments.EXPERIMENTS)
-    page = report.page()
-    assert page.count("<section>") == len(sections) and page.count("<svg") >= 5 and "NaN" not in page and "nan" not in page
+    html = page.page()
+    assert html.count("<section>") == len(sections) and html.count("<svg") >= 5 and "NaN" not in html and "nan" not in html
     for name in experiments.EXPERIMENTS:
         results = json.loads(Path(f"data/results/{name}.json").read_text())
         assert results["commit"] is not None and results["versions"]["torch"] and results["default"]["steps"] == 2
@@ -145,7 +145,7 @@ def test_unknown_experiments_are_named(command):
 
 
 def test_a_chart_has_a_line_a_series_and_escapes_its_text():
-    svg = report.line_chart("a < b", "x (log)", "y", {"one": [(1, 2), (10, 3)], "<two>": [(1, 1), (100, 5)]})
+    svg = page.line_chart("a < b", "x (log)", "y", {"one": [(1, 2), (10, 3)], "<two>": [(1, 1), (100, 5)]})
     assert svg.count("<polyline") == 2 and "a &lt; b" in svg and "&lt;two&gt;" in svg
     assert 'points="50.0,216.2 240.0,152.5"' in svg  # half of the way on the logarithmic axis
 

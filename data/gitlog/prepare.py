@@ -21,12 +21,14 @@ from pathlib import Path
 
 FORMAT = "%x00%aE%x1f%aN%x1f%P%x1f%s%x1f%b%x1f"  # NUL starts a commit; the changed paths follow its last field
 BOT = re.compile(r"\[bot\]|\bbot\b|dependabot|renovate|github-actions|weblate", re.I)
-TRAILER = re.compile(r"^\s*([A-Za-z-]+-by|cc|fixes|closes|link|bug|change-id|message-id|reviewed-on|git-svn-id): |^\s*\(cherry picked from", re.I)
+TRAILER = re.compile(r"^\s*([A-Za-z-]+-by|cc|fixes|closes|link|bug|change-id|message-id|reviewed-on|git-svn-id): "
+                     r"|^\s*\(cherry picked from", re.I)  # fmt: skip
 
 
 def read_log(path):
     """Commits of a repository, oldest first: (email, name, parents, subject, body, [changed paths])."""
-    command = ["git", "-C", str(path), "log", "--reverse", "--use-mailmap", "--no-renames", "--name-only", f"--format={FORMAT}"]
+    flags = ["--reverse", "--use-mailmap", "--no-renames", "--name-only", f"--format={FORMAT}"]
+    command = ["git", "-C", str(path), "log", *flags]
     try:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
     except FileNotFoundError:
@@ -71,12 +73,14 @@ def read_key(folder):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("repositories", nargs="+", type=Path, metavar="PATH", help="a git repository")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder to write to (default: beside this file)")
-    parser.add_argument("--temporal", action="store_true", help="split by time: each author's last commits are held out (default: by author)")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent,
+                        help="folder to write to (default: beside this file)")  # fmt: skip
+    parser.add_argument("--temporal", action="store_true",
+                        help="split by time: each author's last commits are held out (default: by author)")  # fmt: skip
     parser.add_argument("--names", action="store_true", help="keep authors' names instead of hashes")
     parser.add_argument("--max-chars", type=int, default=600, help="drop longer bodies (default 600 characters)")
-    parser.add_argument("--profile", type=int, default=20, help="earlier commits kept in a profile, the latest (default 20)")
-    parser.add_argument("--max-rows", type=int, default=40, help="rows an author, the latest commits (default 40)")
+    parser.add_argument("--profile", type=int, default=20, help="latest commits kept in a profile (default 20)")
+    parser.add_argument("--max-rows", type=int, default=40, help="latest commits kept as rows of an author (default 40)")
     args = parser.parse_args()
 
     args.out.mkdir(parents=True, exist_ok=True)
@@ -97,7 +101,8 @@ def main():
     for user in [user for user, commits in authors.items() if len(commits) < 3]:
         dropped["author with fewer than 3 commits"] += len(authors.pop(user))
     if len(authors) < (1 if args.temporal else 3):
-        print(f"error: {len(authors)} authors with 3 commits or more are left; a split by author needs 3, --temporal 1", file=sys.stderr)
+        print(f"error: {len(authors)} authors with 3 commits or more are left; a split by author needs 3, --temporal 1",
+              file=sys.stderr)  # fmt: skip
         sys.exit(2)
     splits = {"train": [], "val": [], "test": []}
     tenth = max(1, len(authors) // 10)

@@ -16,11 +16,12 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-# How a task's profile item is said as query and response, in the wording of the task's own input. {a|b}: whichever key is there.
+# How a task's profile item is said as query and response, in the wording of the task's own input. {a|b}: whichever key
+# is there.
 TASKS = {
     "abstract": ('Generate an abstract for the title "{title}"', "{abstract}"),
-    "review": ('Generate the review text written by a reviewer who has a given an overall rating of "{overall}" for a product with'
-               ' description "{description}". The summary of the review text is "{summary}".', "{reviewText}"),
+    "review": ('Generate the review text written by a reviewer who has a given an overall rating of "{overall}" for a'
+               ' product with description "{description}". The summary of the review text is "{summary}".', "{reviewText}"),
     "topic": ("Generate the content for a reddit post {summary|input}", "{content|output}"),
     "LaMP_4": ("Generate a headline for the following article: {text}", "{title}"),
     "LaMP_5": ("Generate a title for the following abstract of a paper: {abstract}", "{title}"),
@@ -83,7 +84,8 @@ def convert(where, row, task, gold):
     for i, item in enumerate(row["profile"]):
         if not isinstance(item, dict):
             raise Bad(f"{where}, profile item {i}: must be an object, not {type(item).__name__}")
-        profile.append(dict(zip(["query", "response"], (say(t, item, f"{where}, profile item {i}") for t in TASKS[task]))))
+        query, response = (say(template, item, f"{where}, profile item {i}") for template in TASKS[task])
+        profile.append({"query": query, "response": response})
     user = next((str(row[key]) for key in USER_KEYS if key in row), None) or field(row, "id", where)
     response = gold if gold is not None else field(row, "output", where)
     return {"user": user, "task": task, "query": field(row, "input", where), "response": response, "profile": profile}
@@ -115,7 +117,8 @@ def prepare(args):
                 raise Bad(f"{where}: no output for id {key!r}")
             gold = golds[key]
         row = convert(where, row, None if golds else args.task, gold)
-        kept = [item for item in row["profile"] if item["response"].strip() and item["response"].strip() != row["response"].strip()]
+        useless = ("", row["response"].strip())
+        kept = [item for item in row["profile"] if item["response"].strip() not in useless]
         dropped["profile items that are empty or equal to the response"] += len(row["profile"]) - len(kept)
         row["profile"] = kept
         if not row["response"].strip():
@@ -140,10 +143,13 @@ def prepare(args):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--task", choices=["abstract", "review", "topic"], help="the LongLaMP task of the rows; not needed for LaMP")
+    parser.add_argument("--task", choices=["abstract", "review", "topic"],
+                        help="the LongLaMP task of the rows; not needed for LaMP")  # fmt: skip
     parser.add_argument("--input", nargs="+", type=Path, required=True, metavar="FILE", help="official files")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder to write to (default: beside this file)")
-    parser.add_argument("--max-chars", type=int, metavar="N", help="drop rows whose response is longer (default: keep all)")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent,
+                        help="folder to write to (default: beside this file)")  # fmt: skip
+    parser.add_argument("--max-chars", type=int, metavar="N",
+                        help="drop rows whose response is longer (default: keep all)")  # fmt: skip
     try:
         prepare(parser.parse_args())
     except (Bad, OSError) as error:

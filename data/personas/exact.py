@@ -22,7 +22,7 @@ class Dead(Exception):
 
 
 class Reader(Writer):
-    """Follows one derivation of a known text; it is its own dice. Other derivations are put on `todo`, as lists of choices."""
+    """Follows one derivation of a known text; it is its own dice. Others are put on `todo`, as lists of choices."""
 
     def __init__(self, style, choices, query, response, todo, lost):
         super().__init__(User(self, held_out=None), self)
@@ -31,7 +31,7 @@ class Reader(Writer):
         self.target, self.response, self.in_response, self.todo, self.lost = query, response, False, todo, lost
 
     def decide(self, options):
-        """Take the next choice: one made before, or the first of [(value, probability), ...]; the others are for later."""
+        """Take the next choice: one made before, or the first of [(value, probability), ...]; others are for later."""
         if self.made == len(self.choices):
             self.todo += [[*self.choices, other] for other in options[1:]]
             self.choices = [*self.choices, options[0]]
@@ -82,7 +82,8 @@ class Reader(Writer):
         """A text of probability p agrees with the target up to some character only."""
         if self.in_response:  # what has another query is no alternative
             text = self.as_written(text)
-            self.lost[next((i for i, (a, b) in enumerate(zip(text, self.target)) if a != b), min(len(text), len(self.target)))] += p
+            differ = (i for i, (a, b) in enumerate(zip(text, self.target)) if a != b)
+            self.lost[next(differ, min(len(text), len(self.target)))] += p
 
 
 def read(task, query, response, style):
@@ -121,15 +122,15 @@ def styles_after(task, items):
 
 
 def begins(row, items):
-    """The probability that the response begins with its first j characters, (len(response) + 2,), the last one that it ends
-    there too, for a reader of the query and of the profile's `items`."""
+    """The probability that the response begins with its first j characters, and last that it ends there too,
+    (len(response) + 2,), for a reader of the query and of the profile's `items`."""
     styles = styles_after(row["task"], items)
     mass = sum(p * read(row["task"], row["query"], row["response"], style)[0] for style, p in styles.items())
     return mass / mass[0]
 
 
 def exact_pir(row, items, ends):
-    """The exact PIR (N,) of tokens that end before the characters `ends` of the response, the end itself being its last one."""
+    """The exact PIR (N,) of tokens that end before the characters `ends` of the response, its end being the last."""
     ends = [0, *ends]
     return np.diff(np.log(begins(row, items)[ends]) - np.log(begins(row, [])[ends]))
 
@@ -143,7 +144,9 @@ class Again(Writer):
 
     def draw(self, pool):
         """While the query is said, its own words are drawn."""
-        return super().draw([max(filter(self.asked[len(self.text) :].startswith, pool), key=len)] if self.in_query else pool)
+        if self.in_query:
+            pool = [max(filter(self.asked[len(self.text) :].startswith, pool), key=len)]
+        return super().draw(pool)
 
     def end_query(self):
         self.in_query = False
@@ -160,7 +163,7 @@ def style_of(row):
 
 
 def write_again(row, style, dice, times, faithful=False):
-    """What a user of this style might as well have written, `times` texts: the same query, all other choices drawn anew.
+    """What a user of this style might as well have written, `times` texts to the query, all other choices drawn anew.
 
     faithful: keep to every habit.
     """

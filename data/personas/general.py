@@ -2,15 +2,16 @@
 
     python -m data.personas.general --out DIR
 
-Writes what prepare.py writes, with another base.jsonl, and two files to be tested on: conversations.json, ten-turn chats
-of held-out users in the form of ALOE, and passages.json, passages and questions in the form of DROP.
+Writes what prepare.py writes, with another base.jsonl, and two files to be tested on: conversations.json, ten-turn
+chats of held-out users in the form of ALOE, and passages.json, passages and questions in the form of DROP.
 """
 
 import argparse
 import json
 from pathlib import Path
 
-from data.personas.prepare import ROOMS, STATES, THINGS, WRITERS, Dice, User, Writer, as_row, base_rows, compose, splits, write
+from data.personas.prepare import ROOMS, STATES, THINGS, WRITERS, Dice, User, Writer
+from data.personas.prepare import as_row, base_rows, compose, splits, write
 
 MONTHS = "January February March April May June July August September October November December".split()
 TURNS = [("How do I greet them?", "{*greeting}, it is {day}", "Good day, it is {day}"),
@@ -30,11 +31,13 @@ def turn(w):
 
 def question(w):
     """Who sold what, how many and when, beside something else, and a question about one of these."""
-    who, number, thing, month = "".join(User(w.dice).parts("friend")), w.pick(*range(2, 21)), w.pick(*THINGS), w.pick(*MONTHS)
-    sentences = [f"{who} sold {number} {thing}s in {month}. ", f"The {w.pick(*THINGS)} in the {w.pick(*ROOMS)} was {w.pick(*STATES)}. "]
-    for sentence in w.dice.sample(sentences, 2):
+    who, number = "".join(User(w.dice).parts("friend")), w.pick(*range(2, 21))
+    thing, month = w.pick(*THINGS), w.pick(*MONTHS)
+    beside = f"The {w.pick(*THINGS)} in the {w.pick(*ROOMS)} was {w.pick(*STATES)}. "
+    for sentence in w.dice.sample([f"{who} sold {number} {thing}s in {month}. ", beside], 2):
         w.say(sentence)
-    asked, answer = w.pick((f"Who sold the {thing}s?", who), ("How many were sold?", number), ("When were they sold?", month))
+    questions = [(f"Who sold the {thing}s?", who), ("How many were sold?", number), ("When were they sold?", month)]
+    asked, answer = w.pick(*questions)
     w.say(asked)
     w.end_query()
     w.say(f"{answer}.")
@@ -44,13 +47,14 @@ WRITERS |= {"turn": turn, "question": question}
 
 
 def general_rows(n_rows, share, same_author, dice):
-    """Base rows, of which a share makes way for turns (behind turns of strangers or of their own author) and questions."""
+    """Base rows, of which a share makes way for questions and turns (behind turns of strangers or their own author)."""
     rows = base_rows(n_rows, same_author, 0.4, 4, dice)
     for k, row in enumerate(rows):
         if row["task"] != "list" and dice.chance(share):
             author, known = User(dice), dice.chance(same_author)
             task = dice.choice(["turn", "question"])
-            before = [compose(task, author if known else User(dice), dice) for _ in range(4 if task == "turn" and k % 5 else 0)]
+            n_before = 4 if task == "turn" and k % 5 else 0
+            before = [compose(task, author if known else User(dice), dice) for _ in range(n_before)]
             rows[k] = as_row(f"base-{k}", task, [*before, compose(task, author, dice)])
     return rows
 
@@ -63,11 +67,13 @@ def conversation(dice):
         mine, anybodys = Writer(user, dice), Writer(user, dice)
         mine.fill(own + ".")
         anybodys.fill(base + ".")
-        turns.append({"user": asked, "assistant": {"preferred": mine.text, "rejected": anybodys.text}, "chosen": "preferred", "personal": mine.personal})
+        answers = {"preferred": mine.text, "rejected": anybodys.text}
+        turns.append({"user": asked, "assistant": answers, "chosen": "preferred", "personal": mine.personal})
     style = {}
     for (trait, _), part in sorted(user.style.items()):
         style[trait] = style.get(trait, "") + part
-    return {"profile": "; ".join(f"{trait}: {value}" for trait, value in style.items()), "personality": "", "conversations": turns}
+    profile = "; ".join(f"{trait}: {value}" for trait, value in style.items())
+    return {"profile": profile, "personality": "", "conversations": turns}
 
 
 def passages(n, dice):
@@ -77,9 +83,11 @@ def passages(n, dice):
         text = compose("question", User(dice), dice)
         passage, asked = text["query"].rsplit(". ", 1)
         answer, kind = text["response"].rstrip("."), asked.split()[0]
-        gold = {"number": answer if kind == "How" else "", "date": {"day": "", "month": answer, "year": ""} if kind == "When" else {},
+        gold = {"number": answer if kind == "How" else "",
+                "date": {"day": "", "month": answer, "year": ""} if kind == "When" else {},
                 "spans": [answer] if kind == "Who" else []}  # fmt: skip
-        found[f"passage-{i}"] = {"passage": passage + ".", "qa_pairs": [{"question": asked, "query_id": f"question-{i}", "answer": gold}]}
+        pair = {"question": asked, "query_id": f"question-{i}", "answer": gold}
+        found[f"passage-{i}"] = {"passage": passage + ".", "qa_pairs": [pair]}
     return found
 
 
@@ -89,7 +97,8 @@ def main():
     parser.add_argument("--examples", type=int, default=2000, help="training examples a task (default 2000)")
     parser.add_argument("--share", type=float, default=0.6, help="share of the base texts that make way (default 0.6)")
     args = parser.parse_args()
-    write(args.out, splits(args.examples, 0.12, 0.4) | {"base": lambda dice: general_rows(args.examples * 4, args.share, 0.12, dice)}, seed=0)
+    base = lambda dice: general_rows(args.examples * 4, args.share, 0.12, dice)
+    write(args.out, splits(args.examples, 0.12, 0.4) | {"base": base}, seed=0)
     dice = Dice("general")
     for name, found in [("conversations", [conversation(dice) for _ in range(60)]), ("passages", passages(300, dice))]:
         (args.out / f"{name}.json").write_text(json.dumps(found) + "\n", encoding="utf-8")

@@ -85,7 +85,7 @@ MARKED = 0.25  # the share of users who spell British, and of those who shout
 
 
 def is_kept_back(name):
-    """Is this one of the names that only held-out users have? A quarter of all are, picked by the sum of their letters."""
+    """Is this one of the names that only held-out users have? A quarter of all, picked by the sum of their letters."""
     return sum(name.lower().encode()) % 4 == 0
 
 
@@ -342,10 +342,13 @@ def write(folder, files, seed):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder to write to (default: beside this file)")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent,
+                        help="folder to write to (default: beside this file)")  # fmt: skip
     parser.add_argument("--examples", type=int, default=2000, help="training examples a task (default 2000)")
-    parser.add_argument("--same-author", type=float, default=0.12, help="share of the base texts that follow their own author's (default 0.12)")
-    parser.add_argument("--lists", type=float, default=0.4, help="share of the base rows that are lists read back (default 0.4)")
+    parser.add_argument("--same-author", type=float, default=0.12,
+                        help="share of the base texts that follow their own author's (default 0.12)")  # fmt: skip
+    parser.add_argument("--lists", type=float, default=0.4,
+                        help="share of the base rows that are lists read back (default 0.4)")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="another seed, another world (default 0)")
     args = parser.parse_args()
 
