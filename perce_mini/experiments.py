@@ -165,16 +165,24 @@ def strong_table(suite):
     return {**chosen, "base": suite.base("strong"), "figures": figures, "minus_ce": minus_ce}
 
 
-GENERAL = {"start": "general", "lr": 1e-3}  # a low rate, so that something of chats and questions may be left
+GENERAL = {"start": "general", "lr": GENTLE["lr"]}
+
+
+def general_cells(suite, losses):
+    """{(steps, loss): cells}: a short and a long fine-tuning of the base model that also read chats and questions."""
+    make_start("general")
+    cell = lambda n, loss: GENERAL | {"loss": loss, "steps": n}
+    lengths = [GENTLE["steps"], DEFAULT["steps"]]
+    return {(n, loss): with_seeds(cell(n, loss), suite.few(3)) for n in lengths for loss in losses}
 
 
 def dialogue_table(suite):
     """Trained on writing, tested in ten-turn chats of other users; the judge gives 1 to 5 for what shows the user."""
-    make_start("general")
-    cells = {loss: with_seeds(GENERAL | {"loss": loss}, suite.few(3)) for loss in ["ce", "perce"]}
+    cells = general_cells(suite, ["ce", "perce"])
     suite.table(cells, "dialogue")
-    folders = {"base": [Path("out/general")]} | {loss: list(map(folder_of, some)) for loss, some in cells.items()}
-    return {"setting": GENERAL, "turns": {name: list(map(judged, some)) for name, some in folders.items()}}
+    after = [{"steps": n, "loss": loss, "turns": [judged(folder_of(cell)) for cell in some]}
+             for (n, loss), some in cells.items()]  # fmt: skip
+    return {"setting": GENERAL, "base": {"turns": [judged(Path("out/general"))]}, "after": after}
 
 
 def replies(model, tokenizer, rows, top_k):
@@ -205,10 +213,7 @@ def judged(folder):
 
 def ability_table(suite):
     """Is general ability kept? Questions about passages, before and after a short and a long fine-tuning."""
-    make_start("general")
-    lengths = [GENTLE["steps"], DEFAULT["steps"]]
-    cells = {(n, loss): with_seeds(GENERAL | cell | {"steps": n}, suite.few(3))
-             for n in lengths for loss, cell in LOSSES.items()}  # fmt: skip
+    cells = general_cells(suite, LOSSES)
     figures = suite.table(cells, "ability")
     before = {"figures": [suite.base("general")], "answers": [answered(Path("out/general"))]}
     answers = lambda some: [answered(folder_of(cell)) for cell in some]

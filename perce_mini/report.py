@@ -189,8 +189,8 @@ def identify_section(r):
     says = (
         f"PIR of the PerCE model finds personal tokens with F1 {f1_pir} at the validation threshold; the exact PIR"
         f" itself reaches {f1['exact PIR']:.3f}, word matching {f1['word matching']:.3f}. Estimated and exact PIR"
-        f" correlate with {spread([x['correlation'] for x in perce])}. Of the {missed['all']} personal tokens that it misses,"
-        f" {missed['second or later token of a span']} are second or later tokens of their span, and"
+        f" correlate with {spread([x['correlation'] for x in perce])}. Of the {missed['all']} personal tokens that it"
+        f" misses, {missed['second or later token of a span']} are second or later tokens of their span, and"
         f" {missed['exact PIR at most 0.8 too']} would be missed by the exact PIR as well."
     )
     if (RESULTS / "strong.json").exists():
@@ -373,19 +373,24 @@ def contrast_section(r):
     return Section("Against nobody, or against a stranger", says, "contrast", tables)
 
 
+def by_length(r):
+    """What is known before fine-tuning, and after each number of steps with each loss."""
+    return [{"steps": 0, "loss": "base"} | r["base"], *r["after"]]
+
+
 def dialogue_section(r):
-    turns, ten = r["turns"], range(10)
-    rows = [["turn", *(str(k + 1) for k in ten)]]
-    rows += [[NAMES[name], *(spread([one[k] for one in found], 2) for k in ten)] for name, found in turns.items()]
-    at6 = {name: spread([one[5] for one in found], 2) for name, found in turns.items()}
-    says = (
-        f"At turn 6 the score is {at6['base']} before fine-tuning, {at6['ce']} with CE and {at6['perce']} with PerCE."
-        " 5 shows all that is called for, 1 nothing; at turn 1 nothing is known yet."
-    )
-    average = lambda found, k: statistics.mean(one[k] for one in found)
-    lines = {NAMES[name]: [(k + 1, average(found, k)) for k in ten] for name, found in turns.items()}
-    table, chart = ("Score at every turn, 60 chats.", rows), ("Score by turn", "turn", "score, 1 to 5", lines)
-    return Section("From writing to chats", says, "dialogue", [table], [chart])
+    rows, at6, lines = [["steps", "loss", *(f"turn {k}" for k in range(1, 11))]], {}, {}
+    for one in by_length(r):
+        turns = list(zip(*one["turns"]))  # the seeds' scores, turn by turn
+        rows.append([str(one["steps"]), NAMES[one["loss"]], *(spread(scores, 2) for scores in turns)])
+        at6.setdefault(one["steps"], []).append(f"{spread(turns[5], 2)} ({NAMES[one['loss']]})")
+        lines[f"{NAMES[one['loss']]}, {one['steps']} steps"] = [(k + 1, statistics.mean(turns[k])) for k in range(10)]
+    scores = "; ".join(f"{', '.join(some)} after {steps} steps" for steps, some in at6.items())
+    says = f"At turn 6 the score is {scores}. 5 shows all that is called for, 1 nothing; at turn 1 nothing is known."
+    lines["base"] = lines.pop("base, 0 steps")  # behind the pairs of losses
+    caption = f"Score at every turn, 60 chats; rate {r['setting']['lr']:g}, {len(r['after'][0]['turns'])} seeds."
+    chart = ("Score by turn", "turn", "score, 1 to 5", lines)
+    return Section("From writing to chats", says, "dialogue", [(caption, rows)], [chart])
 
 
 def ability_section(r):
@@ -393,7 +398,7 @@ def ability_section(r):
     asked |= {f"F1, {kind}": (kind, "f1") for kind in ["all", "number", "span", "date"]}
     answers = lambda one, kind, metric: spread([found[kind][metric] for found in one["answers"]])
     rows, by_steps = [["steps", "loss", *heads(SHOWN[:2]), *asked]], {}
-    for one in [{"steps": 0, "loss": "base"} | r["base"], *r["after"]]:
+    for one in by_length(r):
         figures = [*cells_of(one["figures"], SHOWN[:2]), *(answers(one, *what) for what in asked.values())]
         rows.append([str(one["steps"]), NAMES[one["loss"]], *figures])
         by_steps.setdefault(one["steps"], []).append(f"{answers(one, 'all', 'f1')} ({NAMES[one['loss']]})")
