@@ -468,28 +468,38 @@ def real_text():
     parts = []
     for path in sorted(RESULTS.glob("real-*.json")):
         r = json.loads(path.read_text(encoding="utf-8"))
-        setting, against = r["settings"], {"none": "", "stranger": " against a stranger"}
-        figures = {contrast: [r[contrast]["runs"][run] for run in REAL_RUNS] for contrast in against}
+        setting, seeds, batch = r["settings"], r["seeds"], r["settings"]["batch_size"] * r["settings"]["grad_accum"]
         rates = [f"{r['rates'][run]:g}" if run in r["rates"] else "" for run in REAL_RUNS]
         rows = [["", *REAL_RUNS.values()], ["learning rate", *rates]]
+
+        def found(contrast, kind, run):
+            return [seed[contrast][kind][run] for seed in seeds if run in seed[contrast][kind]]
+
+        def add(label, contrast, value, digits):
+            of = lambda run: spread([value(one) for one in found(contrast, "runs", run)], digits)
+            rows.append([label, *map(of, REAL_RUNS)])
+
         for metric in ["rouge_l", "logp", "logp_plain", "pir"]:
-            rows.append([METRICS[metric], *(f"{one[metric]:.3f}" for one in figures["none"])])
-        rows.append(["mean PIR against a stranger", *(f"{one['pir']:.3f}" for one in figures["stranger"])])
-        for contrast, words in against.items():
+            add(METRICS[metric], "none", lambda one: one[metric], 3)
+        add("mean PIR against a stranger", "stranger", lambda one: one["pir"], 3)
+        for contrast, words in {"none": "", "stranger": " against a stranger"}.items():
             for share in ["0.05", "0.5", "0.95"]:
-                below = [f"{one['pir_quantiles'][share]:.2f}" for one in figures[contrast]]
-                rows.append([f"{float(share):.0%} of tokens have PIR{words} below", *below])
-        changed = lambda run, metric: f"{REAL_RUNS[run]} {change_text(r['none']['minus ce'][run][metric].values())}"
-        change = lambda metric: "; ".join(changed(run, metric) for run in r["none"]["minus ce"])
+                label = f"{float(share):.0%} of tokens have PIR{words} below"
+                add(label, contrast, lambda one: one["pir_quantiles"][share], 2)
+
+        def changes(metric):
+            of = lambda run: ", ".join(change_text(one[metric].values()) for one in found("none", "minus ce", run))
+            return "; ".join(f"{REAL_RUNS[run]} {of(run)}" for run in seeds[0]["none"]["minus ce"])
+
         trained = f"LoRA of rank {setting['lora_rank']}" if setting["lora_rank"] else "all weights"
         tried = ", ".join(f"{float(rate):g}" for rate in r["validation log-likelihood"].get("ce", {}))
         chosen = f", rates chosen among {tried} on validation users" if tried else ""
-        batch = setting["batch_size"] * setting["grad_accum"]
+        n_seeds = "one seed" if len(seeds) == 1 else f"{len(seeds)} seeds"
         parts.append(
             f"{r['model']} on {r['data']}: {setting['steps']} steps of {batch} examples ({trained}){chosen},"
-            f" {r['examples']} held-out examples, one seed.\n\n{markdown_table(rows)}\n"
-            f"Difference to CE, paired bootstrap over users. ROUGE-L: {change('rouge_l')}. Log-likelihood with persona:"
-            f" {change('logp')}.\n"
+            f" {r['examples']} held-out examples, {n_seeds}.\n\n{markdown_table(rows)}\n"
+            f"Difference to CE, paired bootstrap over users{', seed by seed' * (len(seeds) > 1)}."
+            f" ROUGE-L: {changes('rouge_l')}. Log-likelihood with persona: {changes('logp')}.\n"
         )
     return "\n".join(parts) or "Not recorded yet.\n"
 

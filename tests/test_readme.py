@@ -104,7 +104,7 @@ def test_shell_blocks_run(world, tmp_path, monkeypatch):
             if "train.py" in words:
                 words += TINY_STEPS if "--init" in words else TINY
             if "perce_mini.real" in words:
-                words += [*TINY_STEPS[:-2], "--examples", "2"]
+                words += [*TINY_STEPS[:-2], "--examples", "2", "--seeds", "2"]
             if words[1] == "eval.py":
                 words += ["--examples", "2", "--max-new-tokens", "5", "--device", "cpu"]
             if words[2:3] and "longlamp" in words[1]:  # more files, so that there is something to score
@@ -121,7 +121,8 @@ def test_shell_blocks_run(world, tmp_path, monkeypatch):
         recorded.unlink()
     shutil.copy("out/real.json", "data/results/real-texts.json")
     text = report.real_text()  # what real.py has written is what the README would say
-    assert "| before | CE | PerCE | PerCE against a stranger |" in text and "2 held-out examples" in text and "3e-05, 0.0001" in text and text.count("[") == 6
+    assert "| before | CE | PerCE | PerCE against a stranger |" in text and "2 held-out examples" in text and "3e-05, 0.0001" in text and "2 seeds" in text
+    assert text.count("[") == 10  # of two figures: PerCE, and against a stranger, with both seeds; the model before, once
 
 
 def test_the_recorded_figures_are_the_ones_in_the_readme(monkeypatch):
