@@ -233,6 +233,9 @@ def lr_section(r):
     return Section("Learning rates up to collapse", says, "lr", [table], [chart])
 
 
+INTERVALS = "Differences have paired bootstrap intervals over users, which know nothing of the spread over seeds."
+
+
 def clip_section(r):
     names = {"longce": "LongCE: min(P/P, 5)", "mean one": "PerCE, weights of mean one"}
     grid, others = {}, []
@@ -257,7 +260,7 @@ def clip_section(r):
     for name, found, change in [("PerCE, m 0.8, M 5", *grid[0.8, 5.0]), *others]:
         difference = change_text(change["rouge_l"]) if len(rows) > 1 else ""
         rows.append([name, *cells_of(found, [*FIRST, "weight"]), difference])
-    tables.append(("Other weights; differences with paired bootstrap intervals over users.", rows))
+    tables.append((f"Other weights. {INTERVALS}", rows))
     by_floor = ", ".join(f"{average('rouge_l', [m], caps):.3f} with m {m:g}" for m in floors)
     by_cap = ", ".join(f"{average('rouge_l', sound, [M]):.3f} with M {M:g}" for M in caps)
     better = [f"m {m:g}, M {M:g}" for (m, M), (_, change) in grid.items() if change["rouge_l"][1] > 0]
@@ -298,8 +301,8 @@ def bootstrap_section(r):
             change = r["minus_online"][start][kind]
             changes = [change_text(change[metric]) if kind != online else "" for metric in shown]
             rows.append([kind, *cells_of(found, FIRST), *changes])
-        of = f"test users, {len(kinds[online])} seeds, mean (low to high); paired bootstrap over users"
-        tables.append((f"From {'random weights' if start == 'scratch' else f'the {start} model'}, {of}.", rows))
+        origin = "random weights" if start == "scratch" else f"the {start} model"
+        tables.append((f"From {origin}, test users, {len(kinds[online])} seeds, mean (low to high). {INTERVALS}", rows))
         reached = ", ".join(f"{kind} {mean(found, 'rouge_l'):.3f}" for kind, found in kinds.items())
         scores.append(f"from {start}: {reached}")
     return Section("How the loop feeds itself", f"ROUGE-L F {'; '.join(scores)}.", "bootstrap", tables)
