@@ -215,15 +215,16 @@ def ability_table(suite):
     """Is general ability kept? Questions about passages, before and after a short and a long fine-tuning."""
     cells = general_cells(suite, LOSSES)
     figures = suite.table(cells, "ability")
-    before = {"figures": [suite.base("general")], "answers": [answered(Path("out/general"))]}
-    answers = lambda some: [answered(folder_of(cell)) for cell in some]
-    after = [{"steps": n, "loss": loss, "figures": figures[n, loss], "answers": answers(some)}
-             for (n, loss), some in cells.items()]  # fmt: skip
+    scores = {key: [answered(folder_of(cell)) for cell in some] for key, some in cells.items()}
+    f1 = {key: np.mean([one["all"][:, 1] for one in some], axis=0) for key, some in scores.items()}
+    after = [{"steps": n, "loss": loss, "figures": figures[n, loss], "answers": list(map(by_kind, scores[n, loss])),
+              "f1_minus_ce": interval(f1[n, loss] - f1[n, "ce"])} for n, loss in cells]  # fmt: skip
+    before = {"figures": [suite.base("general")], "answers": [by_kind(answered(Path("out/general")))]}
     return {"setting": GENERAL, "base": before, "after": after}
 
 
 def answered(folder):
-    """DROP's exact match and F1 by kind of answer, over passages that the base model never read."""
+    """{kind of answer: (questions, 2)}: DROP's exact match and F1, over passages that the base model never read."""
     passages = json.loads(Path("out/general-data/passages.json").read_text())
     asked = [(passage["passage"], qa) for passage in passages.values() for qa in passage["qa_pairs"]]
     rows = [{"user": "", "task": "question", "query": f"{text} {qa['question']}", "response": "?", "profile": []}
@@ -235,7 +236,18 @@ def answered(folder):
         kind = "number" if qa["answer"]["number"] else "span" if qa["answer"]["spans"] else "date"
         found["all"].append(score)
         found[kind].append(score)
-    return {kind: dict(zip(["exact match", "f1"], np.mean(scores, axis=0).tolist())) for kind, scores in found.items()}
+    return {kind: np.array(scores) for kind, scores in found.items()}
+
+
+def by_kind(answers):
+    return {kind: dict(zip(["exact match", "f1"], scores.mean(axis=0).tolist())) for kind, scores in answers.items()}
+
+
+def interval(differences, draws=2000):
+    """(mean, low, high) of a difference a question: bootstrap 95 % interval over the questions."""
+    n = len(differences)
+    drawn = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=draws) @ differences / n
+    return float(differences.mean()), *np.quantile(drawn, [0.025, 0.975]).tolist()
 
 
 def identify_table(suite):

@@ -400,13 +400,17 @@ def ability_section(r):
     asked = {"exact match, all": ("all", "exact match")}
     asked |= {f"F1, {kind}": (kind, "f1") for kind in ["all", "number", "span", "date"]}
     answers = lambda one, kind, metric: spread([found[kind][metric] for found in one["answers"]])
-    rows, by_steps = [["steps", "loss", *heads(SHOWN[:2]), *asked]], {}
+    rows, by_steps = [["steps", "loss", *heads(SHOWN[:2]), *asked, "F1, all, minus CE"]], {}
     for one in by_length(r):
         figures = [*cells_of(one["figures"], SHOWN[:2]), *(answers(one, *what) for what in asked.values())]
-        rows.append([str(one["steps"]), NAMES[one["loss"]], *figures])
+        minus_ce = "" if one["loss"] in ("base", "ce") else change_text(one["f1_minus_ce"])
+        rows.append([str(one["steps"]), NAMES[one["loss"]], *figures, minus_ce])
         by_steps.setdefault(one["steps"], []).append(f"{answers(one, 'all', 'f1')} ({NAMES[one['loss']]})")
     f1 = "; ".join(f"{', '.join(some)} after {steps} steps" for steps, some in by_steps.items())
-    caption = f"300 questions about passages, beside what was learned of the users; rate {r['setting']['lr']:g}."
+    caption = (
+        f"300 questions about passages, beside what was learned of the users; {len(r['after'][0]['answers'])} seeds,"
+        f" rate {r['setting']['lr']:g}. Differences to CE: bootstrap over questions, every question averaged over the seeds."
+    )
     return Section("Is general ability kept?", f"DROP's F1 is {f1}.", "ability", [(caption, rows)])
 
 

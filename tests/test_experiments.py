@@ -165,6 +165,14 @@ def test_answers_are_scored_by_kind(suite, monkeypatch):
     passages = json.loads(Path("out/general-data/passages.json").read_text())
     gold = ["".join(qa["answer"]["spans"]) or qa["answer"]["number"] or qa["answer"]["date"]["month"] for p in passages.values() for qa in p["qa_pairs"]]
     monkeypatch.setattr(experiments, "replies", lambda *args: [f"{answer}." for answer in gold])
-    assert all(scores == {"exact match": 1, "f1": 1} for scores in experiments.answered(Path("out/general")).values())
+    right = experiments.answered(Path("out/general"))
+    assert all((scores == 1).all() for scores in right.values())
+    assert experiments.by_kind(right)["date"] == {"exact match": 1, "f1": 1}
     monkeypatch.setattr(experiments, "replies", lambda *args: ["nobody"] * len(gold))
-    assert experiments.answered(Path("out/general"))["all"]["f1"] == 0
+    assert (experiments.answered(Path("out/general"))["all"] == 0).all()
+
+
+def test_an_interval_of_questions():
+    d, low, high = experiments.interval(np.array([1.0] * 50 + [0.0] * 50))
+    half = 1.96 * 0.5 / 10  # of a mean of 100 coins
+    assert d == 0.5 and low == pytest.approx(0.5 - half, abs=0.02) and high == pytest.approx(0.5 + half, abs=0.02)
