@@ -268,6 +268,17 @@ def clip_section(r):
         f"ROUGE-L, averaged over the caps: {by_floor}; averaged over floors from 0 on: {by_cap}. Above the paper's"
         f" m 0.8, M 5 by a paired interval clear of zero: {'; '.join(better) or 'none'}."
     )
+    low = r["low_cap"]
+    rows = [["", *heads(FIRST)]] + [[name, *cells_of(found, FIRST)] for name, found in low["figures"].items()]
+    for name, change in low["m2_minus"].items():
+        rows.append([f"M 2 − {name}", *(change_text(change[metric]) for metric in FIRST)])
+    seeds = f"{len(low['figures']['CE'])} seeds, mean ± 95 % interval"
+    tables.append((f"The low cap, noticed above, on validation users: m 0.8, {seeds}. {INTERVALS}", rows))
+    for name, change in low["m2_minus"].items():
+        says += (
+            f" M 2 minus {name} on validation users: ROUGE-L {change_text(change['rouge_l'])}, personal tokens right"
+            f" {change_text(change['personal_accuracy'])}, log-likelihood {change_text(change['logp'])}."
+        )
     return Section("Floors and caps", says, "clip", tables)
 
 
@@ -409,7 +420,7 @@ def ability_section(r):
     f1 = "; ".join(f"{', '.join(some)} after {steps} steps" for steps, some in by_steps.items())
     caption = (
         f"300 questions about passages, beside what was learned of the users; {len(r['after'][0]['answers'])} seeds,"
-        f" rate {r['setting']['lr']:g}. Differences to CE: bootstrap over questions, every question averaged over the seeds."
+        f" rate {r['setting']['lr']:g}. Differences to CE: bootstrap over questions, each averaged over the seeds."
     )
     return Section("Is general ability kept?", f"DROP's F1 is {f1}.", "ability", [(caption, rows)])
 
