@@ -46,6 +46,8 @@ def parse_args():
     args, flags = p.parse_known_args()
     if args.seeds < 1:
         p.error("--seeds must be above 0")
+    if any(flag.split("=")[0] == "--seed" for flag in flags):
+        p.error("give --seeds N; the seeds are 0 to N - 1")
     if len(args.lr) > 1 and not all((args.data / name).exists() for name in ["val.jsonl", "test.jsonl"]):
         p.error(f"choosing between rates needs val.jsonl beside test.jsonl in {args.data}")
     return args, flags

@@ -351,3 +351,9 @@ def test_kept_runs_on_real_texts_belong_to_their_settings(tmp_path, monkeypatch)
             asked(*other)
     with pytest.raises(SystemExit):
         asked("--steps", "3", "--lr", "1e-4", "2e-4")  # nothing to choose by
+
+
+def test_a_seed_of_ones_own_is_refused_on_real_texts(command):
+    for flags in [["--seed", 3], ["--seed=3"]]:
+        result = command(real.main, "model", "data", *flags)
+        assert result.status == 2 and "give --seeds N" in result.error
