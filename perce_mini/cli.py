@@ -1,17 +1,13 @@
-"""What both commands share: short errors, exit statuses, and the choice of a device."""
+"""What all commands share: flags that are checked when they are read, help that shows defaults, one-line errors."""
 
 import argparse
+import math
+import os
 import sys
 
 import torch
 
-from perce_mini.checkpoint import CheckpointError
-from perce_mini.dataset import DataError
-from perce_mini.tokenizer import TokenizerError
-
-
-class RunError(ValueError):
-    """A run that cannot start or go on, in one line that says what to do."""
+from perce_mini.errors import UserError
 
 
 class Help(argparse.RawDescriptionHelpFormatter):
@@ -32,37 +28,56 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message} ({self.prog} -h explains every flag)\n")
 
 
+def number(kind, low=-math.inf, high=math.inf, above=None):
+    """A `type` for add_argument: a finite int or float, at least `low` (or above `above`) and at most `high`."""
+
+    def parse(text):
+        try:
+            value = kind(text)
+        except ValueError:
+            word = "a whole number" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"{text[:40]!r} is not {word}") from None
+        if kind is float and not math.isfinite(value):
+            raise argparse.ArgumentTypeError(f"must be a finite number, not {text[:40]}")
+        if not low <= value <= high or (above is not None and value <= above):
+            bounds = [f"above {above}"] if above is not None else [f"at least {low}"] if low > -math.inf else []
+            bounds += [f"at most {high}"] if high < math.inf else []
+            raise argparse.ArgumentTypeError(f"must be {' and '.join(bounds)}, not {text[:40]}")
+        return value
+
+    return parse
+
+
+def temperature(text):
+    """0, which takes the likeliest token, or a temperature that float32 can divide by."""
+    value = number(float, low=0, high=100)(text)
+    return value if value == 0 else number(float, low=0.01)(text)
+
+
+COUNT = number(int, low=1, high=10**9)  # of steps, examples, tokens
+COUNT_OR_NONE = number(int, low=0, high=10**9)  # 0 switches something off
+SEED = number(int, low=0, high=2**32 - 1)
+
+
 def run(main):
-    """Call main(); wrong input ends in one line and status 2, Ctrl-C in status 130."""
+    """Call main(). Wrong input ends in one line and status 2, Ctrl-C in status 130, a closed pipe in silence."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that knows ASCII only shows users' texts, too
     try:
         main()
+        if sys.stdout:  # None where it was closed from the start
+            sys.stdout.flush()
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         sys.exit(130)
-    except (RunError, DataError, CheckpointError, TokenizerError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nobody reads on: `| head` has seen enough
+        sys.exit(141)
+    except (UserError, OSError) as error:
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
         sys.exit(2)
     except torch.OutOfMemoryError as error:
         reason = str(error).split(". ")[0]
         print(f"error: {reason}: lower --batch-size or --block-size, or train with --recompute", file=sys.stderr)
         sys.exit(2)
-
-
-def pick_device(name):
-    """ "auto" -> CUDA, else MPS, else CPU. Raises RunError for one that is not there."""
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        name = next(kind for kind in there if there[kind])
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise RunError(f"--device {name}: not a device; use auto, cpu, cuda, cuda:1 or mps") from None
-    if not there.get(device.type, False):
-        raise RunError(f"--device {name}: not available on this machine")
-    return device
-
-
-def autocast(device):
-    """Compute in bfloat16 where the device is good at it (weights stay float32)."""
-    good = device.type == "cuda" and torch.cuda.is_bf16_supported()
-    return torch.autocast(device.type, torch.bfloat16, enabled=good)
