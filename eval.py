@@ -6,137 +6,124 @@
 Differences are to the first run, on the same examples, with a paired bootstrap 95 % interval over users.
 """
 
-import json
-import math
 from pathlib import Path
 
-from perce_mini import checkpoint, cli, heatmap
-from perce_mini.dataset import CONTRASTS, encode_rows, evenly, held_out_file, read_examples
-from perce_mini.pretrained import is_folder, load_any, read_template
-from perce_mini.scoring import METRICS, by_task, difference, evaluate, pir_quantiles, summarize
-
-
-def show_table(runs, metrics=METRICS):
-    """Print {run: records} as a table per task: a line a metric, a column a run, differences to the first run."""
-    first, *others = runs
-    for task, reference in by_task(runs[first]).items():
-        print(f"\n{task}: {len(reference)} examples of {len({r['row']['user'] for r in reference})} users")
-        values = {run: summarize(by_task(runs[run])[task]) for run in runs}
-        change = {run: difference(by_task(runs[run])[task], reference) for run in others}
-        width = max(len(METRICS[m]) for m in metrics)
-        print(" " * width, f"{first:>12}", *(f"{run:>12}{'':24}" for run in others))
-        for m in metrics:
-            if values[first][m] is not None:
-                line = f"{METRICS[m]:<{width}} {values[first][m]:>12.3f}"
-                for run in others:
-                    d, low, high = change[run][m]
-                    line += f" {values[run][m]:>12.3f}  {d:+.3f} [{low:+.3f}, {high:+.3f}]"
-                print(line)
-
-
-def show_samples(runs, n):
-    """Print what the runs wrote for the first n of the examples, beside the reference."""
-    for record in evenly(next(iter(runs.values())), n) if n else []:
-        print(f"\n[{record['row']['task']}, user {record['row']['user']}] {record['row']['query']}")
-        print(f"  reference: {record['row']['response']}")
-        for run, records in runs.items():
-            mine = next(r for r in records if r["row"] is record["row"])
-            print(f"  {run} (ROUGE-L {mine['rouge'].fmeasure:.2f}): {mine['prediction']}")
-
-
-def write_json(path, runs):
-    """Every figure of every run, overall and per task, and the differences to the first run."""
-    first, *others = runs
-    per_task = {run: by_task(records) for run, records in runs.items()}
-    all_of = lambda records: summarize(records) | {"pir_quantiles": pir_quantiles(records)}
-    figures = {run: {task: all_of(records) for task, records in tasks.items()} for run, tasks in per_task.items()}
-
-    def change(run, task):
-        changes = difference(per_task[run][task], per_task[first][task])
-        return {metric: dict(zip(["difference", "low", "high"], d)) for metric, d in changes.items()}
-
-    changes = {run: {task: change(run, task) for task in per_task[run]} for run in others}
-    text = json.dumps({"examples": len(runs[first]), "runs": figures, f"minus {first}": changes}, indent=1)
-    checkpoint.replace_file(path, lambda new: Path(new).write_text(text + "\n", encoding="utf-8"))
-
-
-def write_predictions(path, runs):
-    """JSONL, a line an example and run: user, task, query, reference, prediction, ROUGE-L."""
-    lines = []
-    for run, records in runs.items():
-        for r in records:
-            asked = {"run": run} | {key: r["row"][key] for key in ["user", "task", "query"]}
-            written = {"reference": r["row"]["response"], "prediction": r["prediction"], "rouge_l": r["rouge"].fmeasure}
-            lines.append(json.dumps(asked | written))
-    checkpoint.replace_file(path, lambda new: Path(new).write_text("\n".join(lines) + "\n", encoding="utf-8"))
+from perce_mini import cli, heatmap, hf
+from perce_mini.cli import COUNT, COUNT_OR_NONE
+from perce_mini.dataset import CONTRASTS, encode_rows, held_out_file, read_examples, subsample
+from perce_mini.device import pick_device
+from perce_mini.errors import UserError
+from perce_mini.files import check_writable, write_text_atomic
+from perce_mini.scoring import evaluate
+from perce_mini.tables import show_samples, show_table, show_verdicts, write_predictions, write_scores
 
 
 def parse_args():
     p = cli.Parser(description=__doc__)
-    p.add_argument("runs", nargs="*", type=Path, metavar="DIR",
-                   help="folders that train.py wrote, or Hugging Face folders; differences are to the first")
+    help = "folders that train.py wrote, or Hugging Face folders; differences are to the first"
+    p.add_argument("runs", nargs="*", type=Path, metavar="DIR", help=help)
     p.add_argument("--init", type=Path, metavar="DIR", help="one more folder, put first: what the runs started from")
-    p.add_argument("--data", type=Path, metavar="PATH",
-                   help="folder with test.jsonl or val.jsonl, or a JSONL file (default: that of the first run)")
-    p.add_argument("--contrast", choices=CONTRASTS, default="none",
-                   help="what takes the persona's place in the plain view: nothing, or the profile of a stranger")
+    help = "folder with test.jsonl or val.jsonl, or a JSONL file (default: that of the first run)"
+    p.add_argument("--data", type=Path, metavar="PATH", help=help)
+    help = "what takes the persona's place in the plain view: nothing, or the profile of a stranger"
+    p.add_argument("--contrast", choices=CONTRASTS, default="none", help=help)
     p.add_argument("--template", type=Path, metavar="FILE", help="of prompts for Hugging Face folders, see train.py -h")
-    p.add_argument("--block-size", type=int, metavar="N",
-                   help="longest sequence for Hugging Face folders, tokens (default: their positions, at most 5000)")
-    p.add_argument("--examples", type=int, default=120, metavar="N",
-                   help="examples to score, evenly over the file; 0 for all")
-    p.add_argument("--top-k", type=int, default=4, help="profile items in the prompt, the best by BM25")
-    p.add_argument("--max-new-tokens", type=int, default=128, help="longest generated text, tokens; 0 writes none")
-    p.add_argument("--temperature", type=float, default=0.4, help="of decoding; 0 takes the likeliest token")
-    p.add_argument("--seed", type=int, default=0, help="of the sampled text")
-    p.add_argument("--samples", type=int, default=1, metavar="N", help="texts to show beside their references")
+    help = "longest sequence, tokens, of Hugging Face folders (default: their positions, at most 5000)"
+    p.add_argument("--block-size", type=COUNT, metavar="N", help=help)
+    help = "examples to score, a subsample of the file; 0 for all"
+    p.add_argument("--examples", type=COUNT_OR_NONE, default=120, metavar="N", help=help)
+    help = "profile items in the prompt, the best by BM25"
+    p.add_argument("--top-k", type=COUNT_OR_NONE, default=4, help=help)
+    help = "longest generated text, tokens; 0 writes none"
+    p.add_argument("--max-new-tokens", type=COUNT_OR_NONE, default=128, help=help)
+    p.add_argument("--temperature", type=cli.temperature, default=0.4, help="of decoding; 0 takes the likeliest token")
+    p.add_argument("--seed", type=cli.SEED, default=0, help="of the sampled text")
+    help = "texts to show beside their references"
+    p.add_argument("--samples", type=COUNT_OR_NONE, default=1, metavar="N", help=help)
+    p.add_argument("--all", action="store_true", help="show every figure, for every task")
     p.add_argument("--json", type=Path, metavar="FILE", help="write every figure")
     p.add_argument("--predictions", type=Path, metavar="FILE", help="write every generated text (JSONL)")
     p.add_argument("--heatmap", type=Path, metavar="FILE", help="write a page that shades tokens by their PIR (HTML)")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     args = p.parse_args()
-    for name in ["examples", "top_k", "temperature", "samples", "max_new_tokens"]:
-        if not 0 <= getattr(args, name) < math.inf:
-            p.error(f"--{name.replace('_', '-')} must not be below 0")
     if args.predictions and not args.max_new_tokens:
         p.error("--predictions writes generated texts, and --max-new-tokens 0 generates none")
+    files = [path.resolve() for path in [args.json, args.predictions, args.heatmap] if path]
+    if len(set(files)) < len(files):
+        p.error("--json, --predictions and --heatmap need a file each")
     args.runs = ([args.init] if args.init else []) + args.runs
     if not args.runs:
         p.error("name a folder to score")
     return args
 
 
+def load_runs(args, device):
+    """{name: (model, tokenizer, state)} of all folders. Raises UserError."""
+    template = hf.read_template(args.template) if args.template else None
+    loaded = {}
+    for folder in args.runs:
+        own = template if hf.is_folder(folder) else None
+        loaded[str(folder)] = hf.load_any(folder, device, template=own, block_size=args.block_size)
+        block_size = loaded[str(folder)][0].config.block_size
+        if args.block_size not in (None, block_size):
+            raise UserError(f"{folder} was made with --block-size {block_size}, not {args.block_size}")
+    return loaded
+
+
+def load_rows(args, loaded):
+    """The rows to score, and the file that they are from. Raises UserError."""
+    trained_on = (state["settings"].get("data") for _, _, state in loaded.values())
+    data = args.data or next(filter(None, trained_on), None)
+    if not data:
+        raise UserError("--data must say what to score Hugging Face folders on")
+    path = held_out_file(data) if Path(data).is_dir() else Path(data)
+    return subsample(read_examples(path), args.examples), path
+
+
+def score(args, loaded, rows):
+    """{name: records} of all runs, on the same rows."""
+    n, examples = args.max_new_tokens, {}
+    for folder, (model, tokenizer, _) in loaded.items():  # what does not fit is said before the work
+        examples[folder] = encode_rows(rows, tokenizer, model.config.block_size, args.top_k, n, args.contrast)
+    return {
+        folder: evaluate(model, tokenizer, examples[folder], n, args.temperature, args.seed, desc=folder)
+        for folder, (model, tokenizer, _) in loaded.items()
+    }
+
+
+def warn_of_differences(loaded):
+    """Say where runs were not made alike: a comparison of losses then compares something else, too."""
+    settings = {run: state["settings"] for run, (_, _, state) in loaded.items() if state["settings"].get("init")}
+    for name in ["init", "steps", "examples", "data_sha256", "seed", "batch_size", "lora_rank"]:
+        values = {run: made[name] for run, made in settings.items()}
+        if len(set(values.values())) > 1:
+            different = ", ".join(f"{run} {str(value)[:20]}" for run, value in values.items())
+            print(f"note: the runs differ in {name}: {different}")
+
+
 def main():
     args = parse_args()
-    device = cli.pick_device(args.device)
-    template = read_template(args.template) if args.template else None
-    loaded, data = {}, args.data
-    for folder in args.runs:
-        own = template if is_folder(folder) else None
-        loaded[str(folder)] = load_any(folder, device, template=own, block_size=args.block_size)
-        data = data or loaded[str(folder)][2]["settings"].get("data")
-    if not data:
-        raise cli.RunError("--data must say what to score Hugging Face folders on")
-    path = held_out_file(data) if Path(data).is_dir() else Path(data)
-    rows = evenly(read_examples(path), args.examples)
-    for file in filter(None, [args.json, args.predictions, args.heatmap]):
-        file.parent.mkdir(parents=True, exist_ok=True)  # what cannot be written is said before the work, not after it
+    device = pick_device(args.device)
+    loaded = load_runs(args, device)
+    warn_of_differences(loaded)
+    rows, path = load_rows(args, loaded)
+    written = [file for file in [args.json, args.predictions, args.heatmap] if file]
+    for file in written:
+        check_writable(file)
     print(f"scoring {len(rows)} examples of {path} on {device}")
-    runs = {}
-    for folder, (model, tokenizer, _) in loaded.items():
-        n = args.max_new_tokens
-        examples = encode_rows(rows, tokenizer, model.config.block_size, args.top_k, n, args.contrast)
-        runs[folder] = evaluate(model, tokenizer, examples, device, n, args.temperature, args.seed, desc=folder)
+    runs = score(args, loaded, rows)
     if args.heatmap:
-        shown = {run: evenly(records, 30) for run, records in runs.items()}
-        text = heatmap.page(shown, {run: tokenizer for run, (_, tokenizer, _) in loaded.items()}, args.contrast)
-        checkpoint.replace_file(args.heatmap, lambda new: Path(new).write_text(text, encoding="utf-8"))
-    for path, write in [(args.json, write_json), (args.predictions, write_predictions)]:
-        if path:
-            write(path, runs)
-    show_table(runs)
+        shown = {run: subsample(records, 30) for run, records in runs.items()}
+        tokenizers = {run: tokenizer for run, (_, tokenizer, _) in loaded.items()}
+        write_text_atomic(args.heatmap, heatmap.page(shown, tokenizers, args.contrast))
+    if args.json:
+        write_scores(args.json, runs)
+    if args.predictions:
+        write_predictions(args.predictions, runs)
+    show_table(runs, args.all)
+    show_verdicts(runs)
     show_samples(runs, args.samples if args.max_new_tokens else 0)
-    print(*(f"wrote {path}" for path in [args.json, args.predictions, args.heatmap] if path), sep="\n")
+    print(*(f"wrote {file}" for file in written), sep="\n")
 
 
 if __name__ == "__main__":

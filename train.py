@@ -2,123 +2,153 @@
 
     python train.py --loss perce
 
-From nothing this makes the default data (data/personas), trains a small base model once (out/base),
-fine-tunes it (out/perce), scores held-out users and shows a table. What exists already is used as it is.
+From nothing this makes the default data (data/personas), trains a small base model once (out/base), fine-tunes it
+(out/perce), scores held-out users and shows a table. What exists already is used as it is.
 """
 
+import hashlib
 import math
 import os
-import subprocess
-import sys
-import time
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 
-from eval import show_samples, show_table, write_json, write_predictions
-from perce_mini import base, checkpoint, cli, lora, parallel, pretrained
-from perce_mini.dataset import CONTRASTS, encode_rows, evenly, held_out_file, read_examples
+from data.personas import prepare
+from perce_mini import base, checkpoint, cli, distributed, heatmap, hf, lora
+from perce_mini.cli import COUNT, COUNT_OR_NONE, number
+from perce_mini.dataset import CONTRASTS, encode_rows, held_out_file, read_examples, steps_per_epoch, subsample
+from perce_mini.device import pick_device
+from perce_mini.errors import UserError
+from perce_mini.files import write_text_atomic
 from perce_mini.model import GPT, GPTConfig
 from perce_mini.percontrast import CLIP_MAX, CLIP_MIN, LOSSES
-from perce_mini.scoring import evaluate
+from perce_mini.plan import print_plan
+from perce_mini.sample import NOBODY, show_answers, three_users
+from perce_mini.scoring import evaluate, summarize
+from perce_mini.tables import say, show_table, write_predictions, write_scores
 from perce_mini.tokenizer import SPECIAL
-from perce_mini.trainer import check_same_run, fit
+from perce_mini.trainer import Settings, check_same_run, fit
 
-HERE = Path(__file__).resolve().parent
-DEFAULT_DATA = Path(os.path.relpath(HERE / "data" / "personas"))
-STEPS, MAX_NEW_TOKENS = 300, 128
-LR, LR_PRETRAINED, LR_LORA = 4e-3, 2e-5, 2e-4
-KEPT = ["loss", "clip_min", "clip_max", "contrast", "warmup", "batch_size", "grad_accum", "top_k", "lora_rank", "seed"]
+DEFAULT_DATA = Path(os.path.relpath(Path(__file__).resolve().parent / "data" / "personas"))
+MAX_NEW_TOKENS = 128
+LR_PRETRAINED, LR_LORA = 2e-5, 2e-4
+CLIP = number(float, low=-1e6, high=1e6)
+
+# ------------------------------------------------------------------------------------------------ flags
+
+
+def add_optimisation_flags(parser):
+    default = Settings()
+    g = parser.add_argument_group("optimisation")
+    g.add_argument("--steps", type=COUNT, help=f"optimisation steps (default {default.steps})")
+    g.add_argument("--epochs", type=number(float, above=0, high=1e6), help="passes over the data, instead of --steps")
+    rates = f"(default {default.lr:g}; of a pretrained model {LR_PRETRAINED:g}, with LoRA {LR_LORA:g})"
+    g.add_argument("--lr", type=number(float, above=0), help=f"peak learning rate of AdamW {rates}")
+    help = "share of the steps in which the rate rises; then it falls to 0"
+    g.add_argument("--warmup", type=number(float, 0, 1), default=default.warmup, help=help)
+    g.add_argument("--batch-size", type=COUNT, default=default.batch_size, help="examples in a micro-batch")
+    help = "micro-batches in an optimisation step"
+    g.add_argument("--grad-accum", type=COUNT, default=default.grad_accum, help=help)
+    help = "profile items in the prompt, the best by BM25"
+    g.add_argument("--top-k", type=COUNT_OR_NONE, default=default.top_k, help=help)
+    g.add_argument("--examples", type=COUNT, help="train on a subsample of so many examples (default all)")
+    g.add_argument("--seed", type=cli.SEED, default=0, help="order of the batches and sampling of text")
+    g.add_argument("--save-every", type=COUNT, default=50, help="steps between checkpoints")
+
+
+def add_base_flags(parser):
+    g = parser.add_argument_group("base model (only where it is trained here)")
+    g.add_argument("--base-steps", type=COUNT, default=base.SETTINGS.steps, help="optimisation steps")
+    g.add_argument("--tokenizer", help="bpe: learn one from the data (default); or gpt2, cl100k_base, ... by tiktoken")
+    vocab_size = number(int, low=256 + len(SPECIAL), high=10**6)
+    g.add_argument(
+        "--vocab-size", type=vocab_size, help=f"entries of the learned tokenizer (default {base.VOCAB_SIZE})"
+    )
+    shape = {
+        "block_size": ("longest sequence, tokens", number(int, 1, 10**6)),
+        "n_layer": ("blocks", number(int, 1, 256)),
+        "n_head": ("query heads", number(int, 1, 256)),
+        "n_embd": ("width", number(int, 2, 2**15)),
+        "n_kv_head": ("key and value heads", number(int, 1, 256)),
+        "n_shifted": ("key heads shifted by a token, see model.py", number(int, 0, 256)),
+    }
+    for name, (what, kind) in shape.items():
+        flag = "--" + name.replace("_", "-")
+        g.add_argument(flag, type=kind, help=f"{what} (default {base.SHAPE[name]})")
+
+
+def add_other_flags(parser):
+    g = parser.add_argument_group("pretrained models")
+    help = "train a step of rank R beside frozen weights; 0: all weights"
+    g.add_argument("--lora-rank", type=number(int, 0, 4096), default=0, metavar="R", help=help)
+    help = "JSON with a prompt's start, item, query, end (default: plain text, or the model's chat form)"
+    g.add_argument("--template", type=Path, metavar="FILE", help=help)
+    help = "keep less for the backward pass and compute it again: slower, with less memory"
+    g.add_argument("--recompute", action="store_true", help=help)
+    g = parser.add_argument_group("machine")
+    g.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default auto: the fastest there is)")
+    g.add_argument("--compile", action="store_true", help="torch.compile the blocks: a slow start, faster steps")
+    g = parser.add_argument_group("scoring")
+    g.add_argument("--eval-examples", type=COUNT_OR_NONE, default=120, help="held-out examples to score, 0 for none")
+    help = "of decoding; 0 takes the likeliest token"
+    g.add_argument("--temperature", type=cli.temperature, default=0.4, help=help)
 
 
 def parse_args():
     p = cli.Parser(description=__doc__)
     p.add_argument("--loss", choices=LOSSES, default="perce", help="how response tokens are weighted")
-    p.add_argument("--clip-min", type=float, default=CLIP_MIN, metavar="M", help="lowest weight, nats; not for ce")
-    p.add_argument("--clip-max", type=float, default=CLIP_MAX, metavar="M", help="highest weight, nats; not for ce")
-    p.add_argument("--data", type=Path, default=DEFAULT_DATA, metavar="DIR",
-                   help="folder with train.jsonl, and val, test, base.jsonl where there are any"
-                        " (default data/personas, made on first use)")  # fmt: skip
-    p.add_argument("--init", type=Path, metavar="DIR",
-                   help="run or Hugging Face folder to start from (default: the data's base model, out/base or"
-                        " out/base-NAME, trained on first use)")  # fmt: skip
-    p.add_argument("--contrast", choices=CONTRASTS, default="none",
-                   help="what takes the persona's place in the plain view: nothing, or the profile of a stranger")
+    p.add_argument("--clip-min", type=CLIP, default=CLIP_MIN, metavar="M", help="lowest weight, nats; not for ce")
+    p.add_argument("--clip-max", type=CLIP, default=CLIP_MAX, metavar="M", help="highest weight, nats; not for ce")
+    help = (
+        "folder with train.jsonl, and val, test, base.jsonl where there are any (default data/personas, made at first)"
+    )
+    p.add_argument("--data", type=Path, default=DEFAULT_DATA, metavar="DIR", help=help)
+    base_folder = "(default: the data's base model, out/base or out/base-NAME, trained at first)"
+    p.add_argument("--init", type=Path, metavar="DIR", help=f"run or Hugging Face folder to start from {base_folder}")
+    help = "what takes the persona's place in the plain view: nothing, or the profile of a stranger"
+    p.add_argument("--contrast", choices=CONTRASTS, default="none", help=help)
     p.add_argument("--out", type=Path, metavar="DIR", help="folder to write to (default out/LOSS)")
     p.add_argument("--resume", action="store_true", help="go on where the run in --out stopped")
-    g = p.add_argument_group("optimisation")
-    g.add_argument("--steps", type=int, help=f"optimisation steps (default {STEPS})")
-    g.add_argument("--epochs", type=float, help="passes over the training examples, instead of --steps")
-    g.add_argument("--lr", type=float, help=f"peak learning rate of AdamW (default {LR:g}; of a pretrained model"
-                                            f" {LR_PRETRAINED:g}, with LoRA {LR_LORA:g})")  # fmt: skip
-    g.add_argument("--warmup", type=float, default=0.1,
-                   help="share of the steps in which the rate rises; then it falls to 0")
-    g.add_argument("--batch-size", type=int, default=16, help="examples in a micro-batch")
-    g.add_argument("--grad-accum", type=int, default=1, help="micro-batches in an optimisation step")
-    g.add_argument("--top-k", type=int, default=4, help="profile items in the prompt, the best by BM25")
-    g.add_argument("--examples", type=int, help="train on so many examples, taken evenly over the file (default all)")
-    g.add_argument("--seed", type=int, default=0, help="order of the batches and sampling of text")
-    g.add_argument("--save-every", type=int, default=50, help="steps between checkpoints")
-    g = p.add_argument_group("base model (only where it is trained here)")
-    g.add_argument("--base-steps", type=int, default=400, help="optimisation steps")
-    g.add_argument("--tokenizer", help="bpe: learn one from the data (default); or gpt2, cl100k_base, ... by tiktoken")
-    g.add_argument("--vocab-size", type=int, help=f"entries of the learned tokenizer (default {base.VOCAB_SIZE})")
-    shape = {"block_size": "longest sequence, tokens", "n_layer": "blocks", "n_head": "query heads", "n_embd": "width",
-             "n_kv_head": "key and value heads", "n_shifted": "key heads shifted by a token, see model.py"}  # fmt: skip
-    for name, what in shape.items():
-        g.add_argument("--" + name.replace("_", "-"), type=int, help=f"{what} (default {base.SHAPE[name]})")
-    g = p.add_argument_group("pretrained models")
-    g.add_argument("--lora-rank", type=int, default=0, metavar="R",
-                   help="train a step of rank R beside frozen weights; 0: all weights")  # fmt: skip
-    g.add_argument("--template", type=Path, metavar="FILE",
-                   help="JSON with a prompt's start, item, query, end (default: plain text, or the model's chat form)")
-    g.add_argument("--recompute", action="store_true",
-                   help="keep less for the backward pass and compute it again: slower, with less memory")
-    g = p.add_argument_group("machine")
-    g.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default auto: the fastest there is)")
-    g.add_argument("--compile", action="store_true", help="torch.compile the blocks: a slow start, faster steps")
-    g = p.add_argument_group("scoring")
-    g.add_argument("--eval-examples", type=int, default=120, help="held-out examples to score, 0 for none")
-    g.add_argument("--temperature", type=float, default=0.4, help="of decoding; 0 takes the likeliest token")
+    p.add_argument("--overwrite", action="store_true", help="start anew where --out holds another run")
+    for add_flags in [add_optimisation_flags, add_base_flags, add_other_flags]:
+        add_flags(p)
     args = p.parse_args()
-    for name in ["steps", "epochs", "lr", "batch_size", "grad_accum", "save_every", "examples", "base_steps",
-                 "block_size", "n_layer", "n_head", "n_kv_head", "n_embd"]:  # fmt: skip
-        if getattr(args, name) is not None and not 0 < getattr(args, name) < math.inf:
-            p.error(f"--{name.replace('_', '-')} must be above 0")
-    for name in ["top_k", "eval_examples", "temperature", "n_shifted", "lora_rank"]:
-        if getattr(args, name) is not None and not 0 <= getattr(args, name) < math.inf:
-            p.error(f"--{name.replace('_', '-')} must not be below 0")
     if args.steps and args.epochs:
         p.error("--steps and --epochs exclude each other")
+    if args.resume and args.overwrite:
+        p.error("--resume and --overwrite exclude each other")
     if not args.clip_min <= args.clip_max:
         p.error(f"--clip-min {args.clip_min} is above --clip-max {args.clip_max}")
-    if not 0 <= args.warmup <= 1:
-        p.error("--warmup is a share of the steps, from 0 to 1")
-    if args.vocab_size is not None and args.vocab_size < 256 + len(SPECIAL):
-        p.error(f"--vocab-size must be at least {256 + len(SPECIAL)}: the bytes and the control tokens")
     try:
-        GPTConfig(1, **base.shape(args))
+        base.check_shape(args.vocab_size or base.VOCAB_SIZE, base_shape(args))
     except ValueError as error:
         p.error(str(error))
     args.out = args.out or Path("out") / args.loss
     return args
 
 
-# ------------------------------------------------------------------------------- what a run needs first
+def base_shape(args):
+    """The flags of the base model's shape, and base.SHAPE where they say nothing."""
+    return {
+        name: default if getattr(args, name) is None else getattr(args, name) for name, default in base.SHAPE.items()
+    }
 
 
-def make_default_data(folder):
-    """Run data/personas/prepare.py into `folder`."""
-    subprocess.run([sys.executable, DEFAULT_DATA / "prepare.py", "--out", folder], check=True)
+# ------------------------------------------------------------------------------------ what a run needs first
 
 
-def read_data(args):
-    """The rows to train on and the rows to score. Raises DataError, RunError."""
+def load_rows(args):
+    """The rows to train on and the rows to score. Makes the default data at first. Raises UserError."""
+    if args.data == DEFAULT_DATA and not (args.data / "test.jsonl").exists():  # the last to be written
+        if distributed.rank() == 0:
+            prepare.make(args.data)
+        distributed.barrier()
     if not args.data.is_dir():
-        raise cli.RunError(f"{args.data}: --data takes a folder with train.jsonl in it")
+        raise UserError(f"{args.data}: --data takes a folder with train.jsonl in it")
     rows = read_examples(args.data / "train.jsonl")
     held_out = read_examples(held_out_file(args.data)) if args.eval_examples else []
-    return evenly(rows, args.examples), evenly(held_out, args.eval_examples)
+    return subsample(rows, args.examples), subsample(held_out, args.eval_examples)
 
 
 def base_folder(args):
@@ -126,108 +156,180 @@ def base_folder(args):
     return Path("out/base" if args.data == DEFAULT_DATA else f"out/base-{args.data.resolve().name}")
 
 
-# --------------------------------------------------------------------------------------------- the run
+def load_model(args, device):
+    """(model, tokenizer, state) of --init or of the data's base model; None where that is yet to be trained."""
+    if args.init:
+        template = hf.read_template(args.template) if args.template else None
+        frozen = torch.bfloat16 if args.lora_rank and device.type == "cuda" else torch.float32
+        return hf.load_any(args.init, device, frozen, template, args.block_size)
+    if base.is_finished(base_folder(args), args.base_steps):
+        return checkpoint.load(base_folder(args), device)
 
 
-def seconds_an_example(model, length, device):
-    """The time of a training step here, an example of `length` tokens."""
-    ids = torch.zeros(max(1, 2048 // length), length, dtype=torch.long, device=device)
-    seconds = 0
-    for _ in range(3):  # the first ones warm up
-        if seconds < 5:
-            start = time.perf_counter()
-            with cli.autocast(device):
-                model(ids).float().logsumexp(-1).sum().backward()
-            next(p for p in model.parameters() if p.requires_grad).grad.sum().item()  # waits for the device
-            seconds = time.perf_counter() - start
-    model.zero_grad()
-    return seconds / len(ids)
+def train_base(args, rows, device):
+    """Train the data's base model, and load it."""
+    file = args.data / "base.jsonl"
+    settings = replace(
+        base.SETTINGS,
+        steps=args.base_steps,
+        top_k=args.top_k,
+        data=str(args.data),
+        data_sha256=sha256(file if file.exists() else args.data / "train.jsonl"),
+        tokenizer=args.tokenizer or "bpe",
+        vocab_size=args.vocab_size or base.VOCAB_SIZE,
+        processes=distributed.world_size(),
+    )
+    rows = read_examples(file) if file.exists() else rows
+    base.make(settings, base_shape(args), rows, base_folder(args), device, args.save_every, args.compile)
+    return checkpoint.load(base_folder(args), device)
 
 
-def print_plan(args, init, make_data, device, model):
-    """Say what this run will do and, from the speed of one step here, about how long that takes.
+def sha256(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
-    model: what `init` holds, or None where that is yet to be trained.
+
+def make_settings(args, start, n_rows):
+    """What the flags say, and what follows from the model to start from. start: its checkpoint's settings."""
+    micro_batches = args.grad_accum * distributed.world_size()
+    steps = args.steps or Settings.steps
+    if args.epochs:
+        steps = math.ceil(args.epochs * steps_per_epoch(n_rows, args.batch_size, micro_batches))
+    lr = Settings.lr if start["tokenizer"] != "pretrained" else LR_LORA if args.lora_rank else LR_PRETRAINED
+    same = [
+        "loss",
+        "clip_min",
+        "clip_max",
+        "warmup",
+        "batch_size",
+        "grad_accum",
+        "seed",
+        "contrast",
+        "top_k",
+        "lora_rank",
+    ]
+    return Settings(
+        **{name: getattr(args, name) for name in same},
+        lr=args.lr or lr,
+        steps=steps,
+        processes=distributed.world_size(),
+        data=str(args.data),
+        data_sha256=sha256(args.data / "train.jsonl"),
+        examples=n_rows,
+        init=str(args.init or base_folder(args)),
+        tokenizer=start["tokenizer"],
+        vocab_size=start["vocab_size"],
+    )
+
+
+def load_run(args, n_rows, device):
+    """The run in --out, to go on with: (model, tokenizer, state), or None where a new one starts. Raises UserError.
+
+    A finished run of the very same settings has nothing left to train and is only scored again.
     """
-    model = model or GPT(GPTConfig(args.vocab_size or base.VOCAB_SIZE, **base.shape(args))).to(device)
-    an_example = seconds_an_example(model, min(384, model.config.block_size), device)
-    steps = args.steps or STEPS
-    plan = [(f"make the default data in {args.data}", 5)] if make_data else []
-    if not args.init and not base.is_finished(init, args.base_steps):
-        seconds = args.base_steps * base.SETTINGS["batch_size"] * an_example
-        plan.append((f"train the base model {init}: {args.base_steps} steps", seconds))
-    length = f"{args.epochs:g} epochs" if args.epochs else f"{steps} steps"
-    seconds = 0 if args.epochs else steps * args.batch_size * args.grad_accum * an_example
-    plan.append((f"fine-tune {init} with {args.loss} into {args.out}: {length}", seconds))
-    if args.eval_examples:
-        plan.append((f"score {args.eval_examples} held-out examples", args.eval_examples * an_example))
-    print(f"on {device}, with {model.n_parameters() / 1e6:.2f} M parameters:")
-    for i, (what, seconds) in enumerate(plan, 1):
-        duration = f"{math.ceil(seconds / 10) * 10} s" if seconds < 90 else f"{seconds / 60:.0f} min"
-        print(f"  {i}. {what}" + (f" (about {duration})" if seconds else ""))
-
-
-def main():
-    args = parse_args()
-    device = parallel.join(cli.pick_device(args.device))
-    init = args.init or base_folder(args)
-    make_data = args.data == DEFAULT_DATA and not (args.data / "test.jsonl").exists()  # the last to be written
-    if not make_data:
-        rows, held_out = read_data(args)
-    template = pretrained.read_template(args.template) if args.template else None
-    frozen = torch.bfloat16 if args.lora_rank and device.type == "cuda" else torch.float32
-    resumed = checkpoint.load(args.out, device) if args.resume else None
-    given = resumed or (pretrained.load_any(init, device, frozen, template, args.block_size) if args.init else None)
-    print_plan(args, init, make_data, device, given and given[0])
-    parallel.wait()  # all have looked at what is there
-
-    if make_data:
-        if parallel.rank() == 0:
-            make_default_data(args.data)
-        parallel.wait()
-        rows, held_out = read_data(args)
-    if not args.init and not base.is_finished(init, args.base_steps):
-        base_file = args.data / "base.jsonl"
-        base.make(args, init, read_examples(base_file) if base_file.exists() else rows, device)
-
-    model, tokenizer, state = given or checkpoint.load(init, device)
-    base.check_flags(args, model, state["settings"], init)
-    encode = lambda *what: encode_rows(*what, contrast=args.contrast)
-    examples = encode(rows, tokenizer, model.config.block_size, args.top_k)
-    held_out = encode(held_out, tokenizer, model.config.block_size, args.top_k, MAX_NEW_TOKENS)
-    an_epoch = math.ceil(math.ceil(len(examples) / args.batch_size) / (args.grad_accum * parallel.world()))
-    known = {name: state["settings"][name] for name in ["tokenizer", "vocab_size"]}
-    usual = LR if known["tokenizer"] != "pretrained" else LR_LORA if args.lora_rank else LR_PRETRAINED
-    settings = known | {name: getattr(args, name) for name in KEPT} | {
-        "lr": args.lr or usual, "steps": math.ceil(args.epochs * an_epoch) if args.epochs else args.steps or STEPS,
-        "examples": len(examples), "data": str(args.data), "init": str(init),
-        "processes": parallel.world()}  # fmt: skip
-    if resumed:
+    if args.overwrite or not (args.resume or (args.out / "checkpoint.pt").exists()):
+        return None
+    run = checkpoint.load(args.out, device)
+    state = run[2]
+    settings = make_settings(args, state["settings"], n_rows)
+    try:
         check_same_run(state, settings, args.out)
-    torch.manual_seed(args.seed)
-    if not resumed:
+    except UserError as error:
+        raise error if args.resume else UserError(f"{error}, or --overwrite to start anew") from None
+    if state["step"] < settings.steps and not args.resume:
+        done = f"{args.out} holds {state['step']} of {settings.steps} steps of this run"
+        raise UserError(f"{done}: --resume goes on with it, --overwrite starts anew")
+    return run
+
+
+# ------------------------------------------------------------------------------------------------- the run
+
+
+def announce(args, start, run, n_rows, n_held_out, device):
+    """Say what this run will do. start, run: what `load_model` and `load_run` found."""
+    init, tasks = args.init or base_folder(args), []
+    if start:
+        model, settings = start[0], make_settings(args, start[2]["settings"], n_rows)
+    else:
+        model = GPT(GPTConfig(args.vocab_size or base.VOCAB_SIZE, **base_shape(args))).to(device)
+        settings = make_settings(args, asdict(base.SETTINGS), n_rows)
+        n_examples = args.base_steps * base.SETTINGS.batch_size
+        tasks.append((f"train the base model {init}: {args.base_steps} steps", n_examples))
+    done = run[2]["step"] if run else 0
+    going_on = f", of which {done} are done" if done else ""
+    what = f"fine-tune {init} with {args.loss} into {args.out}: {settings.steps} steps{going_on}"
+    tasks.append((what, (settings.steps - done) * settings.batch_size * settings.grad_accum))
+    if n_held_out:
+        tasks.append((f"score {n_held_out} held-out examples, before and after", 2 * n_held_out))
+    print_plan(tasks, model, device)
+
+
+def prepare_model(args, model, is_new_run):
+    """LoRA, recomputation and compilation, as the flags say."""
+    if is_new_run:
         lora.merge(model)  # what it may have of an earlier run
         if args.lora_rank:
             lora.add(model, args.lora_rank)
     model.recompute = args.recompute
     if args.compile:
         model.compile_blocks()
-    fit(model, tokenizer, examples, args.out, settings, device, args.save_every, state if resumed else None)
 
-    rank = parallel.rank()
-    parallel.leave()
-    if rank:
-        return
-    written = [args.out / "checkpoint.pt", args.out / "tokenizer.json", args.out / "log.jsonl"]
-    if held_out:
-        records = evaluate(model, tokenizer, held_out, device, MAX_NEW_TOKENS, args.temperature, args.seed)
-        runs = {str(args.out): records}
-        for name, write in [("results.json", write_json), ("predictions.jsonl", write_predictions)]:
-            write(args.out / name, runs)
-            written.append(args.out / name)
-        show_table(runs, ["rouge_l", "logp", "logp_plain", "personal_accuracy", "contrast_f1"])
-        show_samples(runs, 1)
-    print("\nwrote", *written)
+
+def encode_held_out(args, rows, model, tokenizer):
+    return encode_rows(rows, tokenizer, model.config.block_size, args.top_k, MAX_NEW_TOKENS, args.contrast)
+
+
+def score(args, model, tokenizer, examples, desc):
+    return evaluate(model, tokenizer, examples, MAX_NEW_TOKENS, args.temperature, args.seed, desc=f"score {desc}")
+
+
+def report(args, scored, model, tokenizer, rows):
+    """Write and show what was found. scored: {name: records} of the model before and after."""
+    write_scores(args.out / "results.json", scored)
+    write_predictions(args.out / "predictions.jsonl", scored)
+    after = str(args.out)
+    page = heatmap.page({after: scored[after]}, {after: tokenizer}, args.contrast)
+    write_text_atomic(args.out / "heat.html", page)
+    show_table(scored)
+    was, now = (summarize(records)["personal_accuracy"] for records in scored.values())
+    if now is not None:
+        print(
+            f"\nLook at the personal tokens, which only the profile can tell: {was:.0%} right before, {now:.0%} after."
+        )
+    people, query = three_users([row for row in rows if row["profile"]] or rows, 0)
+    say(f"The same query for two users and for nobody. {query}")
+    show_answers(model, tokenizer, [*people[:2], NOBODY], query)
+    say(f"Open {args.out / 'heat.html'} to see every token's PIR. More texts: python -m perce_mini.sample {args.out}")
+
+
+def main():
+    args = parse_args()
+    device = distributed.init_distributed(pick_device(args.device))
+    rows, held_out = load_rows(args)
+    run = load_run(args, len(rows), device)
+    start = run or load_model(args, device)
+    distributed.barrier()  # all have seen what is there
+    announce(args, start, run, len(rows), len(held_out), device)
+    model, tokenizer, state = start or train_base(args, rows, device)
+    base.check_flags(args, model, state, args.init or base_folder(args))
+
+    settings = make_settings(args, state["settings"], len(rows))
+    examples = encode_rows(rows, tokenizer, model.config.block_size, args.top_k, contrast=args.contrast)
+    to_score = encode_held_out(args, held_out, model, tokenizer)
+    torch.manual_seed(args.seed)
+    prepare_model(args, model, is_new_run=run is None)
+    fit(model, tokenizer, examples, settings, args.out, args.save_every, state if run else None)
+
+    rank = distributed.rank()
+    distributed.shutdown()
+    if rank == 0:
+        if held_out:
+            before, its_tokenizer, _ = load_model(args, device)
+            its_examples = encode_held_out(args, held_out, before, its_tokenizer)
+            scored = {str(args.init or base_folder(args)): score(args, before, its_tokenizer, its_examples, "before")}
+            scored[str(args.out)] = score(args, model, tokenizer, to_score, "after")
+            report(args, scored, model, tokenizer, held_out)
+        print("wrote", *sorted(path.name for path in args.out.iterdir() if path.is_file()), "in", args.out)
 
 
 if __name__ == "__main__":

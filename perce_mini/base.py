@@ -1,23 +1,21 @@
 """The small base model that fine-tuning starts from: trained here, once for each data, on whole documents."""
 
+from dataclasses import replace
+
+import tiktoken
 import torch
 
-from perce_mini import checkpoint, cli
+from perce_mini import checkpoint
 from perce_mini.dataset import Example, encode_rows
+from perce_mini.errors import UserError
 from perce_mini.model import GPT, GPTConfig
-from perce_mini.percontrast import CLIP_MAX, CLIP_MIN
 from perce_mini.tokenizer import Tokenizer
-from perce_mini.trainer import check_same_run, fit
+from perce_mini.trainer import Settings, check_same_run, fit
 
 VOCAB_SIZE = 2048
 SHAPE = {"block_size": 512, "n_layer": 4, "n_head": 4, "n_kv_head": 2, "n_shifted": 1, "n_embd": 128}
-SETTINGS = {"loss": "ce", "clip_min": CLIP_MIN, "clip_max": CLIP_MAX, "lr": 3e-3, "warmup": 0.1, "batch_size": 16,
-            "grad_accum": 1, "seed": 0}  # fmt: skip
-
-
-def shape(args):
-    """The flags of train.py, and SHAPE where they say nothing."""
-    return {name: default if getattr(args, name) is None else getattr(args, name) for name, default in SHAPE.items()}
+MAX_PARAMETERS = 2 * 10**9
+SETTINGS = Settings(loss="ce", lr=3e-3, steps=400, vocab_size=VOCAB_SIZE)
 
 
 def is_finished(folder, steps):
@@ -30,34 +28,53 @@ def as_document(example):
     return Example(example.row, [], ids[:1], ids[1:], [False] * len(ids[1:]))
 
 
-def make(args, out, rows, device):
-    """Train the base model into `out`, or go on with it: next-token prediction."""
-    settings = SETTINGS | {"steps": args.base_steps, "examples": len(rows), "data": str(args.data)}
-    settings |= {"tokenizer": args.tokenizer or "bpe", "vocab_size": args.vocab_size or VOCAB_SIZE}
-    state = None
+def make_tokenizer(name, vocab_size, rows):
+    """ "bpe" learns `vocab_size` entries from the rows' texts; other names are tiktoken's. Raises UserError."""
+    if name == "bpe":
+        items = [item for row in rows for item in [row, *row["profile"]]]
+        texts = dict.fromkeys(item[key] for item in items for key in ["query", "response"])
+        return Tokenizer.train("\n".join(texts), vocab_size)
+    try:
+        encoding = tiktoken.get_encoding(name)
+    except ValueError:
+        known = ", ".join(tiktoken.list_encoding_names())
+        raise UserError(f"tokenizer {name!r} is not known; tiktoken has {known}, and 'bpe' trains one here") from None
+    except OSError as error:  # requests' errors are OSErrors
+        reason = f"has to be downloaded and cannot be reached ({type(error).__name__})"
+        raise UserError(f"tokenizer {name!r} {reason}; --tokenizer bpe needs no network") from None
+    ranks = encoding._mergeable_ranks
+    return Tokenizer(sorted(ranks, key=ranks.get), encoding._pat_str)
+
+
+def make(settings, shape, rows, out, device, save_every=50, compiled=False):
+    """Train the base model into `out`, or go on with it: next-token prediction. shape: fields of GPTConfig."""
+    settings, state = replace(settings, examples=len(rows)), None
     if (out / "checkpoint.pt").exists():
         model, tokenizer, state = checkpoint.load(out, device)
         check_same_run(state, settings, out)
     else:
-        items = [item for row in rows for item in [row, *row["profile"]]]
-        texts = dict.fromkeys(item[key] for item in items for key in ["query", "response"])
-        if settings["tokenizer"] == "bpe":
-            tokenizer = Tokenizer.train("\n".join(texts), settings["vocab_size"])
-        else:
-            tokenizer = Tokenizer.named(args.tokenizer)
-        torch.manual_seed(settings["seed"])
-        model = GPT(GPTConfig(tokenizer.vocab_size, **shape(args))).to(device)
-    if args.compile:
+        tokenizer = make_tokenizer(settings.tokenizer, settings.vocab_size, rows)
+        torch.manual_seed(settings.seed)
+        model = GPT(GPTConfig(tokenizer.vocab_size, **shape)).to(device)
+    if compiled:
         model.compile_blocks()
-    examples = encode_rows(rows, tokenizer, model.config.block_size, args.top_k)
-    fit(model, tokenizer, [as_document(e) for e in examples], out, settings, device, args.save_every, state)
+    examples = encode_rows(rows, tokenizer, model.config.block_size, settings.top_k)
+    fit(model, tokenizer, [as_document(e) for e in examples], settings, out, save_every, state)
 
 
-def check_flags(args, model, settings, init):
-    """A flag that describes the base model must not be without effect unseen. Raises RunError."""
-    there = {name: getattr(model.config, name) for name in SHAPE}
-    there |= {name: settings[name] for name in ["tokenizer", "vocab_size"]}
-    for name, value in there.items():
-        if getattr(args, name) not in (None, value):
-            raise cli.RunError(f"{init} exists with {name} {value}, not {getattr(args, name)}:"
-                               " move it away to train another base")
+def check_shape(vocab_size, shape):
+    """Raises ValueError for a shape that cannot be, or is too large to be trained here."""
+    with torch.device("meta"):  # no weights, only their sizes
+        n = GPT(GPTConfig(vocab_size, **shape)).n_parameters()
+    if n > MAX_PARAMETERS:
+        raise ValueError(f"{n / 1e9:.1f} billion parameters: a base model may have {MAX_PARAMETERS // 10**9} billion")
+
+
+def check_flags(args, model, state, init):
+    """A flag that describes the base model must not be without effect unseen. Raises UserError."""
+    existing = {name: getattr(model.config, name) for name in SHAPE}
+    existing |= {name: state["settings"][name] for name in ["tokenizer", "vocab_size"]}
+    for name, value in existing.items():
+        asked = getattr(args, name)
+        if asked not in (None, value):
+            raise UserError(f"{init} exists with {name} {value}, not {asked}: move it away to train another base")

@@ -1,81 +1,87 @@
-"""A run's folder: checkpoint.pt (weights, optimiser, position, random state) and tokenizer.json.
+"""A run's folder: checkpoint.pt is the truth (weights, optimiser, log, random state); log.jsonl is there to look at.
 
-Files are replaced, never rewritten: a new one is written beside the old, forced to the disk and renamed over
-it, so a kill at any moment leaves the previous checkpoint whole. Loading unpickles tensors and plain
-values only (`weights_only=True`): a checkpoint can hold no code.
+Files are replaced, never rewritten (files.py), so a kill at any moment leaves the previous checkpoint whole. Loading
+unpickles tensors and plain values only (`weights_only=True`): a checkpoint can hold no code. The file is a zip archive,
+which keeps a CRC-32 of every part; it is compared on loading, so not a single bit can change unseen.
 """
 
-import os
 import pickle
+import zipfile
+import zlib
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
 from perce_mini import lora
+from perce_mini.errors import UserError
+from perce_mini.files import replace_file, write_jsonl_atomic
 from perce_mini.model import GPT, GPTConfig
+from perce_mini.schema import check_checkpoint
 from perce_mini.tokenizer import Tokenizer
 
-
-KEYS = ["config", "model", "optimizer", "step", "settings", "random", "random_device"]  # of what `save` writes
-
-
-class CheckpointError(ValueError):
-    """What is wrong with a checkpoint, in one line that names the file."""
-
-
-def replace_file(path, write):
-    """write(path of a new file), then put it in the place of `path` in one step. Raises OSError (disk full, ...)."""
-    new = f"{path}.new"
-    try:
-        write(new)
-        with open(new, "rb+") as f:
-            os.fsync(f.fileno())
-        os.replace(new, path)
-    except BaseException as error:
-        Path(new).unlink(missing_ok=True)
-        if isinstance(error, RuntimeError):  # torch's word for a write that fell short
-            raise OSError(f"cannot write {path}: {str(error).splitlines()[0]}") from None
-        raise
+UNREADABLE = (  # what zipfile and torch.load raise for other bytes
+    zipfile.BadZipFile,
+    pickle.UnpicklingError,
+    zlib.error,
+    NotImplementedError,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    TypeError,
+    OSError,
+)
 
 
-def save(folder, model, tokenizer, step, settings, optimizer=None):
-    """Write `folder`. step: optimisation steps done; settings: a flat dict that tells how the run was made."""
+class CheckpointError(UserError):
+    """What is wrong with a checkpoint or a model folder."""
+
+
+def save(folder, model, tokenizer, settings, step, log=(), optimizer=None):
+    """Write `folder`. settings: a flat dict that tells how the run was made; step: optimisation steps done."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     device = model.head.device
     state = {
         "config": asdict(model.config),
         "model": model.state_dict(),
-        "optimizer": optimizer and optimizer.state_dict(),
-        "step": step,
+        "tokenizer": tokenizer.state(),
         "settings": settings,
+        "step": step,
+        "log": list(log),
+        "optimizer": optimizer and optimizer.state_dict(),
         "random": torch.get_rng_state(),
         "random_device": torch.cuda.get_rng_state() if device.type == "cuda" else None,
     }
-    replace_file(f"{folder}/tokenizer.json", tokenizer.save)
     replace_file(f"{folder}/checkpoint.pt", lambda path: torch.save(state, path))
+    write_jsonl_atomic(f"{folder}/log.jsonl", log)
 
 
 def read(folder):
     """The dict that `save` wrote, on the CPU. Raises CheckpointError."""
     path = Path(folder) / "checkpoint.pt"
-    if not path.exists():
+    if not path.is_file():
         raise CheckpointError(f"{path}: no checkpoint there")
     try:
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip() is not None:
+                raise zipfile.BadZipFile("checksum")
         state = torch.load(path, map_location="cpu", weights_only=True)
-        return {key: state[key] for key in KEYS}
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError, OSError) as error:
-        name = type(error).__name__
-        raise CheckpointError(f"{path}: damaged, or not a checkpoint of this project ({name})") from None
+    except UNREADABLE as error:
+        reason = f"damaged, or not a checkpoint of this project ({type(error).__name__})"
+        raise CheckpointError(f"{path}: {reason}") from None
+    check_checkpoint(state, path, CheckpointError)
+    return state
 
 
 def load(folder, device="cpu"):
-    """The model of a run, its tokenizer and the rest of its checkpoint. Raises CheckpointError, TokenizerError."""
+    """The model of a run, its tokenizer and the rest of its checkpoint. Raises CheckpointError."""
     state = read(folder)
-    if not (Path(folder) / "tokenizer.json").exists():
-        raise CheckpointError(f"{folder}/tokenizer.json: missing; it belongs to the checkpoint")
-    tokenizer = Tokenizer.load(f"{folder}/tokenizer.json")
+    path = Path(folder) / "checkpoint.pt"
     try:
+        tokenizer = Tokenizer(**state["tokenizer"])
         with torch.device("meta"):  # no weights yet
             model = GPT(GPTConfig(**state["config"]))
             if state["settings"].get("lora_rank"):
@@ -83,16 +89,22 @@ def load(folder, device="cpu"):
         model.load_state_dict(state["model"], assign=True)
     except (RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split("\n\t")[-1].split())[:160]
-        raise CheckpointError(f"{folder}/checkpoint.pt: another shape than its configuration ({reason})") from None
+        raise CheckpointError(f"{path}: another shape than its configuration ({reason})") from None
     if tokenizer.vocab_size > model.config.vocab_size:
-        raise CheckpointError(f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens,"
-                              f" the model {model.config.vocab_size}")
+        sizes = f"the tokenizer has {tokenizer.vocab_size} tokens, the model {model.config.vocab_size}"
+        raise CheckpointError(f"{path}: {sizes}")
     return model.to(device), tokenizer, state
 
 
 def restore(state, optimizer):
-    """Put optimiser and random state back, so that the run goes on exactly as if it had not stopped."""
-    optimizer.load_state_dict(state["optimizer"])
-    torch.set_rng_state(state["random"])
-    if state["random_device"] is not None and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["random_device"])
+    """Put optimiser and random state back, so that the run goes on exactly as if it had not stopped.
+
+    Raises CheckpointError for those of another model or another machine's kind.
+    """
+    try:
+        optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["random"])
+        if state["random_device"] is not None and torch.cuda.is_available():
+            torch.cuda.set_rng_state(state["random_device"])
+    except (RuntimeError, ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"the checkpoint cannot be gone on with: {str(error).splitlines()[0]}") from None

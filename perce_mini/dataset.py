@@ -2,9 +2,9 @@
 
     JSONL line -> row (dict, checked) -> Example (ids of persona, query, response) -> Batch (two views)
 
-y is encoded ONCE. An Example holds the ids of persona, query and response, each encoded by itself; the
-views are `persona + query + response` and `query + response`, so the response ids are the same objects in
-both, and token i of one view is token i of the other. (How they are laid out is the tokenizer's affair.)
+y is encoded ONCE. An Example holds the ids of persona, query and response, each encoded by itself; the views are
+`persona + query + response` and `query + response`, so the response ids are the same in both, and token i of one view
+is token i of the other. (What stands between the parts is the tokenizer's layout.)
 """
 
 import json
@@ -17,13 +17,14 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from perce_mini.retrieval import retrieve
+from perce_mini.errors import UserError
+from perce_mini.retrieval import retrieve, strangers
 
 CONTRASTS = ["none", "stranger"]  # what stands in the persona's place in the plain view
 
 
-class DataError(ValueError):
-    """What is wrong with the data, in one line: file, line and reason."""
+class DataError(UserError):
+    """What is wrong with the data: file, line and reason."""
 
 
 # ------------------------------------------------------------------------------------- reading rows
@@ -61,52 +62,53 @@ def held_out_file(folder):
     raise DataError(f"{folder} has no test.jsonl and no val.jsonl to score; --eval-examples 0 trains without scoring")
 
 
-def evenly(rows, n):
-    """n of the rows, one drawn from each n-th part of the file, always the same; all for 0 or None.
+def subsample(rows, n):
+    """n of the rows, one drawn from each n-th part of the file, always the same; all of them for 0 or None.
 
-    So every task and many users are among them, and nothing that comes back every few rows is left out.
+    So every task and many users are among them, and nothing that recurs every few rows is left out.
     """
     if not n or n >= len(rows):
         return rows
-    dice = random.Random(0)
-    return [rows[dice.randrange(i * len(rows) // n, (i + 1) * len(rows) // n)] for i in range(n)]
+    rng = random.Random(0)
+    return [rows[rng.randrange(i * len(rows) // n, (i + 1) * len(rows) // n)] for i in range(n)]
 
 
 def read_row(line, where):
-    def check(ok, reason):
-        if not ok:
-            raise DataError(f"{where}: {reason}")
-
-    def check_text(text, name):
-        check(isinstance(text, str), f"{name} must be a string, not {type(text).__name__}")
-        check("\0" not in text, f"{name} holds a NUL character")
-        check(not re.search("[\ud800-\udfff]", text), f"{name} holds a lone surrogate, which no text can encode")
-
-    def check_keys(item, keys, name):
-        check(isinstance(item, dict), f"{name} must be an object, not {type(item).__name__}")
-        for key in keys:
-            check(key in item, f"{name} has no {key!r}")
-
+    """One line of a file -> Row. Raises DataError with the first thing that is wrong."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{where}: not JSON ({str(error).splitlines()[0]})") from None
-    check_keys(row, ["user", "task", "query", "response", "profile"], "the row")
-    for key in ["user", "task", "query", "response"]:
-        check_text(row[key], repr(key))
-    check(row["response"].strip(), "'response' is empty")
-    check(isinstance(row["profile"], list), "'profile' must be a list")
+    check_texts(row, ["user", "task", "query", "response"], f"{where}: the row")
+    check(row["response"].strip(), f"{where}: 'response' is empty")
+    check(isinstance(row.get("profile"), list), f"{where}: the row has no 'profile', or it is not a list")
     for i, item in enumerate(row["profile"]):
-        check_keys(item, ["query", "response"], f"profile item {i}")
-        for key in ["query", "response"]:
-            check_text(item[key], f"{key!r} of profile item {i}")
-    check(isinstance(row.get("personal", []), list), "'personal' must be a list of [start, end]")
-    for span in row.get("personal", []):
-        good = isinstance(span, list) and len(span) == 2 and all(type(x) is int for x in span)
-        check(good and 0 <= span[0] < span[1] <= len(row["response"]), f"personal span {span} is not in the response")
+        check_texts(item, ["query", "response"], f"{where}: profile item {i}")
+    spans = row.get("personal", [])
+    check(isinstance(spans, list), f"{where}: 'personal' must be a list of [start, end]")
+    for span in spans:
+        whole = isinstance(span, list) and len(span) == 2 and all(type(x) is int for x in span)
+        inside = whole and 0 <= span[0] < span[1] <= len(row["response"])
+        check(inside, f"{where}: personal span {str(span)[:40]} is not in the response")
     row = Row(row)
     row.where = where
     return row
+
+
+def check(ok, reason):
+    if not ok:
+        raise DataError(reason)
+
+
+def check_texts(item, keys, where):
+    """An object that has these keys, each with a text that can be encoded."""
+    check(isinstance(item, dict), f"{where} must be an object, not {type(item).__name__}")
+    for key in keys:
+        check(key in item, f"{where} has no {key!r}")
+        text = item[key]
+        check(isinstance(text, str), f"{where}: {key!r} must be a string, not {type(text).__name__}")
+        check("\0" not in text, f"{where}: {key!r} holds a NUL character")
+        check(not re.search("[\ud800-\udfff]", text), f"{where}: {key!r} holds a lone surrogate")
 
 
 # ------------------------------------------------------------------------------------ rows to token ids
@@ -118,7 +120,7 @@ class Example:
     persona: list  # ids of the profile's items, oldest first
     query: list  # ids of the query, up to where the response starts
     response: list  # ids of the response and the end token
-    personal: list  # a bool a response token: does it lie in a span that the row calls personal?
+    personal: list  # one bool per response token: does it lie in a span that the row calls personal?
     start: list = field(default_factory=list)  # ids that both views start with
     contrast: list = field(default_factory=list)  # ids that stand in the persona's place in the plain view
     read: list = field(default_factory=list)  # which items of the profile the persona is made of
@@ -133,8 +135,7 @@ class Example:
 
 
 def encode_example(row, tokenizer, block_size, top_k=4, reserve=0, stranger=None):
-    """Row -> Example of at most `block_size` tokens. Only the profile is shortened: whole items from the least relevant
-    on, then the tail of the one that is left.
+    """Row -> Example of at most `block_size` tokens. Only the profile is shortened.
 
     reserve: room to keep for a response of that many tokens, if the row's own is shorter. stranger: a row whose profile
     is the plain view's. Raises DataError when query and response alone do not fit.
@@ -144,35 +145,33 @@ def encode_example(row, tokenizer, block_size, top_k=4, reserve=0, stranger=None
     asked, answered = len(start) + len(query), max(len(response), reserve)
     room = block_size - asked - answered
     if room < 0:
-        raise DataError(f"{row.where}: query ({asked} tokens) and response ({answered}) do not fit into the block of"
-                        f" {block_size}; shorten them or give a larger --block-size (a base model is trained with one)")
-
-    def encode_profile(profile):
-        chosen = retrieve({"query": row["query"], "profile": profile}, top_k)
-        items = {i: tokenizer.lay_out("item", profile[i]["query"], profile[i]["response"]) for i in chosen}
-        while len(chosen) > 1 and sum(len(items[i]) for i in chosen) > room:
-            chosen.pop()
-        return [token for i in sorted(chosen) for token in items[i]][:room], sorted(chosen)
-
-    persona, read = encode_profile(row["profile"])
-    contrast, _ = encode_profile(stranger["profile"]) if stranger and row["profile"] else ([], [])
+        raise DataError(
+            f"{row.where}: query ({asked} tokens) and response ({answered}) do not fit into the block of {block_size};"
+            " shorten them or give a larger --block-size (a base model is trained with one)"
+        )
+    persona, read = encode_profile(row["profile"], row["query"], tokenizer, top_k, room)
+    contrast = []
+    if stranger and row["profile"]:
+        contrast, _ = encode_profile(stranger["profile"], row["query"], tokenizer, top_k, room)
     return Example(row, persona, query, response, personal_tokens(row, tokenizer, response), start, contrast, read)
 
 
-def strangers(rows):
-    """For each row one of another user's in the same task, with a profile, always the same; None where none was found.
+def encode_profile(profile, query, tokenizer, top_k, room):
+    """The `top_k` most relevant items, oldest first, as at most `room` ids; and which items these are.
 
-    In the plain view its profile leaves out of PIR what any profile tells: the form of the texts (--contrast stranger).
+    What does not fit is left out: whole items from the least relevant on, then the tail of the one that is left.
     """
-    dice, by_task = random.Random(0), {row["task"]: [] for row in rows}
-    for row in rows:
-        by_task[row["task"]] += [row] if row["profile"] else []
+    chosen = retrieve({"query": query, "profile": profile}, top_k)
+    items = {i: tokenizer.lay_out("item", profile[i]["query"], profile[i]["response"]) for i in chosen}
+    while len(chosen) > 1 and sum(len(items[i]) for i in chosen) > room:
+        chosen.pop()
+    return [token for i in sorted(chosen) for token in items[i]][:room], sorted(chosen)
 
-    def stranger_to(row):
-        tries = (dice.choice(by_task[row["task"]]) for _ in range(100 if by_task[row["task"]] else 0))
-        return next((other for other in tries if other["user"] != row["user"]), None)
 
-    return list(map(stranger_to, rows))
+def personal_tokens(row, tokenizer, response):
+    """One bool per response token: True where it shares a byte with one of the row's personal spans."""
+    spans = [[len(row["response"][:at].encode()) for at in span] for span in row.get("personal", [])]  # in bytes
+    return [any(start < e and s < end for s, e in spans) for start, end in tokenizer.spans(response)]
 
 
 def encode_rows(rows, tokenizer, block_size, top_k, reserve=0, contrast="none"):
@@ -180,13 +179,6 @@ def encode_rows(rows, tokenizer, block_size, top_k, reserve=0, contrast="none"):
     others = strangers(rows) if contrast == "stranger" else [None] * len(rows)
     bar = tqdm(rows, desc="encode", unit="row", dynamic_ncols=True, leave=False, delay=2)
     return [encode_example(row, tokenizer, block_size, top_k, reserve, other) for row, other in zip(bar, others)]
-
-
-def personal_tokens(row, tokenizer, response):
-    """A bool a response token: True where it shares a byte with one of the row's personal spans."""
-    to_bytes = lambda chars: len(row["response"][:chars].encode())
-    spans = [(to_bytes(start), to_bytes(end)) for start, end in row.get("personal", [])]
-    return [any(start < e and s < end for s, e in spans) for start, end in tokenizer.spans(response)]
 
 
 # --------------------------------------------------------------------------------- examples to batches
@@ -200,6 +192,9 @@ class View:
 
 @dataclass
 class Batch:
+    """The same responses in both views. Labels are flat, since `at` already picks the response tokens; a trainer that
+    has logits of whole padded sequences marks all other positions with -100 instead (percontrast.token_logprobs)."""
+
     examples: list
     persona: View
     plain: View
@@ -217,9 +212,9 @@ def make_view(prompts, responses, device):
 def collate(examples, device="cpu"):
     """Examples -> Batch. A position predicts the token after it, so the last token is never an input."""
     responses = [e.response for e in examples]
-    return Batch(examples, make_view([e.prompt for e in examples], responses, device),
-                 make_view([e.plain_prompt for e in examples], responses, device),
-                 torch.tensor([token for response in responses for token in response]).to(device))
+    persona = make_view([e.prompt for e in examples], responses, device)
+    plain = make_view([e.plain_prompt for e in examples], responses, device)
+    return Batch(examples, persona, plain, torch.tensor(sum(responses, [])).to(device))
 
 
 def size(example):
@@ -231,20 +226,24 @@ def epoch_batches(examples, batch_size, seed, epoch):
 
     Shuffle, sort by length within every run of 16 batches (so that little padding is computed), shuffle the batches.
     """
-    dice = random.Random(f"{seed}/{epoch}")
-    order = dice.sample(examples, len(examples))
+    rng = random.Random(f"{seed}/{epoch}")
+    order = rng.sample(examples, len(examples))
     run = 16 * batch_size
-    near = [e for i in range(0, len(order), run) for e in sorted(order[i : i + run], key=size)]
-    batches = [near[i : i + batch_size] for i in range(0, len(near), batch_size)]
-    return dice.sample(batches, len(batches))
+    by_length = [e for i in range(0, len(order), run) for e in sorted(order[i : i + run], key=size)]
+    batches = [by_length[i : i + batch_size] for i in range(0, len(by_length), batch_size)]
+    return rng.sample(batches, len(batches))
 
 
-def training_steps(examples, batch_size, grad_accum, seed, first=0):
+def steps_per_epoch(n_examples, batch_size, micro_batches):
+    """Optimisation steps in one pass over the examples; the last one may be smaller."""
+    return math.ceil(math.ceil(n_examples / batch_size) / micro_batches)
+
+
+def training_steps(examples, batch_size, micro_batches, seed, first=0):
     """Without end, from step `first` on: the micro-batches (lists of examples) of one optimisation step."""
-    steps_an_epoch = math.ceil(math.ceil(len(examples) / batch_size) / grad_accum)
-    epoch, skip = divmod(first, steps_an_epoch)
+    epoch, skip = divmod(first, steps_per_epoch(len(examples), batch_size, micro_batches))
     while True:
         batches = epoch_batches(examples, batch_size, seed, epoch)
-        steps = [batches[i : i + grad_accum] for i in range(0, len(batches), grad_accum)]
+        steps = [batches[i : i + micro_batches] for i in range(0, len(batches), micro_batches)]
         yield from steps[skip:]
         epoch, skip = epoch + 1, 0

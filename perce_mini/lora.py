@@ -15,9 +15,9 @@ class LoRA(nn.Module):
     def __init__(self, layer, rank):
         super().__init__()
         self.layer = layer
-        at = {"device": layer.weight.device, "dtype": torch.float32}
-        self.a = nn.Linear(layer.in_features, rank, bias=False, **at)
-        self.b = nn.Linear(rank, layer.out_features, bias=False, **at)
+        device = layer.weight.device
+        self.a = nn.Linear(layer.in_features, rank, bias=False, device=device, dtype=torch.float32)
+        self.b = nn.Linear(rank, layer.out_features, bias=False, device=device, dtype=torch.float32)
         nn.init.zeros_(self.b.weight)
 
     def forward(self, x):
@@ -36,7 +36,7 @@ def add(model, rank):
 
 @torch.no_grad()
 def merge(model):
-    """Put the steps into the weights, W + 2 B A, and let all weights be trained again."""
+    """Add the steps to the weights, W + 2 B A, and let all weights be trained again."""
     for parent in [module for block in model.blocks for module in block.modules()]:
         for name, layer in list(parent.named_children()):
             if isinstance(layer, LoRA):

@@ -3,13 +3,13 @@
     ids (B, T) -> embedding -> n_layer x [x + attention(norm(x)), x + mlp(norm(x))] -> norm -> hidden (B, T, C)
     logits (B, T, V) = hidden @ embedding.T
 
-Positions enter only as rotations of queries and keys, so attention sees distances, never places: taking
-the persona away from the front of a sequence changes no token's relation to the tokens that remain.
+Positions enter only as rotations of queries and keys, so attention sees distances, never places: taking the persona
+away from the front of a sequence changes no token's relation to the tokens that remain.
 
-One thing is not from the textbook. To copy from context ("after My sister came Kira before, so it will now"), a
-model must find the places that FOLLOW what it just read. Large models grow a pair of attention heads for that in
-billions of tokens; a toy does not live that long. So half of the key heads here are shifted by one: a token is
-found by the token before it ("smeared keys", Olsson et al. 2022, arXiv 2209.11895). `n_shifted=0` is the textbook.
+One thing is not from the textbook. To copy from context ("Kira came after My sister before, so she will again"), a
+model must find the places that FOLLOW what it just read. Large models learn a pair of attention heads for that from
+billions of tokens; a toy sees too few. So half of the key heads here are shifted by one: a token is found by the token
+before it ("smeared keys", Olsson et al. 2022, arXiv 2209.11895). `n_shifted=0` is the textbook.
 """
 
 from dataclasses import dataclass
@@ -39,10 +39,14 @@ class GPTConfig:
 
     def __post_init__(self):
         self.n_hidden = self.n_hidden or round(self.n_embd / 3) * 8
-        if self.n_head % self.n_kv_head or not self.head_size and self.n_embd % (2 * self.n_head):
-            raise ValueError(f"n_embd {self.n_embd} must be an even multiple of n_head {self.n_head},"
-                             f" and n_head a multiple of n_kv_head {self.n_kv_head}")
+        if self.n_head % self.n_kv_head or (not self.head_size and self.n_embd % (2 * self.n_head)):
+            raise ValueError(
+                f"n_embd {self.n_embd} must be an even multiple of n_head {self.n_head},"
+                f" and n_head a multiple of n_kv_head {self.n_kv_head}"
+            )
         self.head_size = self.head_size or self.n_embd // self.n_head
+        if self.head_size % 2:
+            raise ValueError(f"head_size {self.head_size} must be even: positions turn pairs of numbers")
         if not 0 <= self.n_shifted <= self.n_kv_head:
             raise ValueError(f"n_shifted {self.n_shifted} must be from 0 to n_kv_head {self.n_kv_head}")
 
@@ -60,6 +64,19 @@ def rotate(x, cos, sin):
     return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1).type_as(x)
 
 
+@dataclass
+class Past:
+    """What an attention layer remembers of the tokens before."""
+
+    keys: torch.Tensor  # (B, n_kv_head, room, head_size), filled up to `length`
+    values: torch.Tensor  # the same
+    own: torch.Tensor  # (B, n_shifted, 1, head_size): the last token's own keys, which the next token's place takes
+    length: int
+
+    def rows(self, index):
+        return Past(self.keys[index], self.values[index], self.own[index], self.length)
+
+
 class Attention(nn.Module):
     def __init__(self, config):
         super().__init__()
@@ -69,11 +86,11 @@ class Attention(nn.Module):
         self.k = nn.Linear(config.n_embd, config.n_kv_head * self.head_size, bias=False)
         self.v = nn.Linear(config.n_embd, config.n_kv_head * self.head_size, bias=False)
         self.out = nn.Linear(config.n_head * self.head_size, config.n_embd, bias=False)
-        norm = lambda: nn.RMSNorm(self.head_size, eps=config.norm_eps) if config.qk_norm else nn.Identity()
-        self.norm_q, self.norm_k = norm(), norm()
+        self.norm_q = nn.RMSNorm(self.head_size, eps=config.norm_eps) if config.qk_norm else nn.Identity()
+        self.norm_k = nn.RMSNorm(self.head_size, eps=config.norm_eps) if config.qk_norm else nn.Identity()
 
-    def match_at_birth(self):
-        """Let queries of shifted keys start as those keys' own projection, so that a token is drawn to its likes."""
+    def init_shifted_queries(self):
+        """Start the queries of shifted keys as those keys' own projection: a token then looks for its own kind."""
         k = self.k.weight.data.view(self.n_kv_head, self.head_size, -1)[: self.n_shifted]
         q = self.q.weight.data.view(self.n_kv_head, -1, self.head_size, k.shape[-1])
         q[: self.n_shifted] = 2 * k[:, None]
@@ -81,22 +98,25 @@ class Attention(nn.Module):
     def forward(self, x, cos, sin, past=None, mask=None):
         """x (B, T, C); cos, sin (T or B x 1 x T, head_size / 2).
 
-        past: what this returned for the P tokens before, or None. mask (B, 1, T, P + T): True where a query may
-        look; None: causal. Returns x' (B, T, C) and (keys, values, own): keys and values (B, n_kv_head, P + T,
-        head_size), and the T tokens' own keys of the shifted heads, the last of which is the next token's.
+        past: of the P tokens before, with room for T more, or None. mask (B, 1, T, P + T): True where a query may look;
+        None: causal. Returns x' (B, T, C) and the new past, whose `own` still holds the own keys of all T tokens.
         """
         B, T, _ = x.shape
-        heads = lambda y, n: y.view(B, T, n, self.head_size).transpose(1, 2)
-        q, k, v = heads(self.q(x), self.n_head), heads(self.k(x), self.n_kv_head), heads(self.v(x), self.n_kv_head)
+        q = self.q(x).view(B, T, self.n_head, self.head_size).transpose(1, 2)
+        k = self.k(x).view(B, T, self.n_kv_head, self.head_size).transpose(1, 2)
+        v = self.v(x).view(B, T, self.n_kv_head, self.head_size).transpose(1, 2)
         q, k = self.norm_q(q), self.norm_k(k)
         own, rest = k[:, : self.n_shifted], k[:, self.n_shifted :]
-        before = own.new_zeros(B, self.n_shifted, 1, self.head_size) if past is None else past[2]
+        before = own.new_zeros(B, self.n_shifted, 1, self.head_size) if past is None else past.own
         k = torch.cat([torch.cat([before, own[:, :, :-1]], dim=2), rest], dim=1)
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        new = Past(k, v, own, T)
         if past is not None:
-            k, v = torch.cat([past[0], k], dim=2), torch.cat([past[1], v], dim=2)
+            new = Past(past.keys, past.values, own, past.length + T)
+            new.keys[:, :, past.length : new.length], new.values[:, :, past.length : new.length] = k, v
+            k, v = new.keys[:, :, : new.length], new.values[:, :, : new.length]
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=True)
-        return self.out(y.transpose(1, 2).reshape(B, T, -1)), (k, v, own)
+        return self.out(y.transpose(1, 2).reshape(B, T, -1)), new
 
 
 class Block(nn.Module):
@@ -132,7 +152,7 @@ class GPT(nn.Module):
         for block in self.blocks:  # what is added to the stream starts small
             for layer in (block.attention.out, block.down):
                 layer.weight.data /= (2 * config.n_layer) ** 0.5
-            block.attention.match_at_birth()
+            block.attention.init_shifted_queries()
 
     @property
     def head(self):
@@ -145,7 +165,7 @@ class GPT(nn.Module):
         x, new_past = self.embedding(ids), []
         for i, block in enumerate(self.blocks):
             if self.recompute and torch.is_grad_enabled():
-                x = checkpoint(lambda x, block=block: block(x, cos, sin)[0], x, use_reentrant=False)
+                x, _ = checkpoint(block, x, cos, sin, use_reentrant=False)
             else:
                 x, kept = block(x, cos, sin, past[i] if past else None, mask)
                 new_past.append(kept)
@@ -155,10 +175,6 @@ class GPT(nn.Module):
         """ids (B, T) int64 -> the states (B, T, C) that predict the next tokens. Causal; pad on the right."""
         return self.run(ids, torch.arange(ids.shape[1], device=ids.device))[0]
 
-    def states(self, view):
-        """The states (N, C) that predict the N response tokens of a dataset.View."""
-        return self.hidden(view.ids).flatten(0, 1)[view.at]
-
     def forward(self, ids):
         """ids (B, T) int64 -> logits (B, T, V)."""
         return self.hidden(ids) @ self.head.T
@@ -167,7 +183,7 @@ class GPT(nn.Module):
         return sum(p.numel() for p in self.parameters())
 
     def compile_blocks(self):
-        """torch.compile every block: quicker to compile than the whole, and nearly as fast."""
+        """torch.compile every block: compiles faster than the whole model, and runs nearly as fast."""
         for block in self.blocks:
             block.compile(dynamic=True)
 
@@ -176,41 +192,49 @@ class GPT(nn.Module):
         """Continue a batch of prompts (lists of ids, any lengths) until `end_id` or `max_new_tokens`.
 
         temperature 0 takes the likeliest token. The same seed and prompts give the same text.
-        Returns one list of new ids a prompt, without `end_id`.
+        Returns one list of new ids per prompt, without `end_id`.
         """
-        device = self.head.device
-        dice = torch.Generator(device).manual_seed(seed)
-        # Prompts are padded on the right, to T slots; what is generated goes into the slots after these, at the
-        # position that it has in its own row. A row never looks at its padding.
-        lengths = torch.tensor([len(p) for p in prompts], device=device)
-        T, last = int(lengths.max()), lengths - 1
-        ids = torch.tensor([p + [end_id] * (T - len(p)) for p in prompts], device=device)
-        rows = torch.arange(len(prompts), device=device)
-        hidden, past = self.run(ids, torch.arange(T, device=device))
-        hidden, past = hidden[rows, last], [(k, v, own[rows, :, last][:, :, None]) for k, v, own in past]
-        real = torch.arange(T, device=device) < lengths[:, None]
+        rng = torch.Generator(self.head.device).manual_seed(seed)
+        hidden, past, real, lengths = self.read_prompts(prompts, end_id, max_new_tokens)
         replies, live = [[] for _ in prompts], list(range(len(prompts)))
         for n in range(max_new_tokens):
-            new = sample((hidden @ self.head.T).float(), temperature, top_p, dice)
-            going = (new != end_id).nonzero()[:, 0]
-            for row in going.tolist():
+            new = sample((hidden @ self.head.T).float(), temperature, top_p, rng)
+            goes_on = (new != end_id).nonzero()[:, 0]
+            for row in goes_on.tolist():
                 replies[live[row]].append(int(new[row]))
-            if len(going) == 0 or n + 1 == max_new_tokens:
+            if len(goes_on) == 0 or n + 1 == max_new_tokens:
                 break
-            if len(going) < len(live):  # rows that have ended leave the batch
-                live = [live[row] for row in going.tolist()]
-                past = [tuple(part[going] for part in layer) for layer in past]
-                new, real, lengths = new[going], real[going], lengths[going]
+            if len(goes_on) < len(live):  # rows that have ended are taken out of the batch
+                live = [live[row] for row in goes_on.tolist()]
+                past = [layer.rows(goes_on) for layer in past]
+                new, real, lengths = new[goes_on], real[goes_on], lengths[goes_on]
             real = F.pad(real, (0, 1), value=True)
             hidden, past = self.run(new[:, None], (lengths + n)[:, None, None], past, real[:, None, None])
             hidden = hidden[:, 0]
         return replies
 
+    def read_prompts(self, prompts, pad_id, room):
+        """Prompts are padded on the right to T slots; what is generated goes into the `room` slots after these, at the
+        position that it has in its own row. A row never looks at its padding.
 
-def sample(logits, temperature, top_p, dice):
-    """One token id a row of logits (B, V), from the smallest set of tokens that holds `top_p` of the mass."""
+        Returns the last hidden state of each prompt (B, C), the past, which slots are real (B, T), the lengths (B,).
+        """
+        device = self.head.device
+        lengths = torch.tensor([len(p) for p in prompts], device=device)
+        T, last = int(lengths.max()), lengths - 1
+        ids = torch.tensor([p + [pad_id] * (T - len(p)) for p in prompts], device=device)
+        rows = torch.arange(len(prompts), device=device)
+        hidden, past = self.run(ids, torch.arange(T, device=device))
+        for layer in past:
+            layer.keys, layer.values = F.pad(layer.keys, (0, 0, 0, room)), F.pad(layer.values, (0, 0, 0, room))
+            layer.own = layer.own[rows, :, last][:, :, None]
+        return hidden[rows, last], past, torch.arange(T, device=device) < lengths[:, None], lengths
+
+
+def sample(logits, temperature, top_p, rng):
+    """One token id per row of logits (B, V), from the smallest set of tokens that holds `top_p` of the mass."""
     if temperature == 0:
         return logits.argmax(-1)
     p, order = (logits / temperature).softmax(-1).sort(-1, descending=True)
     p[p.cumsum(-1) - p >= top_p] = 0  # what comes before a token already holds top_p
-    return order.gather(-1, torch.multinomial(p, 1, generator=dice))[:, 0]
+    return order.gather(-1, torch.multinomial(p, 1, generator=rng))[:, 0]

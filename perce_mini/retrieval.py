@@ -1,6 +1,7 @@
-"""Which texts of a profile stand in the prompt: the best by BM25, as in LongLaMP's own baseline."""
+"""Which texts stand in the prompt: the best of a profile by BM25, as in LongLaMP's own baseline; or a stranger's."""
 
 import math
+import random
 from collections import Counter
 
 
@@ -20,6 +21,22 @@ def bm25(query, documents, k1=1.5, b=0.75):
 
 
 def retrieve(row, top_k):
-    """Indices of the row's `top_k` profile items, most relevant to the query first; of equals the newest."""
+    """Indices of the row's `top_k` profile items, most relevant to the query first; ties go to the newest."""
     scores = bm25(row["query"], [f"{item['query']} {item['response']}" for item in row["profile"]])
     return sorted(range(len(scores)), key=lambda i: (-scores[i], -i))[:top_k]
+
+
+def strangers(rows):
+    """For each row one of another user's in the same task, with a profile, always the same; None where none was found.
+
+    In the plain view its profile takes out of PIR what any profile tells: the form of the texts (--contrast stranger).
+    """
+    rng, by_task = random.Random(0), {row["task"]: [] for row in rows}
+    for row in rows:
+        by_task[row["task"]] += [row] if row["profile"] else []
+    found = []
+    for row in rows:
+        others = by_task[row["task"]]
+        tries = (rng.choice(others) for _ in range(100 if others else 0))
+        found.append(next((other for other in tries if other["user"] != row["user"]), None))
+    return found

@@ -1,16 +1,17 @@
 """How good a run is: what its model knows of held-out responses, token by token, and what it writes itself.
 
-Every figure is a ratio of two sums over examples, so that figures add up over tasks and users, and a difference of
-two runs on the same examples has a paired bootstrap interval: users are drawn again and again.
+Every figure is a ratio of two sums over examples, so that figures add up over tasks and users, and a difference of two
+runs on the same examples has a paired bootstrap interval: users are drawn again and again.
 """
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from perce_mini import cli
 from perce_mini.dataset import collate
-from perce_mini.percontrast import CLIP_MIN, project, token_logprobs
+from perce_mini.device import autocast
+from perce_mini.head import score_in_slices
+from perce_mini.percontrast import CLIP_MIN, personal_influence_ratio, token_logprobs
 from perce_mini.rouge import RougeL, rouge_l
 
 # name: what it says, in the order of the table. "personal" tokens are known where the data names them.
@@ -21,69 +22,80 @@ METRICS = {
     "logp": "log-likelihood with persona, nats a token",
     "logp_plain": "log-likelihood without persona, nats a token",
     "logp_personal": "log-likelihood of personal tokens, nats",
-    "logp_base": "log-likelihood of the other tokens, nats",
+    "logp_other": "log-likelihood of the other tokens, nats",
     "personal_accuracy": "personal tokens predicted right",
     "pir": "mean PIR, nats a token",
-    "contrast_p": f"PerContrast precision (PIR > {CLIP_MIN})",
-    "contrast_r": f"PerContrast recall (PIR > {CLIP_MIN})",
-    "contrast_f1": f"PerContrast F1 (PIR > {CLIP_MIN})",
-    "contrast_auc": "PerContrast AUC within a response",
+    "pir_precision": f"PerContrast precision (PIR > {CLIP_MIN})",
+    "pir_recall": f"PerContrast recall (PIR > {CLIP_MIN})",
+    "pir_f1": f"PerContrast F1 (PIR > {CLIP_MIN})",
+    "pir_auc": "PerContrast AUC within a response",
 }
+
+
+def is_likeliest(logits, labels):
+    return logits.argmax(-1) == labels
 
 
 @torch.no_grad()
 def score_tokens(model, examples, device):
-    """Per example, arrays over its response tokens: log P in both views, and whether the likeliest token was right."""
-    batch = collate(examples, device)
-    is_top = lambda logits, labels: logits.argmax(-1) == labels
-    with cli.autocast(device):
-        states = model.states(batch.persona)
+    """Per example, arrays over its response tokens: log P in both views, PIR, and whether the likeliest was right."""
+    batch, head = collate(examples, device), model.head
+    with autocast(device):
+        persona = model.hidden(batch.persona.ids).flatten(0, 1)[batch.persona.at]
+        plain = model.hidden(batch.plain.ids).flatten(0, 1)[batch.plain.at]
         per_token = {
-            "logp": project(token_logprobs, states, model.head, batch.labels),
-            "logp_plain": project(token_logprobs, model.states(batch.plain), model.head, batch.labels),
-            "hit": project(is_top, states, model.head, batch.labels),
+            "logp": score_in_slices(token_logprobs, persona, head, batch.labels).double(),
+            "logp_plain": score_in_slices(token_logprobs, plain, head, batch.labels).double(),
+            "hit": score_in_slices(is_likeliest, persona, head, batch.labels).double(),
         }
+    per_token["pir"] = personal_influence_ratio(per_token["logp"], per_token["logp_plain"])
     ends = np.cumsum([len(e.response) for e in examples])[:-1]
-    split = {name: np.split(values.float().cpu().double().numpy(), ends) for name, values in per_token.items()}
+    split = {name: np.split(values.cpu().numpy(), ends) for name, values in per_token.items()}
     return [{name: values[i] for name, values in split.items()} for i in range(len(examples))]
 
 
-def evaluate(model, tokenizer, examples, device, max_new_tokens, temperature, seed=0, batch_size=32, desc="score"):
-    """Score and generate. Returns one record (dict) an example, in the order given."""
-    records = []
+def evaluate(model, tokenizer, examples, max_new_tokens, temperature, seed=0, batch_size=32, desc="score"):
+    """Score and generate. Returns one record (dict) per example, in the order given."""
+    records, device = [], model.head.device
     for i in tqdm(range(0, len(examples), batch_size), desc=desc, unit="batch", dynamic_ncols=True):
         group = examples[i : i + batch_size]
-        scores = score_tokens(model, group, device)
         replies = [[]] * len(group)
         if max_new_tokens:
-            with cli.autocast(device):
+            with autocast(device):
                 prompts = [e.prompt for e in group]
                 replies = model.generate(prompts, max_new_tokens, tokenizer.end, temperature, seed=seed + i)
-        for e, score, reply in zip(group, scores, replies):
+        for e, score, reply in zip(group, score_tokens(model, group, device), replies):
             text = tokenizer.decode(reply)
+            record = {"row": e.row, "read": e.read, "response": e.response, "personal": np.array(e.personal)}
             rouge = rouge_l(text, e.row["response"]) if max_new_tokens else None
-            records.append({"row": e.row, "read": e.read, "response": e.response, "personal": np.array(e.personal),
-                            **score, "prediction": text, "rouge": rouge})  # fmt: skip
+            records.append(record | score | {"prediction": text, "rouge": rouge})
     return records
 
 
 def tallies(record):
     """One example's share of every metric, as {name: (numerator, denominator)}."""
-    logp, personal, n = record["logp"], record["personal"], len(record["logp"])
-    pir = logp - record["logp_plain"]
+    logp, pir, personal = record["logp"], record["pir"], record["personal"]
+    n, wrote = len(logp), record["rouge"] is not None
     known = "personal" in record["row"]  # without it, personal tokens are unknown rather than none
-    mine, base, found = personal & known, ~personal & known, pir > CLIP_MIN
+    mine, other, found = personal & known, ~personal & known, (pir > CLIP_MIN) & known
     hits = (found & mine).sum()
-    won = (pir[mine][:, None] > pir[base]).sum() + 0.5 * (pir[mine][:, None] == pir[base]).sum()
-    rouge, wrote = record["rouge"] or RougeL(0, 0, 0), record["rouge"] is not None
+    won = (pir[mine][:, None] > pir[other]).sum() + 0.5 * (pir[mine][:, None] == pir[other]).sum()
+    rouge = record["rouge"] or RougeL(0, 0, 0)
     return {
-        "rouge_l": (rouge.fmeasure, wrote), "rouge_p": (rouge.precision, wrote), "rouge_r": (rouge.recall, wrote),
-        "logp": (logp.sum(), n), "logp_plain": (record["logp_plain"].sum(), n),
-        "logp_personal": (logp[mine].sum(), mine.sum()), "logp_base": (logp[base].sum(), base.sum()),
-        "personal_accuracy": (record["hit"][mine].sum(), mine.sum()), "pir": (pir.sum(), n),
-        "contrast_p": (hits, (found & known).sum()), "contrast_r": (hits, mine.sum()),
-        "contrast_f1": (2 * hits, (found & known).sum() + mine.sum()), "contrast_auc": (won, mine.sum() * base.sum()),
-    }  # fmt: skip
+        "rouge_l": (rouge.fmeasure, wrote),
+        "rouge_p": (rouge.precision, wrote),
+        "rouge_r": (rouge.recall, wrote),
+        "logp": (logp.sum(), n),
+        "logp_plain": (record["logp_plain"].sum(), n),
+        "logp_personal": (logp[mine].sum(), mine.sum()),
+        "logp_other": (logp[other].sum(), other.sum()),
+        "personal_accuracy": (record["hit"][mine].sum(), mine.sum()),
+        "pir": (pir.sum(), n),
+        "pir_precision": (hits, found.sum()),
+        "pir_recall": (hits, mine.sum()),
+        "pir_f1": (2 * hits, found.sum() + mine.sum()),
+        "pir_auc": (won, mine.sum() * other.sum()),
+    }
 
 
 def table_of(records):
@@ -103,7 +115,7 @@ def summarize(records):
 
 def pir_quantiles(records):
     """{share: the PIR below which that share of the response tokens lies}."""
-    pir = np.concatenate([r["logp"] - r["logp_plain"] for r in records])
+    pir = np.concatenate([r["pir"] for r in records])
     return {str(share): float(np.quantile(pir, share)) for share in [0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99]}
 
 

@@ -1,24 +1,25 @@
 """Byte-level BPE: trained here, run by tiktoken.
 
-Training starts from the 256 bytes and again and again joins the pair of neighbouring tokens seen most
-often. TIES: of the pairs seen equally often, the one whose (left, right) byte strings sort first. So the
-same text gives the same vocabulary on every machine.
+Training starts from the 256 bytes and again and again merges the pair of neighbouring tokens seen most often. TIES: of
+the pairs seen equally often, the one whose (left, right) byte strings sort first. So the same text gives the same
+vocabulary on every machine.
 
-A text is first cut into pieces by PATTERN and no token crosses a piece. All classes in it are spelled
-out in ASCII (everything beyond ASCII counts as a letter), so Python's `re`, which trains, and tiktoken's
-Rust engine, which encodes, cut alike, whatever Unicode tables they carry.
+A text is first cut into pieces by PATTERN and no token crosses a piece. All classes in it are spelled out in ASCII
+(everything beyond ASCII counts as a letter), so Python's `re`, which trains, and tiktoken's Rust engine, which encodes,
+cut alike, whatever Unicode tables they carry.
 """
 
 import heapq
-import json
 import re
 import unicodedata
 from collections import Counter, defaultdict
 
 import tiktoken
 
-PATTERN = (r"'(?:s|t|d|m|ll|re|ve)|[ ]?[A-Za-z\x80-\U0010FFFF]+|[ ]?[0-9]{1,3}"
-           r"|[ ]?[^ \t\r\nA-Za-z0-9\x80-\U0010FFFF]+|[ \t\r\n]+")
+PATTERN = (
+    r"'(?:s|t|d|m|ll|re|ve)|[ ]?[A-Za-z\x80-\U0010FFFF]+|[ ]?[0-9]{1,3}"
+    r"|[ ]?[^ \t\r\nA-Za-z0-9\x80-\U0010FFFF]+|[ \t\r\n]+"
+)
 
 # Control tokens. Their ids come after the vocabulary's, and no text is ever encoded as one of them:
 # `Tokenizer.encode` reads their spelling as ordinary characters.
@@ -26,70 +27,88 @@ SPECIAL = ["<|persona|>", "<|query|>", "<|response|>", "<|end|>"]
 
 # How a prompt is put together: a start, the profile's items (the persona), the query; and the token that ends a
 # response. Control tokens come from here alone; users' texts take the places of {query} and {response}.
-LAYOUT = {"start": "", "item": "<|persona|>{query}<|response|>{response}", "query": "<|query|>{query}<|response|>",
-          "end": "<|end|>"}  # fmt: skip
+LAYOUT = {
+    "start": "",
+    "item": "<|persona|>{query}<|response|>{response}",
+    "query": "<|query|>{query}<|response|>",
+    "end": "<|end|>",
+}
 
 
-class TokenizerError(ValueError):
-    pass
+def merge_pair(word, pair, new):
+    """Replace every occurrence of the pair in a word (list of ids) by `new`, from left to right."""
+    left, right = pair
+    merged = []
+    for token in word:
+        if token == right and merged and merged[-1] == left:
+            merged[-1] = new
+        else:
+            merged.append(token)
+    return merged
+
+
+class PairCounts:
+    """How often each pair of neighbouring tokens occurs, where, and which pair is next.
+
+    A heap holds the pairs in the order of the rule above. Counts change under it; an entry that is out of date is put
+    back as it stands now when it comes to the top.
+    """
+
+    def __init__(self, words, times, tokens):
+        self.words, self.times, self.tokens = words, times, tokens
+        self.count = defaultdict(int)  # pair -> how often it occurs
+        self.where = defaultdict(set)  # pair -> the words that hold it, or once held it
+        for w in range(len(words)):
+            self.add(w, +1)
+        self.heap = [self.entry(pair) for pair in self.count]
+        heapq.heapify(self.heap)
+
+    def entry(self, pair):
+        return -self.count[pair], self.tokens[pair[0]], self.tokens[pair[1]], pair
+
+    def add(self, w, sign):
+        """Count word number w in (+1) or out (-1). Returns its pairs."""
+        pairs, change = list(zip(self.words[w], self.words[w][1:])), sign * self.times[w]
+        for pair in pairs:
+            self.count[pair] += change
+            self.where[pair].add(w)
+        return pairs
+
+    def pop(self):
+        """The pair to merge next, or None."""
+        while self.heap:
+            minus_count, _, _, pair = heapq.heappop(self.heap)
+            if -minus_count == self.count[pair] > 0:
+                return pair
+            if self.count[pair] > 0:
+                heapq.heappush(self.heap, self.entry(pair))
+
+    def merge(self, pair, new):
+        """Merge the pair into `new` wherever it occurs."""
+        changed = set()
+        for w in self.where.pop(pair):
+            self.add(w, -1)
+            self.words[w] = merge_pair(self.words[w], pair, new)
+            changed.update(pair for pair in self.add(w, +1) if new in pair)
+        for pair in changed:  # what became rarer is put right when it comes to the top
+            heapq.heappush(self.heap, self.entry(pair))
 
 
 def train_bpe(text, n_tokens, pattern=PATTERN):
     """Learn a vocabulary of `n_tokens` byte strings (at least the 256 bytes) from `text`.
 
-    Returns a list of bytes, rank by rank. It is shorter when the text has no more pairs to join.
+    Returns a list of bytes, rank by rank. It is shorter when the text has no more pairs to merge.
     """
     pieces = Counter(re.findall(pattern, text))
-    words = [list(piece.encode()) for piece in pieces]  # token ids of each distinct piece ...
-    often = list(pieces.values())  # ... and how many times it occurs
     tokens = [bytes([i]) for i in range(256)]
     rank = {token: i for i, token in enumerate(tokens)}
-
-    count, where = Counter(), defaultdict(set)  # pair -> occurrences; pair -> the words that hold it
-    for w, word in enumerate(words):
-        for pair in zip(word, word[1:]):
-            count[pair] += often[w]
-            where[pair].add(w)
-
-    entry = lambda pair: (-count[pair], tokens[pair[0]], tokens[pair[1]], pair)  # heap order: the rule above
-    heap = [entry(pair) for pair in count]
-    heapq.heapify(heap)
-    while heap and len(tokens) < n_tokens:
-        top = heapq.heappop(heap)
-        pair = top[-1]
-        if count[pair] == 0:
-            continue
-        if -top[0] != count[pair]:  # other merges have touched it since: put it back as it stands now
-            heapq.heappush(heap, entry(pair))
-            continue
-        left, right = pair
-        joined = tokens[left] + tokens[right]
-        new = rank.setdefault(joined, len(tokens))
+    pairs = PairCounts([list(piece.encode()) for piece in pieces], list(pieces.values()), tokens)
+    while len(tokens) < n_tokens and (pair := pairs.pop()):
+        merged = tokens[pair[0]] + tokens[pair[1]]
+        new = rank.setdefault(merged, len(tokens))
         if new == len(tokens):  # else ab + c made before what a + bc makes now: one token, two ways to it
-            tokens.append(joined)
-        changed = set()
-
-        def recount(pair, n):
-            count[pair] += n
-            if n > 0:
-                where[pair].add(w)
-                changed.add(pair)
-
-        for w in where.pop(pair):
-            word, n, i = words[w], often[w], 0
-            while i + 1 < len(word):
-                if word[i] == left and word[i + 1] == right:  # only the neighbours' pairs change
-                    if i > 0:
-                        recount((word[i - 1], left), -n)
-                        recount((word[i - 1], new), n)
-                    if i + 2 < len(word):
-                        recount((right, word[i + 2]), -n)
-                        recount((new, word[i + 2]), n)
-                    word[i : i + 2] = [new]
-                i += 1
-        del count[pair]
-        for pair in changed:
-            heapq.heappush(heap, entry(pair))
+            tokens.append(merged)
+        pairs.merge(pair, new)
     return tokens
 
 
@@ -97,10 +116,10 @@ class Tokenizer:
     def __init__(self, tokens, pattern=PATTERN, ids=None, special=None, layout=LAYOUT, normal_form=None):
         """tokens: byte strings, rank by rank, with no repeats; the control tokens follow them.
 
-        A pretrained model's own tokenizer (pretrained.py) also says ids: the id of every rank, or None; special: its
+        A pretrained model's own tokenizer (hf/tokenizer.py) also says ids: the id of every rank, or None; special: its
         control tokens {name: id}; normal_form: the Unicode form ("NFC") that texts take first.
         """
-        self.settings = dict(pattern=pattern, ids=ids, special=special, layout=layout, normal_form=normal_form)
+        self.given = dict(pattern=pattern, ids=ids, special=special, layout=layout, normal_form=normal_form)
         self.tokens, self.normal_form = tokens, normal_form
         self.ids = ids or list(range(len(tokens)))
         self.special = {name: len(tokens) + i for i, name in enumerate(SPECIAL)} if special is None else special
@@ -117,20 +136,9 @@ class Tokenizer:
         """Learn from `text`; `vocab_size` counts the four control tokens."""
         return cls(train_bpe(text, vocab_size - len(SPECIAL)))
 
-    @classmethod
-    def named(cls, name):
-        """One of tiktoken's vocabularies ("gpt2", "cl100k_base", ...). Raises TokenizerError."""
-        try:
-            encoding = tiktoken.get_encoding(name)
-        except ValueError:
-            known = ", ".join(tiktoken.list_encoding_names())
-            raise TokenizerError(f"tokenizer {name!r} is not known; tiktoken has {known},"
-                                 " and 'bpe' trains one here") from None
-        except OSError as error:  # requests' errors are OSErrors
-            raise TokenizerError(f"tokenizer {name!r} has to be downloaded and cannot be reached"
-                                 f" ({type(error).__name__}); --tokenizer bpe needs no network") from None
-        ranks = encoding._mergeable_ranks
-        return cls(sorted(ranks, key=ranks.get), encoding._pat_str)
+    def state(self):
+        """All there is to know, in plain values: Tokenizer(**state) is the same again."""
+        return {"tokens": self.tokens, **self.given}
 
     def encode(self, text):
         """text -> ids. Never a control token, whatever the text spells."""
@@ -159,19 +167,3 @@ class Tokenizer:
             else:
                 ids += self.encode({"{query}": query, "{response}": response}.get(piece, piece))
         return ids
-
-    def save(self, path):
-        """Write all there is to know as JSON; the tokens in rank order, byte by byte as Latin-1 characters."""
-        state = self.settings | {"tokens": [token.decode("latin-1") for token in self.tokens]}
-        with open(path, "w", encoding="utf-8") as f:
-            json.dump(state, f, ensure_ascii=True, indent=0)
-
-    @classmethod
-    def load(cls, path):
-        """Read what `save` wrote. Raises TokenizerError."""
-        try:
-            with open(path, encoding="utf-8") as f:
-                state = json.load(f)
-            return cls(**state | {"tokens": [token.encode("latin-1") for token in state["tokens"]]})
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise TokenizerError(f"{path}: not a tokenizer file ({type(error).__name__}: {error})") from None

@@ -1,119 +1,196 @@
 """The training loop: one optimisation step, the learning rate, and a run that can stop and go on."""
 
-import json
 import math
 import sys
 import time
-from pathlib import Path
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
 
 import torch
 from tqdm import tqdm
 
-from perce_mini import checkpoint, cli, parallel
+from perce_mini import checkpoint, distributed
 from perce_mini.dataset import collate, size, training_steps
-from perce_mini.percontrast import LOSSES, project, token_entropies, token_logprobs, weighted_nll
+from perce_mini.device import autocast
+from perce_mini.errors import UserError
+from perce_mini.head import backward_in_slices, score_in_slices
+from perce_mini.percontrast import (
+    CLIP_MAX,
+    CLIP_MIN,
+    loss_weights,
+    token_entropies,
+    token_logprobs,
+    weighted_nll,
+)
 
 
-SHOWN = ("loss {loss:.3f}, weight {weight:.2f}, floor {floor:.0%}, cap {cap:.0%}, grad {grad_norm:.2f},"
-         " {tokens_s:.0f} tok/s")  # fmt: skip
+@dataclass
+class Settings:
+    """How a run is trained and what it is made of. Kept in its checkpoint; --resume asks for the same again."""
+
+    loss: str = "perce"  # one of percontrast.LOSSES
+    clip_min: float = CLIP_MIN
+    clip_max: float = CLIP_MAX
+    lr: float = 4e-3  # peak learning rate of AdamW
+    steps: int = 300  # optimisation steps
+    warmup: float = 0.1  # share of the steps in which the rate rises
+    batch_size: int = 16  # examples in a micro-batch
+    grad_accum: int = 1  # micro-batches in an optimisation step, of each process
+    processes: int = 1
+    seed: int = 0  # order of the batches
+    data: str = ""  # folder of the rows
+    data_sha256: str = ""  # of the file with the rows
+    examples: int = 0  # rows trained on
+    contrast: str = "none"  # whose profile stands in the plain view: nobody's, or a stranger's
+    top_k: int = 4  # profile items in the prompt
+    init: str = ""  # what the run started from; a base model starts from nothing
+    tokenizer: str = "bpe"
+    vocab_size: int = 0  # as asked for
+    lora_rank: int = 0  # 0: all weights are trained
 
 
-def backward(model, batches, settings, device, n_tokens, weigh=None):
-    """The gradient of one optimisation step, summed over its micro-batches (and processes). Returns the step's figures.
+class NotFiniteError(UserError):
+    """The loss or the gradient is no number any more."""
 
-    n_tokens: the response tokens of the whole step. weigh(batch, logp_persona, logp_plain) -> (N,): another rule for
-    the weights than that of the loss.
+
+# ------------------------------------------------------------------------------------- one optimisation step
+
+
+def backward(run, model, batch, settings, n_tokens, weight_fn=None, scale=1):
+    """One micro-batch's part of Eq. 8, times `scale`: its gradient is added to that of the weights.
+
+    run: ids -> hidden of `model` (distributed.replicate). n_tokens: the response tokens of the whole step.
+    weight_fn(batch, logp_persona, logp_plain) -> (N,): another rule for the weights than that of the loss.
+    Returns (4,): its part of the loss, the sum of its weights, how many of them lie at the floor and at the cap.
     """
-    low, high = settings["clip_min"], settings["clip_max"]
-    total = torch.zeros(4, device=device)  # loss, sum of weights, tokens at the floor, at the cap
-    for batch in batches:
-        logp_plain = entropy = None
-        with cli.autocast(device):
-            if settings["loss"] == "perce":  # the method's only extra work: one forward of the shorter view
-                with torch.no_grad():
-                    logp_plain = project(token_logprobs, model.states(batch.plain), model.head, batch.labels)
-            states = model.states(batch.persona)
-            logp_persona = project(token_logprobs, states, model.head, batch.labels)
-            if settings["loss"] == "entce":
-                with torch.no_grad():
-                    entropy = project(token_entropies, states, model.head, batch.labels)
-        if weigh:
-            weights = weigh(batch, logp_persona.detach(), logp_plain)
+    low, high, labels = settings.clip_min, settings.clip_max, batch.labels
+    logp_plain = given = None
+    tally = torch.zeros(4, device=labels.device)
+
+    def loss_of(logp, logits, at):
+        if given is not None:
+            weights = given[at]
+        elif settings.loss == "perce":
+            weights = loss_weights("perce", logp, logp_plain[at], clip_min=low, clip_max=high)
         else:
-            weights = LOSSES[settings["loss"]](logp_persona, logp_plain, entropy, low, high)
-        loss = weighted_nll(logp_persona, weights, n_tokens)
-        loss.backward()
-        total += torch.stack([loss.detach(), weights.sum(), (weights <= low).sum(), (weights >= high).sum()])
-    parallel.add_up([total])
-    parallel.add_up_gradients(model)
+            entropy = token_entropies(logits, labels[at]) if settings.loss == "entce" else None
+            weights = loss_weights(settings.loss, logp, entropy=entropy, clip_min=low, clip_max=high)
+        loss = weighted_nll(logp, weights, n_tokens)
+        tally.add_(torch.stack([loss.detach(), weights.sum(), (weights <= low).sum(), (weights >= high).sum()]))
+        return scale * loss
+
+    with autocast(labels.device):
+        if settings.loss == "perce":  # the method's only extra work: one forward of the shorter view
+            with torch.no_grad():
+                plain = model.hidden(batch.plain.ids).flatten(0, 1)[batch.plain.at]
+            logp_plain = score_in_slices(token_logprobs, plain, model.head, labels)
+        hidden = run(batch.persona.ids).flatten(0, 1)[batch.persona.at]
+        if weight_fn:
+            logp_persona = score_in_slices(token_logprobs, hidden, model.head, labels)
+            given = weight_fn(batch, logp_persona, logp_plain)
+        backward_in_slices(loss_of, hidden, model.head, labels)
+    return tally
+
+
+def training_step(run, model, optimizer, micro_batches, settings, step, weight_fn=None):
+    """One update of the weights from lists of Examples. Returns its figures; raises NotFiniteError instead of it."""
+    start, device, n_processes = time.perf_counter(), model.head.device, distributed.world_size()
+    n_tokens = sum(len(e.response) for group in micro_batches for e in group)
+    mine = micro_batches[distributed.rank() :: n_processes]
+    scale = n_processes if mine else 0  # at the end of an epoch a process may be left without: its part is 0
+    total = torch.zeros(4, device=device)
+    optimizer.zero_grad()
+    for group in mine or micro_batches[:1]:
+        is_last = not mine or group is mine[-1]
+        with nullcontext() if is_last or n_processes == 1 else run.no_sync():  # gradients are exchanged once, at last
+            tally = backward(run, model, collate(group, device), settings, n_tokens, weight_fn, scale)
+        total += tally if mine else 0
+    distributed.all_reduce_sum(total)
     loss, weight, floor, cap = total.tolist()
-    return {"loss": loss, "weight": weight / n_tokens, "floor": floor / n_tokens, "cap": cap / n_tokens}
+    trained = [p for p in model.parameters() if p.requires_grad]
+    grad_norm = torch.nn.utils.clip_grad_norm_(trained, 1.0).item()
+    if not math.isfinite(loss + grad_norm):
+        raise NotFiniteError(f"the loss is {loss} and the gradient norm {grad_norm} at step {step + 1}")
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate(step, settings)
+    optimizer.step()
+    seconds = time.perf_counter() - start
+    return {
+        "step": step + 1,
+        "lr": optimizer.param_groups[0]["lr"],
+        "loss": loss,
+        "weight": weight / n_tokens,
+        "floor": floor / n_tokens,
+        "cap": cap / n_tokens,
+        "grad_norm": grad_norm,
+        "tokens_s": sum(size(e) for group in micro_batches for e in group) / seconds,
+    }
 
 
 def learning_rate(step, settings):
     """Linear from 0 to the peak and back to 0."""
-    steps = settings["steps"]
-    rise = settings["warmup"] * steps
-    return settings["lr"] * min((step + 1) / max(rise, 1), (steps - step) / max(steps - rise, 1))
+    rise = settings.warmup * settings.steps
+    return settings.lr * min((step + 1) / max(rise, 1), (settings.steps - step) / max(settings.steps - rise, 1))
+
+
+def make_optimizer(model, settings):
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return torch.optim.AdamW(trained, lr=settings.lr, betas=(0.9, 0.95), weight_decay=0.01)
+
+
+# ------------------------------------------------------------------------------------------------ the run
+
+SHOWN = "{out}  loss {loss:.3f}, weight {weight:.2f} (floor {floor:.0%}, cap {cap:.0%})"
+BAR = "{desc}  {n_fmt}/{total_fmt}  {elapsed} + {remaining}"  # 80 columns hold it, and the time that is left
 
 
 def check_same_run(state, settings, out):
-    """Going on with a run makes sense only as the run that it was. Raises RunError."""
-    for name, value in settings.items():
-        if state["settings"].get(name) != value:
-            raise cli.RunError(f"{out} was made with {name} {state['settings'].get(name)}, not {value}:"
-                               " give the same again, or another folder")
+    """Going on with a run makes sense only as the run that it was. Raises UserError."""
+    for name, value in asdict(settings).items():
+        old = state["settings"].get(name)
+        if old != value:
+            raise UserError(f"{out} was made with {name} {old}, not {value}: give the same again, or another folder")
 
 
-def fit(model, tokenizer, examples, out, settings, device, save_every, state=None, weigh=None, watch=None):
-    """Train `model` on Examples and keep the run in `out`. state: the checkpoint to go on from, or None.
+def fit(model, tokenizer, examples, settings, out, save_every=50, state=None, weight_fn=None, on_save=None):
+    """Train `model` on Examples and keep the run in the folder `out`.
 
-    weigh: as in `backward`; watch(step): called whenever the run was saved.
+    state: the checkpoint to go on from, or None. weight_fn: as in `backward`. on_save(step): called after each save.
     """
-    trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=settings["lr"], betas=(0.9, 0.95), weight_decay=0.01)
-    first = 0
+    optimizer, run = make_optimizer(model, settings), distributed.replicate(model)
+    first, log = 0, []
     if state:
         checkpoint.restore(state, optimizer)
-        first = state["step"]
-    out.mkdir(parents=True, exist_ok=True)
-    log = (out / "log.jsonl").read_text().splitlines()[:first] if first else []
-    bar = tqdm(total=settings["steps"], initial=first, desc=str(out), unit="step", dynamic_ncols=True,
-               disable=parallel.rank() > 0)  # fmt: skip
-    micro_batches = settings["grad_accum"] * parallel.world()
-    batches = training_steps(examples, settings["batch_size"], micro_batches, settings["seed"], first)
+        first, log = state["step"], state["log"]
     saved = first
+    micro_batches = settings.grad_accum * settings.processes
+    steps = training_steps(examples, settings.batch_size, micro_batches, settings.seed, first)
+    bar = progress(out, first, settings.steps)
     try:
-        for step in range(first, settings["steps"]):
-            start, micro = time.perf_counter(), next(batches)
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(step, settings)
-            optimizer.zero_grad()
-            n_tokens = sum(len(e.response) for batch in micro for e in batch)
-            mine = [collate(batch, device) for batch in micro[parallel.rank() :: parallel.world()]]
-            figures = backward(model, mine, settings, device, n_tokens, weigh)
-            figures["grad_norm"] = torch.nn.utils.clip_grad_norm_(trained, 1.0).item()
-            if not math.isfinite(figures["loss"] + figures["grad_norm"]):
-                raise cli.RunError(f"the loss is {figures['loss']} and the gradient norm {figures['grad_norm']}"
-                                   f" at step {step + 1}: lower --lr (now {settings['lr']:g}); {kept(out, saved)}")
-            optimizer.step()
-            figures["tokens_s"] = sum(size(e) for batch in micro for e in batch) / (time.perf_counter() - start)
-            log.append(json.dumps({"step": step + 1, "lr": group["lr"], **figures}))
-            bar.set_postfix_str(SHOWN.format(**figures), refresh=False)
+        for step, groups in zip(range(first, settings.steps), steps):
+            log.append(training_step(run, model, optimizer, groups, settings, step, weight_fn))
+            bar.set_description_str(SHOWN.format(out=out, **log[-1]), refresh=False)
             bar.update()
-            if parallel.rank() == 0 and ((step + 1) % save_every == 0 or step + 1 == settings["steps"]):
-                checkpoint.save(out, model, tokenizer, step + 1, settings, optimizer)
-                checkpoint.replace_file(out / "log.jsonl", lambda path: Path(path).write_text("\n".join(log) + "\n"))
+            if (step + 1) % save_every == 0 or step + 1 == settings.steps:
+                if distributed.rank() == 0:
+                    checkpoint.save(out, model, tokenizer, asdict(settings), step + 1, log, optimizer)
                 saved = step + 1
-                if watch:
-                    watch(saved)
+                if on_save:
+                    on_save(saved)
+    except NotFiniteError as error:
+        raise NotFiniteError(f"{error}: lower --lr (now {settings.lr:g}); {kept(out, saved)}") from None
     except KeyboardInterrupt:
-        if parallel.rank() == 0:
+        if distributed.rank() == 0:
             print(f"\n{kept(out, saved)}", file=sys.stderr)
         raise
     finally:
         bar.close()
-    parallel.wait()  # until the first process has written
+    distributed.barrier()  # until the first process has written
+
+
+def progress(out, first, steps):
+    quiet = distributed.rank() > 0
+    return tqdm(total=steps, initial=first, desc=str(out), bar_format=BAR, dynamic_ncols=True, disable=quiet)
 
 
 def kept(out, saved):

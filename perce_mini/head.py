@@ -1,0 +1,55 @@
+"""From hidden states to log P over a large vocabulary, a slice of tokens at a time.
+
+    logits (N, V) = hidden (N, C) @ head.T (C, V)
+
+are the largest tensor of a training step by far, and log P needs one number of each row. So nothing here ever holds
+more than ROWS of them, and none is computed twice: a slice's loss is known as soon as its logits are, losses add up
+(Eq. 8 divides once), and so a slice's gradient is taken at once, in the place of its logits:
+
+    dL/dlogits = dL/dlog P(y) * (one-hot(y) - softmax(logits))
+"""
+
+import torch
+
+from perce_mini.percontrast import precise
+
+ROWS = 256  # tokens in a slice: few enough to stay in a processor's cache, enough for fast matrix products
+
+
+def slices(n):
+    return [slice(i, i + ROWS) for i in range(0, n, ROWS)]
+
+
+@torch.no_grad()
+def score_in_slices(score, hidden, head, labels):
+    """score(logits, labels) of every token, (N,), without gradient; score: `token_logprobs` or a function like it.
+
+    hidden (N, C): the states that predict the N response tokens; head (V, C): the output embedding; labels (N,) int64.
+    """
+    return torch.cat([score(hidden[at] @ head.T, labels[at]) for at in slices(len(labels))])
+
+
+def backward_in_slices(loss_of, hidden, head, labels):
+    """Add up loss_of(logp, logits, at) over all slices `at`, and send its gradient into what hidden and head come from.
+
+    loss_of: a scalar, the sum over a slice's tokens of a function of their log P (the logits are there to be looked
+    at). The same as autograd on the whole (N, V) at once. Shapes as in `score_in_slices`.
+    """
+    to_hidden = torch.empty_like(hidden)
+    to_head = torch.zeros_like(head) if head.requires_grad else None
+    for at in slices(len(labels)):
+        with torch.no_grad():
+            rows, y = hidden[at], labels[at, None]
+            logits = precise(rows @ head.T)
+            logits -= logits.logsumexp(-1, keepdim=True)  # now log P of every entry
+        logp = logits.gather(-1, y)[:, 0].requires_grad_()
+        (factor,) = torch.autograd.grad(loss_of(logp, logits, at), logp)  # dL/dlog P(y)
+        with torch.no_grad():
+            gradient = logits.exp_().mul_(-factor[:, None]).scatter_add_(-1, y, factor[:, None]).to(head.dtype)
+            to_hidden[at] = gradient @ head
+            if to_head is not None:
+                to_head.addmm_(gradient.T, rows.to(head.dtype))
+    if to_head is None:
+        hidden.backward(to_hidden)
+    else:
+        torch.autograd.backward([hidden, head], [to_hidden, to_head])
