@@ -15,8 +15,9 @@ import torch
 import eval as evaluation
 import train
 from perce_mini import checkpoint, cli, trainer
-from perce_mini.dataset import collate, encode_example, read_examples
-from perce_mini.percontrast import perce_loss, token_logprobs
+from perce_mini.device import pick_device
+from perce_mini.errors import UserError
+from perce_mini.rouge import rouge_l
 from tests.conftest import ROOT, TINY
 
 
@@ -24,9 +25,15 @@ def base_of(trained):
     return next((trained / "out").glob("base-*"))
 
 
-def run_train(command, world, trained, tmp_path, *args):
-    return command(train.main, "--data", world, "--init", base_of(trained), "--out", tmp_path / "run", "--device", "cpu",
-                   "--steps", 2, "--batch-size", 4, "--eval-examples", 0, *args)  # fmt: skip
+@pytest.fixture
+def run_train(command, world, trained, tmp_path):
+    """train.py from the tiny base model into tmp_path/run: two steps, no scoring."""
+
+    def run(*args):
+        given = ["--data", world, "--init", base_of(trained), "--out", tmp_path / "run", "--device", "cpu"]
+        return command(train.main, *given, "--steps", 2, "--batch-size", 4, "--eval-examples", 0, *args)
+
+    return run
 
 
 # ------------------------------------------------------------------------------------------- good runs
@@ -35,10 +42,14 @@ def run_train(command, world, trained, tmp_path, *args):
 def test_from_data_to_table(trained):
     for loss in ["ce", "perce"]:
         out = (trained / f"{loss}.txt").read_text()
-        for piece in ["(about 10 s)", "ROUGE-L F", "log-likelihood with persona", "personal tokens predicted right", "PerContrast F1", "reference:"]:
+        shown = ["(about 10 s)", "ROUGE-L F", "  of review", "personal tokens predicted right", "Look at the"]
+        for piece in [*shown, "for user test-", "for nobody:", f"Open out/{loss}/heat.html"]:
             assert piece in out, piece
-        for name in ["checkpoint.pt", "tokenizer.json", "log.jsonl", "results.json", "predictions.jsonl"]:
-            assert f"out/{loss}/{name}" in out and (trained / "out" / loss / name).exists()
+        assert max(map(len, out.splitlines())) <= 80
+        for name in ["checkpoint.pt", "log.jsonl", "results.json", "predictions.jsonl", "heat.html"]:
+            assert name in out and (trained / "out" / loss / name).exists()
+        scores = json.loads((trained / "out" / loss / "results.json").read_text())
+        assert list(scores["runs"]) == [str(next((trained / "out").glob("base-*")).relative_to(trained)), f"out/{loss}"]
     log = [json.loads(line) for line in (trained / "out/perce/log.jsonl").read_text().splitlines()]
     assert [entry["step"] for entry in log] == [1, 2, 3, 4]
     assert all(entry["weight"] > 0.7999 and 0 <= entry["floor"] <= 1 for entry in log)
@@ -50,78 +61,136 @@ def test_the_second_run_used_the_base_of_the_first(trained):
 
 
 @pytest.mark.parametrize("loss", ["lossce", "entce"])
-def test_every_loss_trains(command, world, trained, tmp_path, loss):
-    result = run_train(command, world, trained, tmp_path, "--loss", loss, "--grad-accum", 2)
+def test_every_loss_trains(run_train, loss):
+    result = run_train("--loss", loss, "--grad-accum", 2)
     assert result.status == 0, result.err
 
 
-def test_the_same_seed_gives_the_same_weights(command, world, trained, tmp_path):
+def test_the_same_seed_gives_the_same_weights(run_train, tmp_path):
     weights = []
     for name, seed in [("a", 1), ("b", 1), ("c", 2)]:
-        assert run_train(command, world, trained, tmp_path, "--out", tmp_path / name, "--seed", seed).status == 0
+        assert run_train("--out", tmp_path / name, "--seed", seed).status == 0
         weights.append(checkpoint.read(tmp_path / name)["model"]["norm.weight"])
     assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
 
 
 def test_epochs_and_examples_set_the_length(command, world, trained, tmp_path):
-    done = command(train.main, "--data", world, "--init", base_of(trained), "--out", tmp_path / "run", "--device", "cpu", "--epochs", 2,
-                   "--examples", 10, "--batch-size", 4, "--grad-accum", 2, "--eval-examples", 0)  # fmt: skip
-    assert done.status == 0, done.err
-    assert checkpoint.read(tmp_path / "run")["step"] == 4  # 3 micro-batches, 2 steps an epoch
+    given = ["--data", world, "--init", base_of(trained), "--out", tmp_path / "run", "--device", "cpu"]
+    length = ["--epochs", 2, "--examples", 10, "--batch-size", 4, "--grad-accum", 2, "--eval-examples", 0]
+    assert command(train.main, *given, *length).status == 0
+    assert checkpoint.read(tmp_path / "run")["step"] == 4  # 3 micro-batches, 2 steps per epoch
 
 
-def test_a_step_is_the_step_of_perce_loss_on_full_logits(world, trained):
-    """trainer.backward (states, projection where a response is predicted) against logits of every position, on the same examples."""
-    model, tokenizer, _ = checkpoint.load(base_of(trained))
-    examples = [encode_example(row, tokenizer, 1100) for row in read_examples(world / "train.jsonl")[:6]]
-    settings = {"loss": "perce", "clip_min": -0.01, "clip_max": 0.01}  # a narrow clip: PIR is small after 4 steps
-    trainer.backward(model, [collate(examples[:2]), collate(examples[2:])], settings, torch.device("cpu"), sum(len(e.response) for e in examples))
-    fast = torch.cat([p.grad.flatten() for p in model.parameters()])
+def test_the_default_data_are_made_at_first(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made = []
+    monkeypatch.setattr(train, "DEFAULT_DATA", tmp_path / "data")
 
-    model.zero_grad()
-    logp = {"persona": [], "plain": []}
-    for e in examples:
-        for view, prompt in [("persona", e.persona + e.query), ("plain", e.query)]:
-            labels = [-100] * (len(prompt) - 1) + e.response
-            logp[view].append(token_logprobs(model(torch.tensor([(prompt + e.response)[:-1]])), torch.tensor([labels])))
-    persona, plain = torch.cat(logp["persona"]), torch.cat(logp["plain"])
-    weights = (persona - plain).clamp(-0.01, 0.01)
-    assert weights.min() < 0.009 and weights.std() > 1e-3  # not all at one bound
-    perce_loss(persona, plain.detach(), -0.01, 0.01).backward()
-    slow = torch.cat([p.grad.flatten() for p in model.parameters()])
-    assert torch.allclose(fast, slow, atol=1e-7, rtol=1e-3)
+    def make(folder):
+        made.append(folder)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train.prepare, "make", make)
+    result = command(train.main, "--data", tmp_path / "data")
+    assert result.status == 130 and made == [tmp_path / "data"] and result.err.strip() == "interrupted"
 
 
-@pytest.mark.parametrize("loss", ["ce", "entce", "perce"])
-def test_bfloat16_reaches_every_weight(world, trained, monkeypatch, loss):
-    """Also where the plain view has used them without gradient just before (autocast keeps what it has cast)."""
-    model, tokenizer, _ = checkpoint.load(base_of(trained))
-    examples = [encode_example(row, tokenizer, 1100) for row in read_examples(world / "train.jsonl")[1:5]]
-    gradients = []
-    for enabled in [False, True]:
-        monkeypatch.setattr(cli, "autocast", lambda device: torch.autocast("cpu", torch.bfloat16, enabled=enabled))
-        model.zero_grad()
-        trainer.backward(model, [collate(examples)], {"loss": loss, "clip_min": 0.8, "clip_max": 5.0}, torch.device("cpu"), sum(len(e.response) for e in examples))
-        gradients.append({name: p.grad for name, p in model.named_parameters()})
-    for name, exact in gradients[0].items():
-        assert gradients[1][name] is not None, name
-        assert (gradients[1][name] - exact).norm() < 0.1 * exact.norm(), name
+def test_compare_two_runs_and_write_everything(trained, world, tmp_path, command):
+    runs = [trained / "out/ce", trained / "out/perce"]
+    scores, texts, page = tmp_path / "new/folder/scores.json", tmp_path / "texts.jsonl", tmp_path / "heat.html"
+    given = ["--data", world, "--examples", 3, "--max-new-tokens", 8, "--samples", 2, "--device", "cpu"]
+    files = ["--json", scores, "--predictions", texts, "--heatmap", page]
+    result = command(evaluation.main, *runs, *given, *files)
+    assert result.status == 0, result.err
+    assert "ROUGE-L F" in result.out and "reference:" in result.out and "[" in result.out
+    figures = json.loads(scores.read_text())
+    assert set(figures["runs"]) == set(map(str, runs))
+    assert set(figures["runs"][str(runs[0])]) == {"all", "abstract", "review", "topic"}
+    change = figures[f"minus {runs[0]}"][str(runs[1])]["all"]["logp"]
+    both = [figures["runs"][str(run)]["all"]["logp"] for run in runs]
+    assert change["difference"] == pytest.approx(both[1] - both[0])
+    assert change["low"] <= change["difference"] <= change["high"]
+    lines = [json.loads(line) for line in texts.read_text().splitlines()]
+    assert len(lines) == 6 and lines[0]["rouge_l"] == rouge_l(lines[0]["prediction"], lines[0]["reference"]).fmeasure
+    assert str(runs[1]) in page.read_text()
 
 
-@pytest.mark.parametrize("script", ["train.py", "eval.py", "data/personas/prepare.py", "data/gitlog/prepare.py", "data/longlamp/prepare.py"])
+def test_where_nothing_is_written_no_rouge_is_claimed(trained, world, tmp_path, command):
+    given = ["--data", world, "--examples", 1, "--max-new-tokens", 0, "--samples", 0, "--device", "cpu"]
+    result = command(evaluation.main, trained / "out/ce", *given, "--json", tmp_path / "scores.json")
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert scores["examples"] == 1 and scores["runs"][str(trained / "out/ce")]["all"]["rouge_l"] is None
+    assert result.status == 0 and "ROUGE-L" not in result.out
+
+
+SCRIPTS = ["train.py", "eval.py", "data/personas/prepare.py", "data/gitlog/prepare.py", "data/longlamp/prepare.py"]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
 def test_help_explains(script):
     done = subprocess.run([sys.executable, ROOT / script, "-h"], capture_output=True, text=True)
     assert done.returncode == 0 and len(done.stdout) > 400
 
 
-def test_every_flag_of_train_is_explained_with_its_default(capsys, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["train.py", "-h"])
-    with pytest.raises(SystemExit):
-        train.parse_args()
-    explanations = re.split(r"\n  (?=--|-h)", capsys.readouterr().out)[1:]
+def test_every_flag_of_train_is_explained_with_its_default(command):
+    explanations = re.split(r"\n  (?=--|-h)", command(train.parse_args, "-h").out)[1:]
     assert len(explanations) > 25
+    silent = ("--resume", "--overwrite", "--recompute", "--compile")
     for text in explanations[1:]:  # after -h
-        assert "default" in text or "instead" in text or text.startswith(("--resume", "--recompute", "--compile")), text
+        assert "default" in text or "instead" in text or text.startswith(silent), text
+
+
+# ------------------------------------------------------------------------------- a folder that holds a run
+
+
+def test_a_finished_run_is_not_overwritten(run_train, tmp_path):
+    assert run_train().status == 0
+    before = (tmp_path / "run/checkpoint.pt").read_bytes()
+    result = run_train("--steps", 1)
+    assert result.status == 2 and "was made with steps 2, not 1" in result.error and "--overwrite" in result.error
+    again = run_train()  # the very same has nothing left to do
+    assert again.status == 0 and "2 steps, of which 2 are done" in again.out
+    assert (tmp_path / "run/checkpoint.pt").read_bytes() == before
+    assert run_train("--steps", 1, "--overwrite").status == 0 and checkpoint.read(tmp_path / "run")["step"] == 1
+
+
+def test_the_same_finished_command_shows_its_table_again(command, trained, world, monkeypatch):
+    monkeypatch.chdir(trained)
+    again = command(train.main, "--loss", "perce", "--data", world, *TINY)
+    first, start = (trained / "perce.txt").read_text(), "\n3 examples"
+    assert again.status == 0 and again.out[again.out.index(start) :] == first[first.index(start) :]
+
+
+def test_an_unfinished_run_waits_for_resume(run_train, tmp_path, monkeypatch):
+    real, calls = trainer.training_step, []
+
+    def interrupted(*args):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(trainer, "training_step", interrupted)
+    assert run_train("--steps", 4, "--save-every", 1).status == 130
+    result = run_train("--steps", 4)
+    assert result.status == 2 and "holds 2 of 4 steps" in result.error and "--resume goes on" in result.error
+    assert run_train("--steps", 4, "--resume").status == 0 and checkpoint.read(tmp_path / "run")["step"] == 4
+
+
+def test_resume_refuses_another_run_before_any_work(run_train, tmp_path, world, monkeypatch):
+    assert run_train().status == 0
+    monkeypatch.setattr(train, "encode_rows", lambda *args, **kwargs: pytest.fail("encoded"))
+    result = run_train("--resume", "--lr", 0.5)
+    assert result.status == 2 and "was made with lr 0.004, not 0.5" in result.error
+
+
+def test_resume_notices_that_the_rows_changed(run_train, tmp_path, world):
+    data = shutil.copytree(world, tmp_path / "data")
+    assert run_train("--data", data).status == 0
+    lines = (data / "train.jsonl").read_text().splitlines(keepends=True)
+    (data / "train.jsonl").write_text("".join(lines[::-1]))
+    result = run_train("--data", data, "--resume")
+    assert result.status == 2 and "was made with data_sha256" in result.error
 
 
 # ------------------------------------------------------------------------------------------ wrong input
@@ -129,87 +198,147 @@ def test_every_flag_of_train_is_explained_with_its_default(capsys, monkeypatch):
 
 def bad_rows(world, tmp_path, change):
     """A copy of the world in which the second training row is changed."""
-    shutil.copytree(world, tmp_path / "bad")
-    path = tmp_path / "bad/train.jsonl"
-    lines = path.read_text().splitlines()
+    folder = shutil.copytree(world, tmp_path / "bad")
+    lines = (folder / "train.jsonl").read_text().splitlines()
     lines[1] = change(json.loads(lines[1]))
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8", errors="surrogatepass")
-    return tmp_path / "bad"
+    (folder / "train.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8", errors="surrogatepass")
+    return folder
 
 
-@pytest.mark.parametrize("change, reason", [
+BAD_ROWS = [
     (lambda row: "{broken", "train.jsonl:2: not JSON"),
-    (lambda row: json.dumps({k: v for k, v in row.items() if k != "response"}), "train.jsonl:2: the row has no 'response'"),
-    (lambda row: json.dumps(row | {"profile": "none"}), "train.jsonl:2: 'profile' must be a list"),
+    (lambda row: json.dumps({k: v for k, v in row.items() if k != "response"}), "2: the row has no 'response'"),
+    (lambda row: json.dumps(row | {"profile": "none"}), "train.jsonl:2: the row has no 'profile', or it is not a list"),
     (lambda row: json.dumps(row | {"response": ""}), "train.jsonl:2: 'response' is empty"),
-    (lambda row: json.dumps(row | {"query": "a\0b"}), "train.jsonl:2: 'query' holds a NUL"),
-    (lambda row: json.dumps(row | {"query": "\ud83d"}), "train.jsonl:2: 'query' holds a lone surrogate"),
+    (lambda row: json.dumps(row | {"query": "a\0b"}), "train.jsonl:2: the row: 'query' holds a NUL"),
+    (lambda row: json.dumps(row | {"query": "\ud83d"}), "train.jsonl:2: the row: 'query' holds a lone surrogate"),
     (lambda row: json.dumps(row | {"response": "word " * 2000, "personal": []}), "train.jsonl:2: query"),
-])  # fmt: skip
-def test_bad_rows_end_in_one_line_before_any_training(command, world, trained, tmp_path, change, reason):
-    result = run_train(command, bad_rows(world, tmp_path, change), trained, tmp_path)
+]
+
+
+@pytest.mark.parametrize("change, reason", BAD_ROWS)
+def test_bad_rows_end_in_one_line_before_any_training(run_train, world, tmp_path, change, reason):
+    result = run_train("--data", bad_rows(world, tmp_path, change))
     assert result.status == 2 and reason in result.error and not (tmp_path / "run").exists()
     assert "Traceback" not in result.err
 
 
-@pytest.mark.parametrize("args, reason", [
-    (["--loss", "dpo"], "--loss: invalid choice: 'dpo'"), (["--steps", "0"], "--steps must be above 0"), (["--steps", "x"], "invalid int"),
-    (["--clip-min", "6"], "--clip-min 6.0 is above --clip-max 5.0"), (["--steps", "2", "--epochs", "1"], "exclude each other"),
-    (["--warmup", "2"], "--warmup"), (["--device", "tpu9"], "--device tpu9"), (["--lr", "nan"], "--lr"), (["--nonsense"], "--nonsense"),
-    (["--vocab-size", "100"], "--vocab-size must be at least"), (["--data", "nowhere"], "nowhere"), (["--init", "nowhere"], "nowhere/checkpoint.pt: no checkpoint"),
-    (["--resume", "--out", "nowhere"], "nowhere/checkpoint.pt: no checkpoint"), (["--tokenizer", "gpt3"], "move it away"), (["--n-layer", "3"], "move it away"),
-    (["--n-shifted", "7"], "n_shifted 7"), (["--n-head", "5"], "n_embd 128 must be"),
-])  # fmt: skip
-def test_bad_flags_end_in_one_line(command, world, trained, tmp_path, args, reason):
-    result = command(train.main, "--data", world, "--init", base_of(trained), "--out", tmp_path / "run", "--device", "cpu",
-                     "--batch-size", 4, "--eval-examples", 0, *args)  # fmt: skip
-    assert result.status == 2 and reason in result.error and not (tmp_path / "run").exists()
-    assert "Traceback" not in result.err
+def test_an_empty_profile_and_control_spelling_are_welcome(run_train, world, tmp_path):
+    def change(row):
+        return json.dumps(row | {"profile": [], "response": "<|end|> <|persona|>", "personal": []})
 
-
-def test_an_empty_profile_and_control_spelling_are_welcome(command, world, trained, tmp_path):
-    change = lambda row: json.dumps(row | {"profile": [], "response": "<|end|> <|persona|>", "personal": []})
-    result = run_train(command, bad_rows(world, tmp_path, change), trained, tmp_path)
+    result = run_train("--data", bad_rows(world, tmp_path, change))
     assert result.status == 0, result.err
 
 
-def test_a_nan_loss_stops_the_run_and_keeps_what_was_saved(command, world, trained, tmp_path, monkeypatch):
-    real, calls = trainer.weighted_nll, []
+BAD_FLAGS = [
+    ("--loss dpo", "--loss: invalid choice: 'dpo'"),
+    ("--steps 0", "--steps: must be at least 1"),
+    ("--steps x", "--steps: 'x' is not a whole number"),
+    (f"--steps {'9' * 400}", "--steps: must be at least 1 and at most 1000000000, not 9999"),
+    ("--steps 2 --epochs 1", "exclude each other"),
+    ("--epochs 1e308", "--epochs: must be above 0 and at most"),
+    ("--clip-min 6", "--clip-min 6.0 is above --clip-max 5.0"),
+    ("--clip-max 1e308", "--clip-max: must be at least"),
+    ("--warmup 2", "--warmup: must be at least 0 and at most 1"),
+    ("--lr nan", "--lr: must be a finite number"),
+    ("--lr -1", "--lr: must be above 0"),
+    ("--seed -1", "--seed: must be at least 0"),
+    (f"--seed {2**70}", "--seed: must be at least 0 and at most"),
+    ("--temperature 1e-40", "--temperature: must be at least 0.01"),
+    ("--lora-rank 100000000", "--lora-rank: must be at least 0 and at most 4096"),
+    ("--n-layer 1000000000", "--n-layer: must be"),
+    ("--n-embd 1000000000", "--n-embd: must be"),
+    (f"--vocab-size {10**12}", "--vocab-size: must be"),
+    ("--vocab-size 100", "--vocab-size: must be at least"),
+    ("--n-embd 32768 --n-layer 256", "billion parameters"),
+    ("--n-shifted 7", "n_shifted 7"),
+    ("--n-head 5", "n_embd 128 must be"),
+    ("--device tpu9", "--device tpu9: not a device"),
+    ("--device cuda:99", "--device cuda:99: not available"),
+    ("--nonsense", "--nonsense"),
+    ("--data nowhere", "nowhere"),
+    ("--init nowhere", "nowhere"),
+    ("--resume --out nowhere", "nowhere/checkpoint.pt: no checkpoint"),
+    ("--resume --overwrite", "exclude each other"),
+    ("--tokenizer gpt3", "move it away"),
+    ("--n-layer 3", "move it away"),
+]
 
-    def poisoned(logp, weights, n_tokens):
+
+@pytest.mark.parametrize("flags, reason", BAD_FLAGS)
+def test_bad_flags_end_in_one_line(command, world, trained, tmp_path, flags, reason):
+    given = [
+        "--data",
+        world,
+        "--init",
+        base_of(trained),
+        "--out",
+        tmp_path / "run",
+        "--batch-size",
+        4,
+        "--device",
+        "cpu",
+    ]
+    result = command(train.main, *given, "--eval-examples", 0, *flags.split())
+    assert result.status == 2 and reason in result.error and not (tmp_path / "run").exists()
+    assert "Traceback" not in result.err and len(result.err) < 1000
+
+
+BAD_EVAL = [
+    ("nowhere", "nowhere/checkpoint.pt: no checkpoint"),
+    ("RUN --data nowhere.jsonl", "nowhere.jsonl: No such file"),
+    ("RUN --samples -1", "--samples: must be at least 0"),
+    ("", "name a folder to score"),
+    ("RUN --max-new-tokens 9999", "do not fit"),
+    ("RUN --block-size 64", "was made with --block-size 1100, not 64"),
+    ("RUN --json x --heatmap ./x", "need a file each"),
+    ("RUN --json RUN", "not a file"),
+    ("RUN --json /dev/null", "/dev/null: there is something that is not a file"),
+    ("RUN --json RUN/checkpoint.pt/x.json", "checkpoint.pt"),
+]
+
+
+@pytest.mark.parametrize("flags, reason", BAD_EVAL)
+def test_eval_with_bad_input_ends_in_one_line_before_the_work(command, trained, monkeypatch, flags, reason):
+    monkeypatch.setattr(evaluation, "evaluate", lambda *args, **kwargs: pytest.fail("scored"))
+    args = flags.replace("RUN", str(trained / "out/perce")).split()
+    result = command(evaluation.main, *args, "--device", "cpu")
+    assert result.status == 2 and reason in result.error and "Traceback" not in result.err
+
+
+def test_a_nan_loss_stops_the_run_and_keeps_what_was_saved(run_train, tmp_path, monkeypatch):
+    real, calls = trainer.backward, []
+
+    def poisoned(*args):
         calls.append(1)
-        return real(logp, weights, n_tokens) * (float("nan") if len(calls) > 2 else 1)
+        return real(*args) * (float("nan") if len(calls) > 2 else 1)
 
-    monkeypatch.setattr(trainer, "weighted_nll", poisoned)
-    result = run_train(command, world, trained, tmp_path, "--steps", 6, "--save-every", 1)
+    monkeypatch.setattr(trainer, "backward", poisoned)
+    result = run_train("--steps", 6, "--save-every", 1)
     assert result.status == 2 and "nan" in result.error and "lower --lr" in result.error and "step 2" in result.error
     state = checkpoint.read(tmp_path / "run")
     assert state["step"] == 2 and all(torch.isfinite(w).all() for w in state["model"].values())
 
 
-def test_resume_refuses_another_run(command, world, trained, tmp_path):
-    assert run_train(command, world, trained, tmp_path).status == 0
-    result = run_train(command, world, trained, tmp_path, "--resume", "--lr", 0.5)
-    assert result.status == 2 and "was made with lr 0.004, not 0.5" in result.error
-
-
-def test_no_space_left_keeps_the_last_checkpoint(command, world, trained, tmp_path, monkeypatch):
+def test_no_space_left_keeps_the_last_checkpoint(run_train, tmp_path, monkeypatch):
     real = torch.save
 
     def full(state, path):
         if state["step"] > 1:
-            raise RuntimeError("[enforce fail at inline_container.cc] . PytorchStreamWriter failed writing file\nframe #0: long trace")
+            raise RuntimeError("[enforce fail at inline_container.cc] . failed writing file\nframe #0: long trace")
         real(state, path)
 
     monkeypatch.setattr(torch, "save", full)
-    result = run_train(command, world, trained, tmp_path, "--save-every", 1)
+    result = run_train("--save-every", 1)
     assert result.status == 2 and "cannot write" in result.error and "checkpoint.pt" in result.error
     assert checkpoint.read(tmp_path / "run")["step"] == 1
 
 
 def test_ctrl_c_keeps_the_last_checkpoint(world, trained, tmp_path):
-    process = subprocess.Popen([sys.executable, ROOT / "train.py", "--data", world, "--init", base_of(trained), "--out", tmp_path / "run", "--steps", "9999",
-                                "--save-every", "2", "--batch-size", "4", "--device", "cpu"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
+    given = ["--data", world, "--init", base_of(trained), "--out", tmp_path / "run", "--steps", 9999, "--save-every", 2]
+    command = [sys.executable, ROOT / "train.py", *given, "--batch-size", 4, "--device", "cpu"]
+    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while not (tmp_path / "run/log.jsonl").exists():
         assert process.poll() is None
         time.sleep(0.02)
@@ -219,20 +348,10 @@ def test_ctrl_c_keeps_the_last_checkpoint(world, trained, tmp_path):
     assert checkpoint.read(tmp_path / "run")["step"] > 0
 
 
-@pytest.mark.parametrize("args, reason", [
-    (["nowhere"], "nowhere/checkpoint.pt: no checkpoint"), (["RUN", "--data", "nowhere.jsonl"], "nowhere.jsonl: No such file"),
-    (["RUN", "--samples", "-1"], "--samples must not be below 0"), ([], "name a folder to score"), (["RUN", "--max-new-tokens", "9999"], "do not fit"),
-])  # fmt: skip
-def test_eval_with_bad_input_ends_in_one_line(command, world, trained, args, reason):
-    args = [trained / "out/perce" if a == "RUN" else a for a in args]
-    result = command(evaluation.main, *args, "--device", "cpu")
-    assert result.status == 2 and reason in result.error and "Traceback" not in result.err
-
-
 def test_an_interrupted_base_goes_on(command, world, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     args = ["--data", world, *TINY, "--save-every", 1, "--eval-examples", 0]
-    real, steps = trainer.backward, []
+    real, steps = trainer.training_step, []
 
     def interrupted(*a):
         steps.append(1)
@@ -240,26 +359,55 @@ def test_an_interrupted_base_goes_on(command, world, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return real(*a)
 
-    monkeypatch.setattr(trainer, "backward", interrupted)
+    monkeypatch.setattr(trainer, "training_step", interrupted)
     result = command(train.main, *args)
     assert result.status == 130 and "keeps step 2" in result.err
-    result = command(train.main, *args)
-    assert result.status == 0, result.err
-    base = tmp_path / "out" / f"base-{world.name}"
-    assert [json.loads(line)["step"] for line in (base / "log.jsonl").read_text().splitlines()] == [1, 2, 3, 4]
-    assert os.listdir(tmp_path / "out" / "perce")
+    assert command(train.main, *args).status == 0
+    log = (tmp_path / "out" / f"base-{world.name}" / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in log] == [1, 2, 3, 4]
+    assert os.listdir(tmp_path / "out/perce")
+
+
+# ------------------------------------------------------------------------------------------ the machine
 
 
 def test_one_line_tells_which_device_is_missing():
     if torch.cuda.is_available():
         pytest.skip("this machine has CUDA")
-    with pytest.raises(cli.RunError, match="not available on this machine"):
-        cli.pick_device("cuda")
+    with pytest.raises(UserError, match="not available on this machine"):
+        pick_device("cuda")
 
 
 def test_a_full_device_is_one_clear_line(command):
     def full():
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 8.00 GiB.\nSee the manual")
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 is small.\nSee the manual")
 
     result = command(full)
-    assert result.status == 2 and result.err.count("\n") == 1 and "CUDA out of memory: lower --batch-size" in result.error
+    assert result.status == 2 and result.err.count("\n") == 1
+    assert "CUDA out of memory: lower --batch-size" in result.error
+
+
+@pytest.mark.parametrize("how", ["closed", "ascii", "pipe"])
+def test_whatever_reads_the_output(how, trained, world):
+    """A closed stdout, a terminal that knows ASCII only, a reader that has seen enough: no traceback."""
+    command = f"{sys.executable} {ROOT / 'eval.py'} out/ce --data {world} --examples 2 --max-new-tokens 4 --device cpu"
+    command += {"closed": " >&-", "ascii": "", "pipe": " | head -1"}[how]
+    env = os.environ | {"PYTHONIOENCODING": "ascii", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(["bash", "-c", command], cwd=trained, capture_output=True, text=True, env=env)
+    assert done.returncode == 0 and "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
+
+
+def test_an_error_is_one_line_whatever_it_says(command):
+    def wrong():
+        raise UserError("two\nlines\tand a tab")
+
+    result = command(wrong)
+    assert result.status == 2 and result.err == "error: two lines and a tab\n"
+
+
+def test_numbers_are_checked_when_they_are_read(command):
+    parser = cli.Parser()
+    parser.add_argument("--x", type=cli.number(float, low=-1, high=2))
+    assert parser.parse_args(["--x", "-1"]).x == -1 and parser.parse_args(["--x", "2"]).x == 2
+    for text in ["-1.01", "2.01", "inf", "nan", "one"]:
+        assert command(lambda text=text: parser.parse_args(["--x", text])).status == 2

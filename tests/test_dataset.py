@@ -6,16 +6,30 @@ import math
 import pytest
 import torch
 
-from perce_mini.base import as_document
-from perce_mini.dataset import (DataError, Row, collate, encode_example, encode_rows, epoch_batches, evenly, read_examples, size, strangers,
-                                training_steps)
+from perce_mini.dataset import (
+    DataError,
+    Row,
+    collate,
+    encode_example,
+    encode_rows,
+    epoch_batches,
+    read_examples,
+    size,
+    steps_per_epoch,
+    subsample,
+    training_steps,
+)
+from perce_mini.head import score_in_slices
 from perce_mini.model import GPT, GPTConfig
-from perce_mini.percontrast import perce_loss, project, token_logprobs
-from perce_mini.retrieval import bm25, retrieve
+from perce_mini.percontrast import token_logprobs
+from perce_mini.retrieval import bm25, retrieve, strangers
 from perce_mini.tokenizer import Tokenizer
 
-ROW = {"user": "u", "task": "review", "query": "a red kettle", "response": "Howdy, it boils.",
-       "profile": [{"query": "a blue lamp", "response": "Howdy, it shines."}, {"query": "a red kettle", "response": "Howdy, it is red."}]}  # fmt: skip
+PROFILE = [
+    {"query": "a blue lamp", "response": "Howdy, it shines."},
+    {"query": "a red kettle", "response": "Howdy, it is red."},
+]
+ROW = {"user": "u", "task": "review", "query": "a red kettle", "response": "Howdy, it boils.", "profile": PROFILE}
 TOKENIZER = Tokenizer.train("Howdy, it boils. Howdy, it shines. a red kettle a blue lamp " * 10, 300)
 
 
@@ -48,16 +62,30 @@ def test_good_rows_come_back_as_they_are(tmp_path):
     assert rows == [ROW, labelled] and rows[1].where.endswith("rows.jsonl:3")
 
 
-@pytest.mark.parametrize("line, reason", [
-    (b"{", "not JSON"), (b"[" * 100_000, "not JSON"), (b"\xff{}", "not JSON"), (b"[1]", "must be an object, not list"),
-    ({k: v for k, v in ROW.items() if k != "query"}, "no 'query'"), (row(user=7), "'user' must be a string, not int"),
-    (row(response="  \n"), "'response' is empty"), (row(response=None), "'response' must be a string"),
-    (row(profile={}), "'profile' must be a list"), (row(profile=["x"]), "profile item 0 must be an object"),
-    (row(profile=[{"query": "x"}]), "profile item 0 has no 'response'"), (row(query="a\0b"), "NUL"),
-    (row(profile=[{"query": "x", "response": "\ud800"}]), "lone surrogate"), (row(response="\udc00 a"), "lone surrogate"),
-    (row(personal=[[0, 99]]), "personal span"), (row(personal=[[3, 3]]), "personal span"), (row(personal=[[True, 3]]), "personal span"),
-    (row(personal=[[0]]), "personal span"), (row(personal="x"), "'personal' must be a list"),
-])  # fmt: skip
+BAD_LINES = [
+    (b"{", "not JSON"),
+    (b"[" * 100_000, "not JSON"),
+    (b"\xff{}", "not JSON"),
+    (b"[1]", "must be an object, not list"),
+    ({k: v for k, v in ROW.items() if k != "query"}, "no 'query'"),
+    (row(user=7), "'user' must be a string, not int"),
+    (row(response="  \n"), "'response' is empty"),
+    (row(response=None), "'response' must be a string"),
+    (row(profile={}), "no 'profile', or it is not a list"),
+    (row(profile=["x"]), "profile item 0 must be an object"),
+    (row(profile=[{"query": "x"}]), "profile item 0 has no 'response'"),
+    (row(query="a\0b"), "NUL"),
+    (row(profile=[{"query": "x", "response": "\ud800"}]), "lone surrogate"),
+    (row(response="\udc00 a"), "lone surrogate"),
+    (row(personal=[[0, 99]]), "personal span"),
+    (row(personal=[[3, 3]]), "personal span"),
+    (row(personal=[[True, 3]]), "personal span"),
+    (row(personal=[[0]]), "personal span"),
+    (row(personal="x"), "'personal' must be a list"),
+]
+
+
+@pytest.mark.parametrize("line, reason", BAD_LINES)
 def test_a_bad_row_is_named_by_file_line_and_reason(tmp_path, line, reason):
     with pytest.raises(DataError, match="rows.jsonl:2: ") as caught:
         read(tmp_path, ROW, line)
@@ -78,14 +106,17 @@ def test_bm25_against_the_formula():
     documents = ["red kettle red", "blue lamp", "red lamp lamp lamp"]
     rarity = math.log(1 + (3 - 2 + 0.5) / (2 + 0.5))  # "red" is in two of three
     average = (3 + 2 + 4) / 3
-    score = lambda tf, length: rarity * tf * 2.5 / (tf + 1.5 * (0.25 + 0.75 * length / average))
+
+    def score(tf, length):
+        return rarity * tf * 2.5 / (tf + 1.5 * (0.25 + 0.75 * length / average))
+
     assert bm25("red", documents) == pytest.approx([score(2, 3), 0, score(1, 4)])
     assert bm25("red", []) == []
 
 
 def test_the_best_items_are_chosen_and_shown_oldest_first():
     profile = [{"query": q, "response": "x"} for q in ["red kettle", "nothing", "a red", "kettle red a", "none"]]
-    assert retrieve(row(profile=profile), 3) == [3, 2, 0]  # all three words; then "a red" and "red kettle", equal, the newer first
+    assert retrieve(row(profile=profile), 3) == [3, 2, 0]  # all words; then "a red" and "red kettle", a tie
     text = shown(encode_example(row(profile=profile), TOKENIZER, 512, top_k=2).persona)
     assert text == "<|persona|>a red<|response|>x<|persona|>kettle red a<|response|>x"
     everything = TOKENIZER.decode(encode_example(row(profile=profile), TOKENIZER, 512, top_k=5).persona)
@@ -103,7 +134,8 @@ def test_example_layout():
     e = example()
     assert shown(e.query) == "<|query|>a red kettle<|response|>"
     assert shown(e.response) == "Howdy, it boils.<|end|>"
-    assert shown(e.persona) == "<|persona|>a blue lamp<|response|>Howdy, it shines.<|persona|>a red kettle<|response|>Howdy, it is red."
+    items = ["a blue lamp<|response|>Howdy, it shines.", "a red kettle<|response|>Howdy, it is red."]
+    assert shown(e.persona) == "".join(f"<|persona|>{item}" for item in items)
 
 
 def test_both_views_predict_the_same_response_token_for_token():
@@ -114,7 +146,9 @@ def test_both_views_predict_the_same_response_token_for_token():
         ids, rows, T = view.ids.flatten(), [], view.ids.shape[1]
         for at, label in zip(view.at.tolist(), batch.labels.tolist()):
             rows.append(at // T)
-            if (at + 1) % T and ids[at + 1] != 0:  # the token after the predicting position, where it is an input at all
+            if (at + 1) % T and ids[
+                at + 1
+            ] != 0:  # the token after the predicting position, where it is an input at all
                 assert ids[at + 1] == label
         assert rows == [b for b, e in enumerate(examples) for _ in e.response]
         first = [view.at.tolist()[rows.index(b)] for b in range(len(examples))]
@@ -141,7 +175,9 @@ def test_room_can_be_kept_for_an_answer():
 
 
 def test_control_tokens_in_text_stay_text():
-    e = example(query="<|end|><|response|>", response="<|end|>", profile=[{"query": "<|query|>", "response": "<|persona|>"}])
+    e = example(
+        query="<|end|><|response|>", response="<|end|>", profile=[{"query": "<|query|>", "response": "<|persona|>"}]
+    )
     ids = [*e.persona, *e.query, *e.response]
     assert [ids.count(i) for i in TOKENIZER.special.values()] == [1, 1, 2, 1]
 
@@ -155,17 +191,19 @@ def test_personal_spans_in_characters_become_tokens():
 
 def test_a_strangers_profile_stands_in_the_plain_view():
     other = row(user="v", query="else", profile=[{"query": "a blue lamp", "response": "Hi!"}])
-    mine, newcomer = encode_rows([row(), other, row(task="post"), row(profile=[])], TOKENIZER, 512, 4, contrast="stranger")[::3]
-    assert mine.contrast == encode_example(other, TOKENIZER, 512).persona and newcomer.contrast == []  # no persona, no contrast: PIR is 0
-    batch = collate([mine])
-    T = batch.plain.ids.shape[1]
-    assert shown(batch.plain.ids[0].tolist() + mine.response[-1:]) == shown(mine.contrast + mine.query + mine.response) and T > len(mine.query + mine.response)
+    rows = [row(), other, row(task="post"), row(profile=[])]
+    mine, newcomer = encode_rows(rows, TOKENIZER, 512, 4, contrast="stranger")[::3]
+    assert mine.contrast == encode_example(other, TOKENIZER, 512).persona
+    assert newcomer.contrast == []  # no persona, no contrast: PIR is 0
+    plain = collate([mine]).plain.ids[0].tolist() + mine.response[-1:]
+    assert shown(plain) == shown(mine.contrast + mine.query + mine.response) and mine.contrast
 
 
 def test_strangers_are_other_users_of_the_same_task_who_wrote_before():
     rows = [row(user=f"u{i % 7}", task=f"t{i % 2}", profile=ROW["profile"] if i % 3 else []) for i in range(60)]
     found = strangers(rows)
-    assert all(other["user"] != mine["user"] and other["task"] == mine["task"] and other["profile"] for mine, other in zip(rows, found))
+    for mine, other in zip(rows, found):
+        assert other["user"] != mine["user"] and other["task"] == mine["task"] and other["profile"]
     assert found == strangers(rows) and len({other["user"] for other in found}) == 7
     assert strangers([row(), row()]) == [None, None]  # nobody else there
 
@@ -173,76 +211,60 @@ def test_strangers_are_other_users_of_the_same_task_who_wrote_before():
 def test_an_empty_profile_has_pir_zero():
     torch.manual_seed(0)
     model, batch = GPT(GPTConfig(TOKENIZER.vocab_size)), collate([example(profile=[])])
-    persona, plain = (project(token_logprobs, model.states(v), model.head, batch.labels) for v in (batch.persona, batch.plain))
+    states = [model.hidden(view.ids).flatten(0, 1)[view.at] for view in (batch.persona, batch.plain)]
+    persona, plain = (score_in_slices(token_logprobs, hidden, model.head, batch.labels) for hidden in states)
     assert torch.equal(persona, plain)
 
 
-def test_a_document_is_predicted_from_its_second_token_on():
-    e = example()
-    batch = collate([as_document(e)])
-    assert batch.labels.tolist() == (e.persona + e.query + e.response)[1:]
-
-
-# --------------------------------------------------------------------------------- what must not matter
-
-
-def loss_and_gradient(model, groups):
-    model.zero_grad()
-    n = sum(len(e.response) for group in groups for e in group)
-    total = 0.0
-    for group in groups:
-        batch = collate(group)
-        with torch.no_grad():
-            plain = project(token_logprobs, model.states(batch.plain), model.head, batch.labels)
-        loss = perce_loss(project(token_logprobs, model.states(batch.persona), model.head, batch.labels), plain, n_tokens=n)
-        loss.backward()
-        total += loss.item()
-    return total, torch.cat([p.grad.flatten() for p in model.parameters()])
-
-
-def test_padding_and_splitting_into_micro_batches_change_nothing():
-    torch.manual_seed(0)
-    model = GPT(GPTConfig(TOKENIZER.vocab_size, n_layer=2, n_embd=32, n_hidden=48))
-    model.embedding.weight.data *= 20  # so that the views differ, and with them the weights
-    a, b, c = example(), example(profile=[], response="red"), example(response="it boils and it boils, it boils")
-    together = loss_and_gradient(model, [[a, b, c]])
-    for groups in ([[a], [b], [c]], [[a, c], [b]], [[c, b, a]]):
-        loss, gradient = loss_and_gradient(model, groups)
-        assert loss == pytest.approx(together[0], rel=1e-5)
-        assert torch.allclose(gradient, together[1], atol=1e-5)
-
-
-# ------------------------------------------------------------------------------------------------ order
+# ----------------------------------------------------------------------------------------------- order
 
 
 def test_an_epoch_holds_every_example_once_in_batches_of_similar_length():
     examples = [example(response="it " * (1 + i % 40)) for i in range(100)]
     batches = epoch_batches(examples, 8, seed=0, epoch=0)
     assert sorted(id(e) for batch in batches for e in batch) == sorted(map(id, examples))
-    padded = lambda batches: sum(len(b) * max(map(size, b)) for b in batches) / sum(map(size, examples))
-    assert padded(batches) < 1.06 < padded([examples[i : i + 8] for i in range(0, 100, 8)])
+    in_file_order = [examples[i : i + 8] for i in range(0, 100, 8)]
+    padded, unsorted = (sum(len(b) * max(map(size, b)) for b in some) for some in [batches, in_file_order])
+    assert padded < 1.06 * sum(map(size, examples)) < unsorted
 
 
 def test_order_depends_on_seed_and_epoch_alone():
     examples = [example(response="it " * (1 + i % 40)) for i in range(50)]
-    order = lambda seed, epoch: [[id(e) for e in batch] for batch in epoch_batches(examples, 8, seed, epoch)]
+
+    def order(seed, epoch):
+        return [[id(e) for e in batch] for batch in epoch_batches(examples, 8, seed, epoch)]
+
     assert order(0, 0) == order(0, 0)
-    assert order(0, 0) != order(0, 1) != order(1, 1)
+    assert order(0, 0) != order(0, 1) != order(1, 1) and order(0, 0) != order(1, 0)
+
+
+def test_long_and_short_batches_are_mixed():
+    """Sorting is within runs of 16 batches, and then the batches are shuffled: lengths do not rise over an epoch."""
+    examples = [example(response="it " * (1 + i)) for i in range(64)]
+    longest = [max(map(size, batch)) for batch in epoch_batches(examples, 4, seed=0, epoch=0)]
+    assert longest[:8] != sorted(longest[:8])
+
+
+def test_steps_of_an_epoch():
+    assert [steps_per_epoch(n, 4, 2) for n in [1, 4, 8, 9, 16, 17]] == [1, 1, 1, 2, 2, 3]
 
 
 def test_steps_can_be_taken_up_anywhere():
     examples = [example() for _ in range(23)]
-    ids = lambda step: [[id(e) for e in batch] for batch in step]
+
+    def ids(step):
+        return [[id(e) for e in batch] for batch in step]
+
     steps = training_steps(examples, 4, 2, seed=0)
-    taken = [ids(next(steps)) for _ in range(10)]  # 6 batches = 3 steps an epoch
-    assert [len(step) for step in taken[:3]] == [2, 2, 2]
+    taken = [ids(next(steps)) for _ in range(10)]  # 6 batches = 3 steps per epoch
+    assert [len(step) for step in taken[:3]] == [2, 2, 2] and taken[:3] != taken[3:6]
     for first in range(9):
         assert ids(next(training_steps(examples, 4, 2, 0, first))) == taken[first]
 
 
-def test_evenly_takes_one_row_of_each_part_and_misses_none_of_what_recurs():
+def test_a_subsample_takes_one_row_of_each_part_and_misses_none_of_what_recurs():
     rows = list(range(6000))
-    taken = evenly(rows, 125)
-    assert [row // 48 for row in taken] == list(range(125)) and taken == evenly(rows, 125)
+    taken = subsample(rows, 125)
+    assert [row // 48 for row in taken] == list(range(125)) and taken == subsample(rows, 125)
     assert {row % 4 for row in taken} == {0, 1, 2, 3}  # a user's first text stands in every fourth row
-    assert evenly(rows, 0) == evenly(rows, None) == evenly(rows, 7000) == rows
+    assert subsample(rows, 0) == subsample(rows, None) == subsample(rows, 7000) == rows

@@ -21,7 +21,11 @@ def test_it_starts_as_what_it_was_and_only_the_step_is_trained():
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
     assert trained == {name for name, p in model.named_parameters() if p.grad is not None}
     layers = sum(isinstance(module, lora.LoRA) for module in model.modules())
-    assert layers == 2 * 7 and len(trained) == 2 * layers and all(name.endswith(("a.weight", "b.weight")) for name in trained)
+    assert (
+        layers == 2 * 7
+        and len(trained) == 2 * layers
+        and all(name.endswith(("a.weight", "b.weight")) for name in trained)
+    )
 
 
 def test_the_step_is_two_b_a_and_merging_changes_nothing():
@@ -35,7 +39,9 @@ def test_the_step_is_two_b_a_and_merging_changes_nothing():
     assert torch.allclose(layer(x), x @ (layer.layer.weight + 2 * layer.b.weight @ layer.a.weight).T, atol=1e-5)
     before = model(IDS)
     lora.merge(model)
-    assert not any(isinstance(module, lora.LoRA) for module in model.modules()) and all(p.requires_grad for p in model.parameters())
+    assert not any(isinstance(module, lora.LoRA) for module in model.modules()) and all(
+        p.requires_grad for p in model.parameters()
+    )
     assert torch.allclose(model(IDS), before, atol=1e-5) and not torch.allclose(model(IDS), make()(IDS), atol=1e-2)
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from perce_mini.model import GPT, GPTConfig, sample
+from perce_mini.model import GPT, GPTConfig, rotary_table, sample
 
 END = 0
 
@@ -51,7 +51,9 @@ def test_attention_against_a_slow_loop(model):
     for h in range(4):
         q = attention.q(x)[0, :, 8 * h : 8 * h + 8]
         seen_by = shifted if h // 2 == 0 else x  # the first of the two key heads is the shifted one
-        k, v = (layer(y)[0, :, 8 * (h // 2) : 8 * (h // 2) + 8] for layer, y in ((attention.k, seen_by), (attention.v, x)))
+        k, v = (
+            layer(y)[0, :, 8 * (h // 2) : 8 * (h // 2) + 8] for layer, y in ((attention.k, seen_by), (attention.v, x))
+        )
         rows = []
         for t in range(5):
             scores = torch.stack([turn(q[t], t) @ turn(k[s], s) for s in range(t + 1)]) / 8**0.5
@@ -86,24 +88,27 @@ def test_batched_cached_generation_equals_one_full_forward_a_token(model):
 
 def test_cached_logits_equal_the_full_forward(model):
     ids = random_ids(2, 9)
-    hidden, past = model.run(ids[:, :4], torch.arange(4))
+    hidden, past, _, _ = model.read_prompts(ids[:, :4].tolist(), END, room=5)
+    assert torch.allclose(hidden, model.hidden(ids)[:, 3], atol=1e-4)
     for t in range(4, 9):
         mask = torch.ones(2, 1, 1, t + 1, dtype=torch.bool)
-        past = [(k, v, own[:, :, -1:]) for k, v, own in past]
         hidden, past = model.run(ids[:, t : t + 1], torch.tensor([t]), past, mask)
-        assert torch.allclose(hidden[:, 0], model.hidden(ids)[:, t], atol=1e-4)
+        assert torch.allclose(hidden[:, 0], model.hidden(ids)[:, t], atol=1e-4) and past[0].length == t + 1
 
 
 def test_a_seed_makes_sampling_repeatable(model):
     prompts = [[5, 6], [7]]
-    draw = lambda seed: model.generate(prompts, 20, END, temperature=1.0, seed=seed)
-    assert draw(1) == draw(1) != draw(2)
+    one, again, other = (model.generate(prompts, 20, END, temperature=1.0, seed=seed) for seed in [1, 1, 2])
+    assert one == again != other
 
 
 def test_temperature_and_top_p():
     logits = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log().expand(4000, 4)
-    dice = torch.Generator().manual_seed(0)
-    shares = lambda **kw: (sample(logits, dice=dice, **kw).bincount(minlength=4) / 4000).tolist()
+    rng = torch.Generator().manual_seed(0)
+
+    def shares(**how):
+        return (sample(logits, rng=rng, **how).bincount(minlength=4) / 4000).tolist()
+
     assert shares(temperature=0, top_p=1.0) == [1, 0, 0, 0]
     assert shares(temperature=1.0, top_p=1.0) == pytest.approx([0.5, 0.3, 0.15, 0.05], abs=0.03)
     assert shares(temperature=1.0, top_p=0.7) == pytest.approx([0.625, 0.375, 0, 0], abs=0.03)  # 0.5 + 0.3 >= 0.7
@@ -114,3 +119,48 @@ def test_temperature_and_top_p():
 def test_a_shape_that_cannot_be_is_refused():
     with pytest.raises(ValueError, match="n_head"):
         GPTConfig(vocab_size=10, n_embd=30, n_head=4)
+    with pytest.raises(ValueError, match="head_size 3 must be even"):
+        GPTConfig(vocab_size=10, head_size=3)
+    with pytest.raises(ValueError, match="n_shifted 3"):
+        GPTConfig(vocab_size=10, n_shifted=3)
+
+
+def test_queries_of_shifted_keys_start_as_twice_these_keys():
+    """So that a token looks for its own kind, and finds what followed it; other heads start at random."""
+    attention = GPT(GPTConfig(50, n_head=4, n_kv_head=2, n_shifted=1, n_embd=32)).blocks[0].attention
+    k, q = attention.k.weight.view(2, 8, 32), attention.q.weight.view(2, 2, 8, 32)
+    assert torch.equal(q[0, 0], 2 * k[0]) and torch.equal(q[0, 1], 2 * k[0])
+    assert not torch.allclose(q[1, 0], 2 * k[1], atol=0.1)
+
+
+def test_weights_start_small_where_they_add_to_the_stream():
+    torch.manual_seed(0)
+    config = GPTConfig(500, n_layer=8, n_embd=128)
+    model = GPT(config)
+    block = model.blocks[3]
+    assert model.embedding.weight.std().item() == pytest.approx(0.02, rel=0.05)
+    assert block.up.weight.std().item() == pytest.approx(128**-0.5, rel=0.05)
+    assert block.attention.out.weight.std().item() == pytest.approx((128 * 2 * 8) ** -0.5, rel=0.05)
+    assert block.down.weight.std().item() == pytest.approx((config.n_hidden * 2 * 8) ** -0.5, rel=0.05)
+
+
+def test_computing_blocks_again_gives_the_same_gradient(model):
+    gradients = []
+    for recompute in [False, True]:
+        model.recompute = recompute
+        model.zero_grad()
+        model(random_ids(2, 9)).square().mean().backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+    model.recompute = False
+    assert torch.equal(*gradients) and gradients[0].norm() > 0
+
+
+def test_the_gate_is_what_goes_through_silu():
+    """SwiGLU by hand: down(silu(gate(y)) * up(y)), where gate and up differ."""
+    block, x = GPT(GPTConfig(50, n_embd=32)).blocks[0], torch.randn(1, 3, 32)
+    block.attention.out.weight.data.zero_()
+    y = block.norm_mlp(x)
+    gate, up = y @ block.gate.weight.T, y @ block.up.weight.T
+    expected = x + (gate * torch.sigmoid(gate) * up) @ block.down.weight.T
+    cos, sin = rotary_table(torch.arange(3), 8, 10000.0)
+    assert torch.allclose(block(x, cos, sin)[0], expected, atol=1e-5)

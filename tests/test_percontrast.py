@@ -5,8 +5,16 @@ import math
 import pytest
 import torch
 
-from perce_mini.percontrast import (LOSSES, perce_loss, perce_weights, personal_influence_ratio, project, token_entropies, token_logprobs,
-                                    weighted_nll)  # fmt: skip
+from perce_mini.percontrast import (
+    LOSSES,
+    loss_weights,
+    perce_loss,
+    perce_weights,
+    personal_influence_ratio,
+    token_entropies,
+    token_logprobs,
+    weighted_nll,
+)
 
 
 def log(*probabilities):
@@ -33,7 +41,8 @@ def test_the_bounds_of_the_loss_can_be_set():
     with_persona, without = log(0.5, 0.9, 0.2), log(0.1, 0.9, 0.4)
     unclipped = (math.log(5) * math.log(2) - math.log(2) * math.log(5)) / 3  # weights ln 5, 0, -ln 2
     assert perce_loss(with_persona, without, clip_min=-9, clip_max=9).item() == pytest.approx(unclipped, abs=1e-12)
-    assert perce_loss(with_persona, without, 0.2, 0.3).item() == pytest.approx((0.3 * math.log(2) - 0.2 * math.log(0.9) + 0.2 * math.log(5)) / 3)
+    by_hand = (0.3 * math.log(2) - 0.2 * math.log(0.9) + 0.2 * math.log(5)) / 3
+    assert perce_loss(with_persona, without, 0.2, 0.3).item() == pytest.approx(by_hand)
 
 
 def test_an_empty_interval_is_refused():
@@ -52,7 +61,7 @@ def test_identical_contexts_give_exactly_the_floor_times_ce():
 
 
 def test_gradient_flows_through_the_persona_view_alone():
-    """dL/dlogp_i = -w_i / n: the weight is a constant. If it carried gradient, a PIR within the clip would add to it."""
+    """dL/dlogp_i = -w_i / n: the weight is a constant. With a gradient of its own, a PIR within the clip would add."""
     with_persona, without = log(0.5, 0.9, 0.2).requires_grad_(), log(0.1, 0.9, 0.01).requires_grad_()
     perce_loss(with_persona, without).backward()
     assert with_persona.grad.tolist() == pytest.approx([-math.log(5) / 3, -0.8 / 3, -math.log(20) / 3])
@@ -97,22 +106,8 @@ def test_tokens_come_row_by_row_and_masked_ones_are_left_out():
 
 def test_entropy():
     logits = torch.log(torch.tensor([[0.5, 0.25, 0.25], [1.0, 1e-30, 1e-30]]))
-    assert token_entropies(logits, torch.zeros(2, dtype=torch.long)).tolist() == pytest.approx([1.5 * math.log(2), 0], abs=1e-6)
-
-
-@pytest.mark.parametrize("score", [token_logprobs, token_entropies])
-def test_the_chunked_projection_changes_neither_value_nor_gradient(score):
-    torch.manual_seed(0)
-    hidden, head, labels = torch.randn(10, 4), torch.randn(7, 4), torch.randint(0, 7, (10,))
-    results = []
-    for max_logits in (10**9, 21):  # all at once; three rows at a time
-        h, w = hidden.clone().requires_grad_(), head.clone().requires_grad_()
-        values = score_values = project(score, h, w, labels, max_logits)
-        (values * torch.arange(10)).sum().backward()
-        results.append((score_values.detach(), h.grad, w.grad))
-    for whole, chunked in zip(*results):
-        assert torch.allclose(whole, chunked, atol=1e-5)
-    assert torch.allclose(results[0][0], score(hidden @ head.T, labels))
+    entropies = token_entropies(logits, torch.zeros(2, dtype=torch.long))
+    assert entropies.tolist() == pytest.approx([1.5 * math.log(2), 0], abs=1e-6)
 
 
 def test_micro_batches_add_up_when_they_divide_by_the_tokens_of_the_whole_step():
@@ -125,18 +120,72 @@ def test_micro_batches_add_up_when_they_divide_by_the_tokens_of_the_whole_step()
     assert sum(means).item() / 2 != pytest.approx(whole.item(), rel=0.05)
 
 
+def weights_of(loss, with_persona, without, entropy, clip_min=0.8, clip_max=5.0):
+    return loss_weights(loss, with_persona, without, entropy, clip_min, clip_max)
+
+
 def test_the_four_losses_differ_in_their_weights_alone():
-    with_persona, without, entropy = log(0.5, 0.9, 0.001), log(0.1, 0.9, 0.4), torch.tensor([2.0, 0.1, 9.0])
-    given = (with_persona, without, entropy, 0.8, 5.0)
+    given = log(0.5, 0.9, 0.001), log(0.1, 0.9, 0.4), torch.tensor([2.0, 0.1, 9.0])
     assert set(LOSSES) == {"ce", "lossce", "entce", "perce"}
-    assert LOSSES["ce"](*given).tolist() == [1, 1, 1]
-    assert LOSSES["lossce"](*given).tolist() == pytest.approx([0.8, 0.8, 5.0])  # -log P = 0.69, 0.11, 6.9
-    assert LOSSES["entce"](*given).tolist() == pytest.approx([2.0, 0.8, 5.0])
-    assert LOSSES["perce"](*given).tolist() == pytest.approx([math.log(5), 0.8, 0.8])
-    assert weighted_nll(with_persona, LOSSES["perce"](*given)).item() == pytest.approx(perce_loss(with_persona, without).item())
+    assert weights_of("ce", *given).tolist() == [1, 1, 1]
+    assert weights_of("lossce", *given).tolist() == pytest.approx([0.8, 0.8, 5.0])  # -log P = 0.69, 0.11, 6.9
+    assert weights_of("entce", *given).tolist() == pytest.approx([2.0, 0.8, 5.0])
+    assert weights_of("perce", *given).tolist() == pytest.approx([math.log(5), 0.8, 0.8])
+    by_parts = weighted_nll(given[0], weights_of("perce", *given)).item()
+    assert by_parts == pytest.approx(perce_loss(*given[:2]).item())
 
 
-@pytest.mark.parametrize("name", LOSSES)
-def test_no_loss_sends_gradient_through_its_weights(name):
+@pytest.mark.parametrize("loss", LOSSES)
+def test_every_loss_obeys_its_clip_and_sends_no_gradient_through_its_weights(loss):
     with_persona, entropy = log(0.5, 0.1, 0.2).requires_grad_(), torch.tensor([2.0, 1.0, 3.0], requires_grad=True)
-    assert not LOSSES[name](with_persona, log(0.1, 0.05, 0.01), entropy, 0.8, 5.0).requires_grad
+    weights = weights_of(loss, with_persona, log(0.1, 0.05, 0.01), entropy, 1.25, 1.5)
+    assert not weights.requires_grad
+    assert loss == "ce" or (weights.min() >= 1.25 and weights.max() == 1.5)
+
+
+def test_an_unknown_loss_is_refused():
+    with pytest.raises(ValueError, match="no loss 'dpo'; there are ce, lossce"):
+        loss_weights("dpo", torch.zeros(1))
+
+
+# ------------------------------------------------------------------------- numbers that go wrong in silence
+
+
+def test_a_loss_of_no_tokens_is_refused_rather_than_nan():
+    with pytest.raises(ValueError, match="no response tokens"):
+        perce_loss(torch.zeros(0), torch.zeros(0))
+    assert perce_loss(torch.zeros(0), torch.zeros(0), n_tokens=7) == 0  # a micro-batch without any, of a step with some
+
+
+def test_two_views_that_exclude_a_token_say_nothing_of_the_persona():
+    never = torch.tensor([-math.inf, -1.0])
+    assert personal_influence_ratio(never, never).tolist() == [0, 0]
+    assert personal_influence_ratio(torch.tensor([-1.0]), never[:1]).item() == math.inf
+    assert personal_influence_ratio(torch.tensor([math.nan]), never[:1]).isnan().all()
+
+
+@pytest.mark.parametrize("bounds", [(math.nan, 5.0), (0.8, math.nan)])
+def test_bounds_that_are_no_numbers_are_refused(bounds):
+    with pytest.raises(ValueError, match="clip_min"):
+        perce_weights(torch.zeros(2), *bounds)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_sums_are_exact_whatever_comes_in(dtype):
+    """100,000 tokens of -log P = 5.8: a sum in half precision is inf, or off by a part in 300."""
+    logp = torch.full((100_000,), -5.8).to(dtype)
+    assert perce_loss(logp, logp).item() == pytest.approx(-0.8 * logp[0].item(), rel=1e-5)
+    assert perce_loss(logp, logp).dtype == torch.float32
+    assert weighted_nll(logp, torch.ones_like(logp)).item() == pytest.approx(-logp[0].item(), rel=1e-5)
+    assert perce_loss(logp.double(), logp.double()).dtype == torch.float64
+
+
+@pytest.mark.parametrize("labels", [[-100, 0], [3, -1], [0, -2]])
+def test_labels_outside_the_vocabulary_are_refused(labels):
+    with pytest.raises(ValueError, match="labels must be -1 or from 0 to 2"):
+        token_logprobs(torch.zeros(2, 3), torch.tensor(labels), ignore_index=-1)
+
+
+def test_what_cannot_come_adds_nothing_to_the_entropy():
+    logits = torch.tensor([[0.0, 0.0, -math.inf]])
+    assert token_entropies(logits, torch.tensor([0])).item() == pytest.approx(math.log(2))

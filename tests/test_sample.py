@@ -1,0 +1,83 @@
+"""Writing for a user: who is written for, what is marked, and what is refused."""
+
+import json
+
+import pytest
+import torch
+
+from perce_mini import checkpoint, sample
+from perce_mini.dataset import Row, encode_example, read_examples
+from perce_mini.percontrast import token_logprobs
+
+
+def test_the_same_query_for_three_users_and_nobody(command, trained, world, tmp_path):
+    row = next(row for row in read_examples(world / "test.jsonl") if row["profile"])
+    others = [{}, {}, {"user": "z", "task": "other"}, {"user": "v"}, {"user": "w"}, {"user": "x"}, {"user": "y", "profile": []}]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row | other) + "\n" for other in others))
+    result = command(sample.main, trained / "out/perce", "--device", "cpu", "--data", tmp_path / "rows.jsonl")
+    assert result.status == 0, result.err
+    people = [line for line in result.out.splitlines() if line.startswith("for ")]
+    assert people == [f"for user {row['user']}:", "for user v:", "for user w:", "for nobody:"]
+    assert row["query"][:20] in result.out and max(map(len, result.out.splitlines())) <= 80
+
+
+def test_texts_of_ones_own_are_a_profile(command, trained, tmp_path):
+    (tmp_path / "mine.txt").write_text("One text\nin two lines.\n\n\nAnother one.\n")
+    given = ["--profile", tmp_path / "mine.txt", "--query", "say <|end|>", "--device", "cpu"]
+    result = command(sample.main, trained / "out/perce", *given)
+    assert result.status == 0 and "One text in two lines." in result.out and "asked: say <|end|>" in result.out
+    assert sample.read_profile(tmp_path / "mine.txt")[1] == {"query": "", "response": "Another one."}
+
+
+def test_what_is_marked_is_what_the_profile_makes_likelier(trained, world, monkeypatch):
+    """PIR of the written tokens from logits of every position; the threshold is set to their median."""
+    model, tokenizer, _ = checkpoint.load(trained / "out/perce")
+    monkeypatch.setattr(sample, "MAX_NEW_TOKENS", 12)
+    row = next(row for row in read_examples(world / "test.jsonl") if row["profile"])
+    given = Row(user="", task="", query=row["query"], response="?", profile=row["profile"])
+    e = encode_example(given, tokenizer, model.config.block_size, reserve=12)
+    (ids,) = model.generate([e.prompt], 12, tokenizer.end)
+    logp = []
+    for prompt in [e.prompt, e.plain_prompt]:
+        labels = torch.tensor([[-100] * (len(prompt) - 1) + ids])
+        logp.append(token_logprobs(model(torch.tensor([(prompt + ids)[:-1]])), labels))
+    pir = (logp[0] - logp[1]).detach()
+    monkeypatch.setattr(sample, "CLIP_MIN", pir.median().item())
+    parts = sample.answer(model, tokenizer, row["profile"], row["query"])
+    assert "".join(text for text, _ in parts) == tokenizer.decode(ids)
+    expected = [
+        sum(pir[group]).item() > pir.median() for _, group in sample.pieces([tokenizer.bytes_of[i] for i in ids])
+    ]
+    assert [mark for _, mark in parts] == expected and 0 < sum(expected) < len(expected)
+
+
+def test_marks_join_neighbours_and_cannot_be_forged():
+    parts = [("My", False), (" aunt", True), (" Alma", True), (" is", False), ("\x1b[1m", False), ("!", True)]
+    assert sample.marked(parts, colour=False) == "My [aunt Alma] is\ufffd[1m[!]"
+    assert sample.marked(parts, colour=True) == "My \033[1;33maunt Alma\033[0m is\ufffd[1m\033[1;33m!\033[0m"
+
+
+WRONG = [
+    ("--user 999", "--user 999: "),
+    ("--profile nowhere.txt", "nowhere.txt: No such file"),
+    ("--profile empty.txt", "empty.txt: no texts in it"),
+    ("--profile bad.txt", "bad.txt: not UTF-8 text"),
+    ("--data nowhere", "nowhere: No such file"),
+    ("--temperature -1", "--temperature: must be at least 0"),
+]
+
+
+@pytest.mark.parametrize("flags, reason", WRONG)
+def test_wrong_input_is_one_line(command, trained, tmp_path, monkeypatch, flags, reason):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty.txt").write_text(" \n\n ")
+    (tmp_path / "bad.txt").write_bytes(b"\xff\xfe")
+    result = command(sample.main, trained / "out/perce", "--device", "cpu", *flags.split())
+    assert result.status == 2 and reason in result.error and "Traceback" not in result.err
+
+
+def test_rows_without_a_profile_are_nobody_to_write_for(command, trained, tmp_path):
+    row = {"user": "u", "task": "t", "query": "q", "response": "r", "profile": []}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
+    result = command(sample.main, trained / "out/perce", "--data", tmp_path / "rows.jsonl", "--device", "cpu")
+    assert result.status == 2 and "has 0 users with a profile" in result.error
