@@ -6,20 +6,27 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from perce_mini import bench, lora, report
-from perce_mini.bench import PeakMemory
+from perce_mini import lora
 from perce_mini.dataset import collate
+from perce_mini.distributed import replicate
+from perce_mini.experiments import bench, others
+from perce_mini.experiments.bench import PeakMemory
+from perce_mini.experiments.tabulate import texts
 from perce_mini.model import GPT, GPTConfig
-from perce_mini.trainer import backward
+from perce_mini.trainer import Settings, backward
 
 
 def test_every_figure_is_written(command, tmp_path):
     result = command(bench.main, "--rounds", 1, "--batch-size", 1, "--device", "cpu", "--json", tmp_path / "bench.json")
     assert result.status == 0, result.err
     figures = json.loads((tmp_path / "bench.json").read_text())
-    assert {"perce_over_ce", "floor_over_ce", "naive_over_ce", "rouge_speedup", "perce_memory_over_ce", "cache_speedup"} <= set(figures)
+    names = {"perce_over_ce", "floor_over_ce", "naive_over_ce", "rouge_speedup", "cache_speedup", "commit", "date"}
+    assert names <= set(figures)
     assert 1 < figures["floor_over_ce"] < 1.2 and figures["rouge_speedup"] > 50
     assert figures["perce_memory_over_ce"] <= 1.05 < figures["naive_memory_over_ce"]
+    rows = texts(others.cost_table("", figures, "corner"))
+    assert rows[0] == ["corner", "cpu"] and len(rows) == 16
+    assert ["PerCE step / CE step, time", f"{figures['perce_over_ce']:.2f}"] in rows
 
 
 def test_peak_memory_counts_what_lives_at_once():
@@ -33,7 +40,7 @@ def test_peak_memory_counts_what_lives_at_once():
 
 @pytest.mark.parametrize("rank, recompute", [(0, True), (0, False), (4, True)])
 def test_the_memory_by_arithmetic_is_about_what_is_measured(rank, recompute):
-    """One PerCE step in float32 on the CPU: gradients, activations and logits; weights and optimiser state are made before."""
+    """One PerCE step in float32 on the CPU: gradients, activations, logits. Weights and optimiser were there before."""
     config = GPTConfig(500, n_layer=6, n_head=4, n_kv_head=2, n_shifted=0, n_embd=64, n_hidden=160)
     model = GPT(config)
     if rank:
@@ -41,25 +48,40 @@ def test_the_memory_by_arithmetic_is_about_what_is_measured(rank, recompute):
     model.recompute = recompute
     batch = collate(bench.some_examples(4, 200, 10, 90, 500))
     with bench.PeakMemory() as memory:
-        backward(model, [batch], {"loss": "perce", "clip_min": 0.8, "clip_max": 5.0}, torch.device("cpu"), 360)
+        backward(replicate(model), model, batch, Settings("perce"), 360)
     parts = bench.training_bytes(config, 4, 299, 364, rank, recompute, cast=False)
     assert parts["weights"] == 4 * model.n_parameters()
     expected = parts["gradients"] + parts["activations"] + parts["logits"]
     assert 0.8 < memory.peak / expected < 1.25, (memory.peak, parts)
 
 
-def test_utilisation_counts_the_models_own_operations(monkeypatch, tmp_path):
+def test_utilisation_counts_the_models_own_operations(monkeypatch):
     config = GPTConfig(500, 64, n_layer=2, n_head=2, n_kv_head=2, n_shifted=0, n_embd=32)
     monkeypatch.setattr(GPT, "compile_blocks", lambda model: None)
     monkeypatch.setattr(bench, "PEAK_FLOPS", {"cpu": 1e12})
     figures = bench.utilisation(SimpleNamespace(batch_size=2, rounds=1), torch.device("cpu"), config, 40, 4, 21)
-    by_hand = 6 * (64 * 2 * (4 * 32 * 32 + 3 * 32 * config.n_hidden + 32 * 64) + 21 * 32 * 500)  # 2 operations, 3 times: forward and backward
+
+    def operations(length):
+        """2 per multiplication: in two layers, and in the projection of 21 tokens on 500 entries."""
+        return 2 * (length * 2 * (4 * 32 * 32 + 3 * 32 * config.n_hidden + 32 * length) + 21 * 32 * 500)
+
+    by_hand = 3 * operations(64)  # forward, and twice as much backward
     assert figures["ce_utilisation"] == pytest.approx(figures["ce_tokens_per_s"] / 64 * by_hand / 1e12)
-    assert figures["floor_over_ce"] == pytest.approx(1 + 2 * (24 * 2 * (4 * 32 * 32 + 3 * 32 * config.n_hidden + 32 * 24) + 21 * 32 * 500) / by_hand)
-    monkeypatch.setattr(report, "RESULTS", tmp_path)
-    assert "Not recorded yet" in report.gpu_text()
+    assert figures["floor_over_ce"] == pytest.approx(1 + operations(24) / by_hand)
+
+
+def test_the_gpus_figures_and_the_memory_become_tables(monkeypatch, tmp_path):
+    monkeypatch.setattr(others, "RESULTS", tmp_path)
+    monkeypatch.setattr(others, "read", lambda name: json.loads((tmp_path / f"{name}.json").read_text()))
+    assert others.recorded() == {}
+    figures = {"device": "H100", "parameters": 124e6, "ce_utilisation": 0.4, "commit": "0" * 40, "date": "2026-01-01"}
     (tmp_path / "gpu.json").write_text(json.dumps(figures))
-    assert "| CE, model FLOP utilisation |" in report.gpu_text()
+    (tmp_path / "memory.json").write_text(json.dumps(bench.memory_table() | {"versions": {"python": "3"}}))
+    found = others.recorded()
+    assert texts(found["gpu"]["tables"][0]) == [["", "H100"], ["CE, model FLOP utilisation", "0.40"]]
+    head, *rows = texts(found["memory"]["tables"][0])
+    assert head[0] == "GB" and head[-1] == "all" and len(rows) == 3
+    assert float(rows[0][-1]) == pytest.approx(sum(map(float, rows[0][1:-1])), abs=0.3)
 
 
 def test_a_gpu_is_asked_for_by_name(command):

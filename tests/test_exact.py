@@ -1,4 +1,4 @@
-"""The exact PIR of the default world, against counting: many pairs of texts written by the same user."""
+"""The exact answers of the default world, against counting: many texts of the same user, or all texts there are."""
 
 import numpy as np
 import pytest
@@ -25,25 +25,182 @@ def small_world(monkeypatch):
     monkeypatch.setitem(prepare.WRITERS, "small", write)
 
 
+def small_row(response):
+    return {"task": "small", "query": "Tell", "response": response}
+
+
+def frequencies(response, responses):
+    """How often `responses` begin with the first j characters of `response`, and how often they are the whole of it."""
+    prefixes = [response[:j] for j in range(len(response) + 1)]
+    counted = [sum(other.startswith(prefix) for other in responses) for prefix in prefixes]
+    return np.array([*counted, responses.count(response)]) / len(responses)
+
+
 def test_probabilities_with_and_without_persona_are_the_frequencies_of_a_simulation(small_world):
-    dice, users = prepare.Dice(0), []
+    rng, users = prepare.Rng(0), []
     for _ in range(60_000):
-        user = prepare.User(dice)
-        users.append([prepare.compose("small", user, dice)["response"] for _ in range(3)])
+        user = prepare.User(rng)
+        users.append([prepare.compose("small", user, rng)["response"] for _ in range(3)])
     for profile in [[], ["Xz so. I xz."], ["So. I xz.", "So. I xz."], ["Xz so! I b.", "Xz so! I xz."]]:
         responses = [texts[-1] for texts in users if texts[: len(profile)] == profile]
         assert len(responses) > 80
         items = [{"query": "Tell", "response": response} for response in profile]
-        for row in [{"task": "small", "query": "Tell", "response": response} for response in ["Xz so. I xz.", "So! I xz.", "Yw so. I b.", "Xz so! I xz."]]:
-            counted = [sum(response.startswith(row["response"][:j]) for response in responses) / len(responses) for j in range(len(row["response"]) + 1)]
-            counted.append(sum(response == row["response"] for response in responses) / len(responses))
-            p = exact.begins(row, items)
-            assert (abs(counted - p) <= 4.5 * np.sqrt(p * (1 - p) / len(responses)) + 1e-9).all()
+        for response in ["Xz so. I xz.", "So! I xz.", "Yw so. I b.", "Xz so! I xz."]:
+            p = exact.begins(small_row(response), items)
+            error = 4.5 * np.sqrt(p * (1 - p) / len(responses)) + 1e-9
+            assert (abs(frequencies(response, responses) - p) <= error).all()
+
+
+class Everything:
+    """An rng that takes every way in turn: `for p in Everything()` runs the loop once per chain of choices."""
+
+    def __iter__(self):
+        self.taken = []  # [index of the option, probabilities of the options]
+        while True:
+            self.made = 0
+            yield self
+            self.taken = self.taken[: self.made]
+            while self.taken and self.taken[-1][0] + 1 == len(self.taken[-1][1]):
+                self.taken.pop()
+            if not self.taken:
+                return
+            self.taken[-1][0] += 1
+
+    def take(self, probabilities):
+        if self.made == len(self.taken):
+            self.taken.append([0, probabilities])
+        self.made += 1
+        return self.taken[self.made - 1][0]
+
+    def choice(self, pool):
+        return pool[self.take([1 / len(pool)] * len(pool))]
+
+    def chance(self, p):
+        return not self.take([p, 1 - p])
+
+    @property
+    def p(self):
+        return np.prod([probabilities[i] for i, probabilities in self.taken])
+
+
+@pytest.fixture
+def ordinary_world(small_world, monkeypatch):
+    """The small world with more sentences and with ordinary ones, some of which come about in several ways. Some texts
+    end where others go on."""
+    write = prepare.WRITERS["small"]
+
+    def write_more(w):
+        write(w)
+        for _ in range(3):
+            w.say("Go")
+            w.end_sentence()
+        if w.keeps():
+            w.say("Bye")
+
+    monkeypatch.setitem(prepare.WRITERS, "small", write_more)
+    monkeypatch.setitem(prepare.ORDINARY, "person", ["cat", "cattle"])
+    monkeypatch.setitem(prepare.ORDINARY, "moved", ["sat", "sat on"])
+    sentences = ["The {person} {moved}", "The {person} sat on", "A dog {moved}", "The cat"]
+    monkeypatch.setattr(prepare.Writer, "sentences", sentences)
+
+
+def all_texts(ordinary, style, profile=()):
+    """{response: probability, given that the texts before it are those of `profile`}, by writing all of them."""
+    found = {}
+    for rng in Everything():
+        user = prepare.User(rng, ordinary=ordinary)
+        user.style = dict(style)
+        if all(prepare.compose("small", user, rng)["response"] == text for text in profile):
+            response = prepare.compose("small", user, rng)["response"]
+            found[response] = found.get(response, 0) + rng.p
+    total = sum(found.values())
+    return {response: p / total for response, p in found.items()}
+
+
+def sums(response, texts):
+    """The probability of texts that begin with the first j characters of `response`, and of the whole of it."""
+    prefixes = [response[:j] for j in range(len(response) + 1)]
+    found = [sum(p for text, p in texts.items() if text.startswith(prefix)) for prefix in prefixes]
+    return np.array([*found, texts[response]])
+
+
+@pytest.mark.parametrize("ordinary", [0, 1, 2])
+def test_probabilities_are_sums_over_all_texts_with_ordinary_sentences_among_them(ordinary_world, ordinary):
+    without, seen = all_texts(ordinary, {}), ""
+    assert sum(without.values()) == pytest.approx(1)
+    for seed in range(6):
+        rng = prepare.Rng(seed)
+        user = prepare.User(rng, ordinary=ordinary)
+        texts = [prepare.compose("small", user, rng) for _ in range(2)]
+        row = prepare.as_row("user", "small", texts)
+        response, profile = row["response"], row["profile"]
+        with_persona = all_texts(ordinary, {}, [profile[0]["response"]])
+        assert exact.begins(row, profile) == pytest.approx(sums(response, with_persona), rel=1e-9)
+        assert exact.begins(row, []) == pytest.approx(sums(response, without), rel=1e-9)
+        # The floor: what a reader who knows the style loses, less what of it is personal.
+        begins = sums(response, all_texts(ordinary, exact.style_of(row)))
+        nats = np.log(begins[:-1] / begins[1:])
+        personal = [j for start, end in row["personal"] for j in range(start, end)]
+        floor = sum(x for j, x in enumerate(nats) if j not in personal)
+        assert exact.floor_nats(row) == pytest.approx(floor, rel=1e-9)
+        seen += response
+    assert ordinary == 0 or ("The cat sat on" in seen and seen.count("The ") + seen.count("A dog") == 6 * ordinary)
+
+
+@pytest.mark.parametrize("ordinary", [1, 4, 9])
+def test_the_chains_of_an_ordinary_sentence_may_be_summed_once(ordinary, monkeypatch):
+    rows = prepare.user_rows("test", 1, 2, 6, True, prepare.Rng(0), ordinary=ordinary)
+    one_step = [exact.begins(row, row["profile"][:2]) for row in rows]
+    monkeypatch.delattr(exact.Reader, "ordinary")
+    for row, begins in zip(rows, one_step):
+        assert begins == pytest.approx(exact.begins(row, row["profile"][:2]), rel=1e-9)
+
+
+def test_an_ordinary_sentence_has_the_probability_of_its_choices():
+    class Chooser(prepare.Rng):
+        p = 1
+
+        def choice(self, pool):
+            self.p /= len(pool)
+            return super().choice(pool)
+
+    for seed in range(40):
+        rng = Chooser(seed)
+        w = prepare.Writer(prepare.User(rng), rng)
+        w.sentences = rng.choice([prepare.SENTENCES, prepare.CASES])
+        rng.p = 1
+        w.ordinary()
+        lost, sentence, p = exact.read_ordinary(tuple(w.sentences), f" {w.text}Next.")
+        assert sentence == w.text and p == pytest.approx(rng.p, rel=1e-9) and lost.sum() + p == pytest.approx(1)
+
+
+def test_the_floor_is_that_of_the_true_style_and_grows_by_the_ordinary_sentences():
+    floors = []
+    for ordinary in [0, 4]:
+        of_row, of_user = [], []
+        for seed in range(12):
+            rng = prepare.Rng(seed)
+            user, task = prepare.User(rng, ordinary=ordinary), prepare.TASKS[seed % 3]
+            row = prepare.as_row("user", task, [prepare.compose(task, user, rng) for _ in range(5)])
+            begins = exact.read(task, row["query"], row["response"], user.style)[0]
+            nats = np.log(begins[:-1] / begins[1:])
+            of_user.append(nats.sum() - sum(nats[start:end].sum() for start, end in row["personal"]))
+            of_row.append(exact.floor_nats(row))
+        assert of_row == pytest.approx(of_user, abs=3) and np.mean(of_row) == pytest.approx(np.mean(of_user), abs=0.3)
+        floors.append(np.mean(of_row))
+    assert 4 * 17 < floors[1] - floors[0] < 4 * 25  # a sentence and three to five words of pools of 46 to 374
 
 
 def test_the_ways_to_go_on_add_up_to_one(small_world):
-    first = lambda letter: exact.begins({"task": "small", "query": "Tell", "response": letter}, [])[1]
-    assert first("X") + first("Y") + first("S") == pytest.approx(1)
+    assert sum(exact.begins(small_row(letter), [])[1] for letter in "XYS") == pytest.approx(1)
+
+
+def test_pir_is_the_gain_in_log_probability_token_by_token(small_world):
+    row, items = small_row("Xz so. I xz."), [{"query": "Tell", "response": "Xz so. I xz."}]
+    gain = np.log(exact.begins(row, items) / exact.begins(row, []))
+    by_character = exact.exact_pir(row, items, range(1, len(row["response"]) + 2))
+    assert by_character.sum() == pytest.approx(gain[-1]) and by_character[0] == pytest.approx(gain[1])
+    assert exact.exact_pir(row, items, [2, 6, 13]) == pytest.approx([gain[2], gain[6] - gain[2], gain[13] - gain[6]])
 
 
 def test_every_text_of_the_world_can_be_read_and_its_own_words_gain_by_the_profile(world):
@@ -60,16 +217,27 @@ def test_every_text_of_the_world_can_be_read_and_its_own_words_gain_by_the_profi
 
 def test_what_is_known_of_the_user_after_a_text_adds_up_to_the_texts_probability(small_world):
     mass, after = exact.read("small", "Tell", "Xz so. I xz.", {})
-    assert sum(after.values()) == pytest.approx(mass[-1]) and len(after) == 2  # shouts or not; the second "xz" is an own or any word
+    assert sum(after.values()) == pytest.approx(mass[-1])
+    assert len(after) == 2  # shouts or not; the second "xz" is an own or any word
 
 
 def test_a_user_who_writes_again_answers_the_same_query_in_the_same_style(world):
     shown = {"stranger": [], "user": [], "faithful": []}  # which of the row's personal words the new texts hold
     for i, row in enumerate(read_examples(world / "test.jsonl")):
+        words = [row["response"][start:end] for start, end in row["personal"] if end - start > 5]
+        style = exact.style_of(row)
         for who in shown:
-            texts = exact.write_again(row, {} if who == "stranger" else exact.style_of(row), prepare.Dice(i), 9, who == "faithful")
+            known = {} if who == "stranger" else style
+            texts = exact.write_again(row, known, prepare.Rng(i), 9, faithful=who == "faithful")
             assert len(set(texts)) > 1
-            assert all(exact.read(row["task"], row["query"], text, {})[0][-1] > 0 for text in texts)  # query and text fit the grammar
-            words = [row["response"][start:end] for start, end in row["personal"] if end - start > 5]
+            fits = [exact.read(row["task"], row["query"], text, {})[0][-1] > 0 for text in texts]
+            assert all(fits)  # query and text are one the grammar can write
             shown[who] += [word in text for word in words for text in texts]
     assert np.mean(shown["stranger"]) < 0.1 and 0.4 < np.mean(shown["user"]) < np.mean(shown["faithful"]) - 0.05
+
+
+def test_a_user_who_writes_again_puts_in_as_many_ordinary_sentences():
+    for row in prepare.user_rows("test", 1, 2, 6, True, prepare.Rng(0), ordinary=3):
+        texts = exact.write_again(row, exact.style_of(row), prepare.Rng(0), 4)
+        assert [exact.n_ordinary(row["task"], text) for text in texts] == [3] * 4
+        assert all(exact.read(row["task"], row["query"], text, {})[0][-1] > 0 for text in texts)

@@ -1,22 +1,55 @@
-"""The experiments: the detectors' measures against slow ones, the weight rules, and the suite from cells to page."""
+"""The experiments: detectors against slow ones, the weight rules, and the suite from runs to tables and page."""
 
+import importlib
 import json
+import re
 import shutil
 import subprocess
 import sys
+import xml.etree.ElementTree as ET
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from perce_mini import cells, cli, detectors, experiments, page, report, trainer
-from perce_mini.dataset import collate, encode_example, encode_rows
+import train as train_command
+from data.personas.general import conversation, passages
+from data.personas.prepare import Rng
+from perce_mini import checkpoint, trainer
+from perce_mini.base import make_tokenizer
+from perce_mini.dataset import collate, encode_example, encode_rows, read_examples
+from perce_mini.errors import UserError
+from perce_mini.experiments import __main__ as experiments
+from perce_mini.experiments import (
+    bench,
+    charts,
+    detectors,
+    general,
+    html,
+    paper,
+    records,
+    report,
+    rows,
+    runs,
+    suite,
+    tabulate,
+    weights,
+)
+from perce_mini.files import write_jsonl_atomic
+from perce_mini.model import GPT, GPTConfig
+from perce_mini.scoring import score_tokens
 from perce_mini.tokenizer import Tokenizer
+from perce_mini.trainer import Settings
 from tests.conftest import ROOT
 
-DICE = np.random.default_rng(0)
-SCORES, TRUE = DICE.integers(0, 12, 200) / 4, DICE.random(200) < 0.3  # with many ties
+RNG = np.random.default_rng(0)
+CALL = suite.call
+SCORES, TRUE = RNG.integers(0, 12, 200) / 4, RNG.random(200) < 0.3  # with many ties
+
+
+# ------------------------------------------------------------------------------------------- detectors
 
 
 def test_auc_is_the_share_of_pairs_in_order():
@@ -35,108 +68,448 @@ def test_average_precision_adds_up_threshold_by_threshold():
 
 
 def test_the_best_threshold_is_the_best_of_all():
-    f1 = lambda threshold: detectors.precision_recall(SCORES > threshold, TRUE)["f1"]
-    assert f1(detectors.best_threshold(SCORES, TRUE)) == max(f1(t) for t in [-1, *SCORES])
+    def f1(threshold):
+        said = SCORES > threshold
+        hits = sum(a and b for a, b in zip(said, TRUE))
+        return 2 * hits / (sum(said) + sum(TRUE))
+
+    best = detectors.best_threshold(SCORES, TRUE)
+    assert f1(best) == max(map(f1, [-1, *SCORES])) == detectors.precision_recall(SCORES > best, TRUE)["F1"]
 
 
 def test_word_matching_looks_at_whole_words():
-    row = {"user": "u", "task": "t", "query": "q", "response": "Howdy folks, the new lamp!", "personal": [],
-           "profile": [{"query": "lamp", "response": "the howdy. News"}]}  # fmt: skip
+    profile = [{"query": "lamp", "response": "the howdy. News"}]
+    row = {"user": "u", "task": "t", "query": "q", "response": "Howdy folks, the new lamp!", "profile": profile}
     tokenizer = Tokenizer.train("abc", 262)  # a token a byte
-    found = detectors.matches(encode_example(row, tokenizer, 512), tokenizer)
+    found = detectors.stands_in_profile(encode_example(row, tokenizer, 512), tokenizer)
     assert "".join(c for c, hit in zip(row["response"], found) if hit) == "Howdythe" and not found[-1]
 
 
 def test_exact_values_of_characters_add_up_over_tokens():
     tokenizer = Tokenizer.train("kettle kettle kettle", 280)
-    per_character = list(range(len("a kettle") + 1))
-    sums = cells.token_sums(per_character, "a kettle", tokenizer)
-    assert sums.sum() == sum(per_character) and sums[-1] == 8 and len(sums) == len(tokenizer.encode("a kettle")) + 1 < 9
+    row = {"response": "a kettle", "exact": list(range(9))}
+    sums = rows.exact_tokens(row, tokenizer)
+    assert sums.sum() == sum(range(9)) and sums[-1] == 8
+    assert len(sums) == len(tokenizer.encode("a kettle")) + 1 < 9
+
+
+def test_mistakes_and_calibration_by_hand():
+    test = {
+        "PIR": np.array([2.0, 0.1, 0.2, 1.0, 3.0, -0.5]),
+        "exact PIR": np.array([2.0, 0.3, 0.4, 0.0, 0.9, 0.0]),
+        "later in its span": np.array([0, 1, 0, 0, 0, 0]),
+        "word matching": np.array([1, 1, 1, 1, 0, 0]),
+    }
+    found = detectors.mistakes(test, true=np.array([True, True, True, False, False, False]))
+    assert list(found.values()) == [2, 1, 2, 2, 1, 1]  # 0.1 and 0.2 are missed, 1.0 and 3.0 are wrong
+    pir, exact = np.arange(100.0), np.arange(100.0) * 2
+    groups = detectors.calibration(pir, exact)
+    assert len(groups) == 20 and groups[0] == [2, 4] and groups[-1] == [97, 194]
+
+
+def test_thresholds_are_chosen_on_validation_users(monkeypatch):
+    def tables(folder, split, contrast):
+        score = np.array([1.0, 2.0, 3.0, 4.0]) + (0 if split == "val" else 1.2)
+        true = [0, 0, 1, 1]
+        columns = {name: score for name in detectors.DETECTORS}
+        return columns | {"personal": np.array(true), "later in its span": np.zeros(4)}
+
+    monkeypatch.setattr(detectors, "token_table", tables)
+    found = detectors.detect("a folder")
+    assert found["loss"] == {"AUC": 1, "average precision": 1, "precision": 2 / 3, "recall": 1, "F1": 0.8}
+    assert found["fixed"]["recall"] == 1 and found["fixed"]["precision"] == 0.5  # all are above 0.8
+
+
+def test_the_best_rate_is_the_best_on_validation_users(monkeypatch):
+    scores, asked = {1e-3: 0.3, 2e-3: 0.5, 4e-3: 0.4, 8e-3: 0.1}, []
+
+    def finished(run, split):
+        asked.append((run.seed, split))
+        return {"rouge_l": scores[run.lr] if run.loss == "ce" else 1 - scores[run.lr]}
+
+    monkeypatch.setattr(suite, "finished", finished)
+    groups, table = suite.Suite(5, 2).at_best_rates({"ce": runs.Run("ce"), "perce": runs.Run()}, 3)
+    assert [(run.lr, run.seed) for run in groups["ce"]] == [(2e-3, 0), (2e-3, 1), (2e-3, 2)]
+    assert {run.lr for run in groups["perce"]} == {8e-3} and set(asked) == {(0, "val")}
+    assert tabulate.texts(table)[1] == ["CE", "0.300", "0.500", "0.400", "0.100"]
+
+
+# ------------------------------------------------------------------------------- the suite, very small
+
+
+@dataclass(frozen=True)
+class TinyRun(runs.Run):
+    steps: int = 2
+
+
+def make_base(data, folder):
+    """A model that has learned nothing, as a base model."""
+    texts = read_examples(data / "train.jsonl")
+    tokenizer = make_tokenizer("bpe", 420, texts)
+    torch.manual_seed(0)
+    config = GPTConfig(tokenizer.vocab_size, 700, n_layer=1, n_head=2, n_kv_head=1, n_shifted=1, n_embd=16)
+    log = [{"grad_norm": 1.0, "weight": 1.0}]
+    checkpoint.save(folder, GPT(config), tokenizer, asdict(Settings(vocab_size=420)), 1, log)
+
+
+def call_inside(*command):
+    """A run is trained and scored inside this process."""
+    assert command[:2] == ("-m", "perce_mini.experiments.runs")
+    runs.finish(TinyRun(**json.loads(command[2])), command[3])
 
 
 @pytest.fixture(scope="module")
-def suite(trained, world, tmp_path_factory):
-    """The suite with tiny cells, in a folder of its own, run inside this process."""
+def tiny(world, tmp_path_factory):
+    """The suite with tiny runs, in a folder of its own."""
     folder = tmp_path_factory.mktemp("suite")
     shutil.copytree(world, folder / "data/personas")
-    (base,) = [path for path in (trained / "out").iterdir() if path.name.startswith("base")]
+    write_jsonl_atomic(folder / "data/personas/train.jsonl", read_examples(world / "train.jsonl")[::3])
     for name in ["base", "strong", "general"]:
-        shutil.copytree(base, folder / "out" / name)
-    subprocess.run([sys.executable, "-m", "data.personas.general", "--examples", "12", "--out", folder / "out/general-data"], cwd=ROOT, check=True)
+        make_base(world, folder / "out" / name)
+    (folder / "out/general-data").mkdir()
+    made = {"conversations": [conversation(Rng("chats"))], "passages": passages(9, Rng("passages"))}
+    for name, data in made.items():
+        (folder / f"out/general-data/{name}.json").write_text(json.dumps(data))
     (folder / "data/results").mkdir()
-    for name in ["memory.json", "train_output.txt"]:
-        shutil.copy(ROOT / "data/results" / name, folder / "data/results")
-    costs = json.loads((ROOT / "data/results/cost.json").read_text())["figures"]  # not measured again here: test_bench.py does
-    tiny = {"SCORED": 4, "WATCHED": 2, "WATCH_EVERY": 2, "RATES": [1e-3, 2e-3], "DEFAULT": cells.DEFAULT | {"steps": 2}, "GENTLE": {"lr": 1e-3, "steps": 1},
-            "call": lambda *command: cells.run_cell(**json.loads(command[-1]))}  # fmt: skip
+    (folder / "README.md").write_text("a\n<!-- lr: recorded -->\n<!-- end of lr -->\n<!-- test: no part -->\nz\n")
+    figures = records.read("cost")["figures"] | {"perce_over_ce": 2.0}  # not measured again here: test_bench.py does
+    small = {
+        "SCORED": 4,
+        "WATCHED": 2,
+        "WATCH_EVERY": 2,
+        "TOP_K": 1,
+        "MAX_NEW_TOKENS": 4,
+        "RATES": [1e-3, 2e-3],
+        "Run": TinyRun,
+        "MORE_RATES": [1e-3, 4e-3],
+        "FLOORS": [-1.0, 0.8],
+        "CAPS": [2.0, 5.0],
+        "EXAMPLES": [5, 0],
+        "SHORT": {"lr": 1e-3, "steps": 1},
+        "KINDS": {name: TinyRun(**vars(run) | {"steps": 2}) for name, run in paper.KINDS.items()},
+        "call": call_inside,
+    }
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        for name, value in tiny.items():
-            for module in [cells, experiments, detectors]:
-                patch.setattr(module, name, value, raising=False)
-        patch.setattr(cells.train, "MAX_NEW_TOKENS", 4)
-        patch.setattr(experiments.bench, "measure", lambda device: costs)
-        cells.prepare(jobs=1)
-        yield experiments.Suite(seeds=1, jobs=1)
+        for name, value in small.items():
+            for module in [rows, runs, suite, paper, detectors, general]:
+                if hasattr(module, name):
+                    patch.setattr(module, name, value)
+        patch.setattr(bench, "measure", lambda device: figures)
+        suite.prepare(jobs=1)
+        yield suite.Suite(seeds=1, jobs=1)
 
 
-def test_every_experiment_runs_and_is_reported(suite):
+def test_every_experiment_runs_and_is_reported(tiny):
     for name in experiments.EXPERIMENTS:
-        experiments.record(name, suite)
-    sections = report.recorded()
-    assert set(sections) == set(experiments.EXPERIMENTS)
-    html = page.page()
-    assert html.count("<section>") == len(sections) and html.count("<svg") >= 5 and "NaN" not in html and "nan" not in html
-    for name in experiments.EXPERIMENTS:
-        results = json.loads(Path(f"data/results/{name}.json").read_text())
-        assert results["commit"] is not None and results["versions"]["torch"] and results["default"]["steps"] == 2
-    # finished cells are used as they are: nothing runs again
-    before = {path: path.stat().st_mtime_ns for path in Path("out/experiments").rglob("*.npy")}
-    experiments.record("lr", suite)
-    assert before == {path: path.stat().st_mtime_ns for path in Path("out/experiments").rglob("*.npy")}
+        experiments.record(name, tiny)
+    report.write_readmes()
+    text = Path("data/results/README.md").read_text()
+    assert text.count("\n## ") == len(experiments.EXPERIMENTS)
+    assert len(list(Path("data/results").glob("*.svg"))) == 8 and "nan" not in text.lower()
+    page = html.page()
+    assert page.count("<h2") == len(experiments.EXPERIMENTS) and page.count("<svg") == 8
+    for table in re.findall(r"(?:^\|.*\n)+", text, flags=re.M):
+        assert len({line.count("|") for line in table.splitlines()}) == 1
+    readme = Path("README.md").read_text()
+    assert "experiments lr`, commit" in readme and "](data/results/lr-rouge_l.svg)" in readme
+    assert readme.startswith("a\n<!--") and readme.endswith("<!-- test: no part -->\nz\n")
+    identify = records.read("identify")["tables"][0]["rows"]
+    found = detectors.detect(Path("out/base"))
+    rounded = {score: pytest.approx(x, abs=1e-6) for score, x in found["PIR"].items()}
+    assert identify["PIR, base"] == [rounded] and identify["exact PIR"][0]["AUC"] != rounded["AUC"]
+    # PerCE with CE's time takes half of the steps, as a PerCE step costs two of CE's here
+    assert list(Path("out/experiments").glob("*steps=1*"))
 
 
-def test_a_cell_whose_loss_is_no_number_any_more_is_scored_as_it_was_saved(suite, monkeypatch):
-    real, calls = trainer.weighted_nll, []
+def test_finished_runs_are_used_as_they_are(tiny):
+    experiments.record("lr", tiny)
+    before = {path: path.stat().st_mtime_ns for path in Path("out/experiments").rglob("*.json")}
+    experiments.record("lr", tiny)
+    assert len(before) > 4
+    assert before == {path: path.stat().st_mtime_ns for path in Path("out/experiments").rglob("*.json")}
 
-    def poisoned(logp, weights, n_tokens):
-        calls.append(1)
-        return real(logp, weights, n_tokens) * (float("nan") if len(calls) > 3 else 1)
+
+def test_a_run_is_a_process_of_its_own(tiny, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setattr(suite, "call", CALL)
+    figures = suite.finished(runs.Run("ce", seed=3, steps=1, examples=2, watch=True), "val")
+    folder = Path("out/experiments/loss=ce,seed=3,steps=1,examples=2,watch=True")
+    assert json.loads((folder / "val.json").read_text())["figures"] == figures and 0 <= figures["rouge_l"] <= 1
+    assert [point["step"] for point in json.loads((folder / "curve.json").read_text())] == [0, 1]
+    with pytest.raises(UserError, match="-c .* failed: the reason"):
+        CALL("-c", "import sys; sys.exit('much\\nthe reason')")
+
+
+def test_a_run_whose_loss_is_no_number_any_more_is_scored_as_it_was_saved(tiny, monkeypatch):
+    nll, step, steps = trainer.weighted_nll, trainer.training_step, []
+
+    def poisoned(*args):
+        return nll(*args) * (float("nan") if len(steps) > 3 else 1)
+
+    def counted(*args):
+        steps.append(1)
+        return step(*args)
 
     monkeypatch.setattr(trainer, "weighted_nll", poisoned)
-    (figures,) = suite.run([{"loss": "ce", "lr": 0.5, "steps": 6}])
-    assert figures["all"]["steps_taken"] == 2 and figures["all"]["rouge_l"] >= 0  # three steps were good, two of them saved
-    calls[:] = [1] * 9
-    with pytest.raises(cli.RunError, match="the loss is nan"):
-        suite.run([{"loss": "ce", "lr": 0.25, "steps": 6}])
+    monkeypatch.setattr(trainer, "training_step", counted)
+    figures = tiny.figures({"a": [TinyRun("ce", 0.5, steps=6)]}, "broken")["a"][0]
+    assert figures["steps"] == 2 and figures["rouge_l"] >= 0  # three steps were good, two of them saved
+    with pytest.raises(UserError, match="the loss is nan"):
+        tiny.figures({"a": [TinyRun("ce", 0.25, steps=6)]}, "broken")
 
 
-def test_weight_rules(suite):
-    model, tokenizer, _ = cells.start_of("base", 0)
-    rows = cells.rows_of("train")[1:4]
-    batch = collate(encode_rows(rows, tokenizer, model.config.block_size, 4))
+def test_differences_are_paired_over_seeds(tiny):
+    groups = tiny.repeat({"ce": TinyRun("ce"), "perce": TinyRun()})
+    figures = tiny.figures(groups, "pair")
+    (change,) = suite.difference(groups["perce"], groups["ce"])
+    expected = figures["perce"][0]["logp"] - figures["ce"][0]["logp"]
+    assert change["logp"][0] == pytest.approx(expected) and expected != 0
+    assert change["logp"][1] <= expected <= change["logp"][2]
+
+
+def test_what_the_detectors_say_of_every_token(tiny):
+    """Against the logits of one example at a time."""
+    found = detectors.token_table(Path("out/base"), "val", "none")
+    model, tokenizer, _ = runs.load(Path("out/base"))
+    examples = rows.held_out("val", model, tokenizer)
+    columns = {"loss": [], "entropy": [], "PIR": [], "personal": [], "later in its span": []}
+    for e in examples:
+        logp = {}
+        for prompt in [e.prompt, e.plain_prompt]:
+            logits = model(torch.tensor([prompt + e.response]))[0, len(prompt) - 1 : -1].detach()
+            logp[len(prompt)] = logits.log_softmax(-1)
+        persona, plain = logp[len(e.prompt)], logp[len(e.plain_prompt)]
+        for i, token in enumerate(e.response):
+            columns["loss"].append(-persona[i, token].item())
+            columns["entropy"].append(-(persona[i].exp() * persona[i]).sum().item())
+            columns["PIR"].append((persona[i, token] - plain[i, token]).item())
+            columns["personal"].append(e.personal[i])
+            columns["later in its span"].append(i > 0 and e.personal[i] and e.personal[i - 1])
+    for name, values in columns.items():
+        assert np.allclose(found[name], values, atol=1e-5), name
+    assert np.allclose(found["exact PIR"], np.concatenate([rows.exact_tokens(e.row, tokenizer) for e in examples]))
+    assert any(columns["later in its span"]) and np.ptp(columns["PIR"]) > 0
+
+
+def test_weight_rules(tiny):
+    model, tokenizer, _ = runs.load_start(TinyRun())
+    some = [row for row in rows.rows_of("train") if row["profile"]][:3]
+    batch = collate(encode_rows(some, tokenizer, model.config.block_size, 4))
     a, b = torch.randn(len(batch.labels)), torch.randn(len(batch.labels))
-    rule = lambda kind, cell={}: cells.weight_rule(kind, cells.DEFAULT | cell, model, tokenizer, rows)
     online = (a - b).clamp(0.8, 5)
-    assert rule("") is None
+
+    def rule(name, **how):
+        return weights.WeightRule(TinyRun(weights=name, **how), model, tokenizer)
+
+    def own():
+        found = score_tokens(model, batch.examples, torch.device("cpu"))
+        return torch.tensor(np.concatenate([one["logp"] - one["logp_plain"] for one in found]))
+
     assert torch.allclose(rule("longce")(batch, a, b), (a - b).exp().clamp(max=5))
-    assert rule("mean one")(batch, a, b).mean().item() == pytest.approx(1)
-    exact = torch.cat([torch.tensor(cells.exact_of("train", rows, tokenizer)[cells.key_of(row)]) for row in rows]).float()
-    assert torch.allclose(rule("exact")(batch, a, b), exact.clamp(0.8, 5))
-    warm_up = rule("warm-up", {"steps": 4})
-    assert torch.allclose(warm_up(batch, a, b), 1 + (online - 1) / 2) and torch.allclose(warm_up(batch, a, b), online)
-    own = lambda: torch.tensor(np.concatenate([s["logp"] - s["logp_plain"] for s in cells.scoring.score_tokens(model, batch.examples, torch.device("cpu"))]))
-    frozen, stale, before = rule("frozen"), rule("stale"), own()
+    assert rule("mean_one")(batch, a, b).mean().item() == pytest.approx(1)
+    exact = torch.cat([torch.tensor(rows.exact_tokens(row, tokenizer)) for row in some]).float()
+    assert torch.allclose(rule("exact")(batch, a, b), exact.clamp(0.8, 5)) and (exact > 0.8).any()
+    warm_up = rule("warm_up", steps=4)
+    assert torch.allclose(warm_up(batch, a, b), 1 + (online - 1) / 2)
+    assert torch.allclose(warm_up(batch, a, b), online) and torch.allclose(warm_up(batch, a, b), online)
+    frozen, stale, before = rule("frozen", clip_min=-9.0), rule("stale", clip_min=-9.0), own()
     with torch.no_grad():
         for p in model.parameters():
             p *= 1.5
-    assert torch.allclose(frozen(batch, a, b).double(), before.clamp(0.8, 5), atol=1e-5)
-    assert torch.allclose(stale(batch, a, b).double(), own().clamp(0.8, 5), atol=1e-5)  # its copy is made at the first call
+    assert not torch.allclose(before, own(), atol=1e-4)
+    assert torch.allclose(frozen(batch, a, b).double(), before, atol=1e-5)
+    assert torch.allclose(stale(batch, a, b).double(), own(), atol=1e-5)  # its copy is made at the first call
+    after = own()
+    with torch.no_grad():
+        for p in model.parameters():
+            p *= 1.5
+    for calls in range(1, 51):
+        found = stale(batch, a, b).double()
+        assert torch.allclose(found, after if calls < 50 else own(), atol=1e-5)
+
+
+def test_the_commands_that_make_base_models_are_valid(command, monkeypatch, tmp_path):
+    """The flags are those of the commands; nothing is trained here."""
+    called = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(suite, "call", lambda *command: called.append(list(map(str, command))))
+    monkeypatch.setattr(suite.os, "replace", lambda *paths: called.append(list(map(str, paths))))
+    monkeypatch.setattr(suite, "make_rows", lambda *split: None)
+    suite.prepare(1)
+    for name in suite.STARTS:
+        suite.make_start(name)
+    for words in called:
+        if words[0] == "train.py":
+            monkeypatch.setattr(sys, "argv", words)
+            args = train_command.parse_args()
+            assert args.steps == 1 and args.overwrite  # all write the same --out, for other data
+        elif words[0] == "-m":
+            (tmp_path / words[words.index("--out") + 1]).mkdir(parents=True)
+            told = command(importlib.import_module(words[1]).main, "-h").out
+            assert all(word in told for word in words if word.startswith("--"))
+    assert [words[0] for words in called] == [
+        "train.py",
+        *["-m", "train.py", "out/base-strong-data"],
+        *["-m", "train.py", "out/base-general-data"],
+    ]
+
+
+# ------------------------------------------------------------------------- chats, questions, intervals
+
+
+def test_the_judge_counts_what_the_answer_shows_of_the_user(tiny, monkeypatch):
+    seen = []
+
+    def replies(model, tokenizer, asked, top_k):
+        """All that is personal at turn 6, the first of it at turn 10, else nothing."""
+        seen.extend(asked)
+        first = [row["response"][slice(*row["personal"][0])] for row in asked]
+        return [{5: row["response"], 9: own}.get(len(row["profile"]), "") for row, own in zip(asked, first)]
+
+    monkeypatch.setattr(general, "replies", replies)
+    scores = general.judge_chats(Path("out/general"))
+    firsts = [1 / len(row["personal"]) for row in seen if len(row["profile"]) == 9]
+    assert list(scores) == [f"turn {k}" for k in range(1, 11)]
+    assert scores["turn 6"] == 5 and scores["turn 1"] == 1
+    assert scores["turn 10"] == pytest.approx(1 + 4 * np.mean(firsts))
+    assert seen[3]["profile"][0]["response"] == seen[0]["response"]  # the context carries the preferred answers
+
+
+def test_answers_are_scored_by_kind(tiny, monkeypatch):
+    """The generator's own answers are right; a wrong one is wrong."""
+    pairs = [
+        qa for p in json.loads(Path("out/general-data/passages.json").read_text()).values() for qa in p["qa_pairs"]
+    ]
+    answers = [qa["answer"] for qa in pairs]
+    gold = ["".join(a["spans"]) or a["number"] or a["date"]["month"] for a in answers]
+    monkeypatch.setattr(general, "replies", lambda *args, **how: [f"{answer}." for answer in gold])
+    right = general.answer_questions(Path("out/general"))
+    assert all((scores == 1).all() for scores in right.values()) and len(right["all"]) == 9
+    kinds = {"number": sum(bool(a["number"]) for a in answers), "span": sum(bool(a["spans"]) for a in answers)}
+    assert {kind: len(right[kind]) for kind in kinds} == kinds
+    assert general.averages(right)["F1, date"] == general.averages(right)["exact match, all"] == 1
+    monkeypatch.setattr(general, "replies", lambda *args, **how: ["nobody"] * len(gold))
+    assert (general.answer_questions(Path("out/general"))["all"] == 0).all()
+
+
+def test_replies_are_greedy_and_in_order(tiny):
+    model, tokenizer, _ = runs.load(Path("out/base"))
+    asked = rows.rows_of("test")[:3]
+    texts = general.replies(model, tokenizer, asked, 2)
+    for row, text in zip(asked, texts):
+        example = encode_example(row, tokenizer, model.config.block_size, 2)
+        (ids,) = model.generate([example.prompt], 40, tokenizer.end)
+        assert text == tokenizer.decode(ids)
+
+
+def test_an_interval_of_questions():
+    d, low, high = general.interval(np.array([1.0] * 50 + [0.0] * 50))
+    half = 1.96 * 0.5 / 10  # of a mean of 100 coins
+    assert d == 0.5 and low == pytest.approx(0.5 - half, abs=0.02) and high == pytest.approx(0.5 + half, abs=0.02)
+
+
+# ------------------------------------------------------------------------------------ tables and charts
 
 
 def test_a_spread_is_of_the_seeds():
-    assert report.spread([0.5]) == "0.500" and report.spread([0.52, 0.5]) == "0.510 (0.500 to 0.520)"
-    assert report.spread([1.0, 2.0, 3.0], 2) == "2.00 ± 2.48"  # 4.303, Student's t of two degrees of freedom, x 1 / sqrt(3)
+    assert tabulate.spread([0.5]) == "0.500" and tabulate.spread([0.52, 0.5]) == "0.510 (0.500 to 0.520)"
+    # 4.303, Student's t of two degrees of freedom, x 1 / sqrt(3)
+    assert tabulate.spread([1.0, 2.0, 3.0], 2) == "2.00 ± 2.48"
+    assert [tabulate.spread([x], 0) for x in [1.053, 23.06, 18664.9, 49]] == ["1.05", "23.1", "18,665", "49"]
+
+
+def test_a_table_as_texts():
+    seeds = [{"logp": 0.5, "x": [0.1, -0.2, 0.3]}, {"logp": 0.7, "pir": 9}]
+    made = records.table("logp, a caption.", ["logp", "x"], {"3 | ce": seeds, "none": [{}]}, "steps | loss")
+    head, first, second = tabulate.texts(made)
+    assert head == ["steps", "loss", "log-likelihood with persona, nats a token", "x"]
+    assert first == ["3", "CE", "0.600 (0.500 to 0.700)", "+0.100 [-0.200, +0.300]"] and second == ["none", "", ""]
+    assert made["rows"]["3 | ce"][1] == {"logp": 0.7}  # what no column shows is not recorded
+    turned = records.table("", ["a", "b"], {"ce": [{"a": 1.0, "b": 2.0}]}, "corner", transposed=True)
+    assert tabulate.texts(turned) == [["corner", "CE"], ["a", "1.000"], ["b", "2.000"]]
+
+
+def test_rows_regrouped():
+    groups = {"M 2": [{"f": 1, "g": 5}, {"f": 2, "g": 6}], "M 5": [{"f": 3}, {"f": 4}]}
+    assert records.regrouped(groups, "f") == [{"M 2": 1, "M 5": 3}, {"M 2": 2, "M 5": 4}]
+    assert records.line({"0.5": groups["M 2"]}, "g") == [[0.5, 5, 6]]
+
+
+def test_averages_over_floors_and_caps(monkeypatch):
+    monkeypatch.setattr(paper, "FLOORS", [-1.0, 0.0, 0.5])
+    monkeypatch.setattr(paper, "CAPS", [2.0, 5.0])
+    found = {f"m {low:g}, M {high:g}": [{"f": low + high}, {"f": low}] for low in paper.FLOORS for high in paper.CAPS}
+    made = paper.floors_and_caps(found, "f")["rows"]
+    assert made["m 0.5"] == [{"M 2": 2.5, "M 5": 5.5, "all M": 2.25}, {"M 2": 0.5, "M 5": 0.5}]
+    assert made["m 0 and above"] == [{"M 2": 1.25, "M 5": 2.75}]  # without the negative floor
+
+
+def test_records_are_short_and_read_line_by_line():
+    results = {"runs": [{"a": 1 / 3, "b": 7, "c": float("nan")}, {"a": np.float64(2e-5)}], "best": {0.1: "ö"}, "n": 3}
+    text = records.dump(results)
+    assert (
+        text
+        == """{
+ "runs": [
+  {"a": 0.3333333, "b": 7, "c": null},
+  {"a": 2e-05}
+ ],
+ "best": {"0.1": "ö"},
+ "n": 3
+}
+"""
+    )
+
+
+def test_a_chart_shows_its_points_and_their_spread():
+    lines = {"ce": [[1, 2, 4], [10, 3, 3], [100, 6, 6]], "<two>": [[1, 2], [100, 5]]}
+    svg = charts.svg(records.chart("c", "x & y", "logp", {"": lines}, log=True), "a < b")
+    root = ET.fromstring(svg)
+    texts = [element.text for element in root.iter() if element.tag.endswith("text")]
+    assert root[1].text == "a < b" and {"x & y", "<two>", "log-likelihood with persona, nats a token"} <= set(texts)
+    drawn = [element.get("points") for element in root.iter() if element.tag.endswith("polyline")]
+    (first, middle, last), _ = ([tuple(map(float, at.split(","))) for at in places.split()] for places in drawn)
+    assert middle[0] == pytest.approx((first[0] + last[0]) / 2, abs=0.2)  # half of the way on the logarithmic axis
+    assert first[1] == pytest.approx(middle[1]) and last[1] < first[1]  # 3, 3, and 6 above
+    bars = [element.get("d") for element in root.iter() if (element.get("d") or "").count("V")]
+    assert len(bars) == 1 and bars[0].count("M") == 1  # the one point whose seeds differ
+    top, bottom = sorted(map(float, re.fullmatch(r"M\S+ (\S+)V(\S+)", bars[0]).groups()))
+    assert (top + bottom) / 2 == pytest.approx(first[1], abs=0.2)  # from 2 to 4 around 3
+
+
+def test_a_loss_looks_the_same_in_every_chart(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for text in report.figures().values():
+        for name, (colour, marker) in charts.LOOKS.items():
+            if f">{tabulate.named(name)}<" in text:
+                assert f'd="{marker}"' in text and f'stroke="{colour}"' in text
+        assert "prefers-color-scheme:dark" in text and min(map(int, re.findall(r"font:(\d+)px", text))) >= 14
+    assert len({colour for colour, _ in charts.LOOKS.values()}) == len(charts.LOOKS) == len(dict(charts.LOOKS.values()))
+
+
+@pytest.mark.parametrize("colour", [colour for colour, _ in charts.LOOKS.values()])
+def test_colours_show_on_white_and_on_black(colour):
+    def luminance(code):
+        parts = [int(code[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4 for x in parts]
+        return sum(share * x for share, x in zip([0.2126, 0.7152, 0.0722], linear))
+
+    own, dark = luminance(colour), luminance("#0d1117")
+    assert 1.05 / (own + 0.05) > 2.9 and (own + 0.05) / (dark + 0.05) > 3
+
+
+@pytest.mark.parametrize("low, high", [(0, 300), (0.35, 0.52), (-2.4, -0.5), (1, 10), (-0.7, 5.3), (3, 3)])
+def test_ticks_are_round_and_inside(low, high):
+    found = charts.ticks(low, high, 6)
+    steps = {round(b - a, 9) for a, b in zip(found, found[1:])}
+    assert low == high or (2 <= len(found) <= 7 and len(steps) == 1)
+    assert all(low - 1e-9 <= x <= high + 1e-9 for x in found)
+    assert all(f"{step:e}"[0] in "125" and float(f"{step:.0e}") == pytest.approx(step) for step in steps)
+    assert charts.log_ticks(5e-4, 6.4e-2) == [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05]
+
+
+# ------------------------------------------------------------------------------------------ the command
 
 
 def test_unknown_experiments_are_named(command):
@@ -144,35 +517,42 @@ def test_unknown_experiments_are_named(command):
     assert result.status == 2 and "mian" in result.error and "identify" in result.error
 
 
-def test_a_chart_has_a_line_a_series_and_escapes_its_text():
-    svg = page.line_chart("a < b", "x (log)", "y", {"one": [(1, 2), (10, 3)], "<two>": [(1, 1), (100, 5)]})
-    assert svg.count("<polyline") == 2 and "a &lt; b" in svg and "&lt;two&gt;" in svg
-    assert 'points="50.0,216.2 240.0,152.5"' in svg  # half of the way on the logarithmic axis
+def test_without_a_name_it_lists_what_there_is(command, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    result = command(experiments.main)
+    lines = result.out.splitlines()
+    assert result.status == 0 and len(lines) == len(experiments.EXPERIMENTS) + 1 and "`all`" in lines[-1]
+    recorded = records.read("lr")
+    (line,) = [line for line in lines if line.split()[0] == "lr"]
+    assert recorded["title"] in line and f"{recorded['seconds'] / 60:.0f} min with 2 jobs" in line
 
 
-def test_the_judge_counts_what_the_answer_shows_of_the_user(suite, monkeypatch):
-    rows = []
-    monkeypatch.setattr(experiments, "replies", lambda model, tokenizer, asked, top_k: rows.extend(asked) or [
-        row["response"] if len(row["profile"]) == 5 else row["response"][slice(*row["personal"][0])] if len(row["profile"]) == 9 else "" for row in asked])
-    scores = experiments.judged(Path("out/general"))
-    firsts = [1 / len(row["personal"]) for row in rows if len(row["profile"]) == 9]
-    assert scores[5] == 5 and scores[0] == 1 and scores[9] == pytest.approx(1 + 4 * np.mean(firsts))
-    assert rows[3]["profile"][0]["response"] == rows[0]["response"]  # the context carries the preferred answers
+def test_all_runs_everything_once(command, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    ran = []
+    monkeypatch.setattr(experiments, "prepare", lambda jobs: ran.append(jobs))
+    monkeypatch.setattr(experiments, "record", lambda name, suite: ran.append((name, suite.seeds)))
+    monkeypatch.setattr(report, "write_readmes", lambda: ran.append("readme"))
+    assert command(experiments.main, "all", "--seeds", 2, "--jobs", 3).status == 0
+    assert ran == [3, *((name, 2) for name in experiments.EXPERIMENTS), "readme"]
+    assert command(experiments.main, "lr", "--seeds", 0).status == 2
 
 
-def test_answers_are_scored_by_kind(suite, monkeypatch):
-    """The generator's own answers are right; a wrong one is wrong."""
-    passages = json.loads(Path("out/general-data/passages.json").read_text())
-    gold = ["".join(qa["answer"]["spans"]) or qa["answer"]["number"] or qa["answer"]["date"]["month"] for p in passages.values() for qa in p["qa_pairs"]]
-    monkeypatch.setattr(experiments, "replies", lambda *args: [f"{answer}." for answer in gold])
-    right = experiments.answered(Path("out/general"))
-    assert all((scores == 1).all() for scores in right.values())
-    assert experiments.by_kind(right)["date"] == {"exact match": 1, "f1": 1}
-    monkeypatch.setattr(experiments, "replies", lambda *args: ["nobody"] * len(gold))
-    assert (experiments.answered(Path("out/general"))["all"] == 0).all()
+def test_elsewhere_it_is_one_line(tmp_path):
+    """A folder of another project, with a package `data` of its own."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/__init__.py").touch()
+    command = [sys.executable, "-m", "perce_mini.experiments", "lr"]
+    done = subprocess.run(command, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "project's folder" in done.stderr
 
 
-def test_an_interval_of_questions():
-    d, low, high = experiments.interval(np.array([1.0] * 50 + [0.0] * 50))
-    half = 1.96 * 0.5 / 10  # of a mean of 100 coins
-    assert d == 0.5 and low == pytest.approx(0.5 - half, abs=0.02) and high == pytest.approx(0.5 + half, abs=0.02)
+def test_unknown_parts_of_a_readme_are_named(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(UserError, match="'lrr' is known; there are main"):
+        report.with_parts("<!-- lrr: recorded -->\n<!-- end of lrr -->\n")
+    unknown = "<!-- lrr: recorded -->\n"
+    assert report.with_parts(unknown) == unknown  # no end, no part
+    for file, expected in {"train_output.txt": "```text\non cpu", "nothing.md": "Not recorded yet.\n"}.items():
+        start = f"<!-- it: recorded in data/results/{file} -->\n"
+        assert report.with_parts(f"{start}old\n<!-- end of it -->\n").startswith(start + expected)

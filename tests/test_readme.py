@@ -1,4 +1,4 @@
-"""Every code block of the READMEs runs, and every recorded figure in them is the recorded one."""
+"""Every code block of the README runs, every picture exists, and every recorded part of it is the recorded one."""
 
 import json
 import re
@@ -11,13 +11,13 @@ import sys
 import pytest
 import torch
 
-from perce_mini import pretrained, report
 from perce_mini.dataset import read_row
+from perce_mini.experiments import report
+from perce_mini.hf.tokenizer import PLAIN
 from tests.conftest import ROOT, TINY
-from tests.test_pretrained import write_folder
+from tests.test_hf import write_folder
 
 TINY_STEPS = ["--steps", "2", "--batch-size", "2", "--device", "cpu", "--eval-examples", "1"]
-
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, flags=re.S)
 
@@ -38,7 +38,8 @@ def somebody_elses_setup():
     ids, labels = torch.randint(0, 20, (2, 9)), torch.full((2, 9), -100)
     labels[:, 5:] = torch.randint(0, 20, (2, 4))
     loader = [(ids, labels, ids[:, 3:], labels[:, 3:])] * 3
-    return {"torch": torch, "model": model, "loader": loader, "optimizer": torch.optim.AdamW(model.parameters(), lr=0.1)}
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    return {"torch": torch, "model": model, "loader": loader, "optimizer": optimizer}
 
 
 @pytest.mark.parametrize("code", blocks("python"))
@@ -55,21 +56,20 @@ def test_the_lines_for_ones_own_trainer_are_few():
     assert len(re.search(r"for persona_ids.*?zero_grad\(\)", README, flags=re.S)[0].splitlines()) <= 10
 
 
-run = subprocess.run
+real_run = subprocess.run
 
 
 def inside(command, **options):
-    """subprocess.run, but a python command runs inside this process: importing torch again for every one would take longer than the commands."""
+    """subprocess.run, but a python command runs inside this process: importing torch anew takes longer than it does."""
     words = [*map(str, command)]
     if words[0] not in ("python", sys.executable) or "torch.distributed.run" in words:
-        return run([sys.executable, *words[1:]] if words[0] == "torchrun" else words, **options)
+        return real_run([sys.executable, *words[1:]] if words[0] == "torchrun" else words, **options)
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(subprocess, "run", inside)
             if words[1] == "-m":
                 patch.setattr(sys, "argv", words[2:])
-                patch.delitem(sys.modules, words[2], raising=False)
-                runpy.run_module(words[2], run_name="__main__")
+                runpy.run_module(words[2], run_name="__main__", alter_sys=True)
             else:
                 patch.setattr(sys, "argv", words[1:])
                 runpy.run_path(words[1], run_name="__main__")
@@ -78,60 +78,86 @@ def inside(command, **options):
     return subprocess.CompletedProcess(words, 0)
 
 
-def test_shell_blocks_run(world, tmp_path, monkeypatch):
-    """Every command of every shell block, in order, in a copy of the project, with tiny settings added; installing is what CI does first."""
-    project = tmp_path / "project"
-    shutil.copytree(ROOT, project, ignore=shutil.ignore_patterns(".git", "out", "__pycache__", "*.jsonl", "key"))
-    for split in ["base", "train", "val", "test"]:
-        shutil.copy(world / f"{split}.jsonl", project / "data/personas")
-    (project / "reviews_train.json").write_text(json.dumps([{"reviewerId": f"r{i}", "input": "Generate the review text", "output": "It is good, honestly.", "profile": [
-        {"overall": "5", "description": "d", "summary": "s", "reviewText": "It is bad, honestly."}]} for i in range(8)]))  # fmt: skip
-    repository = tmp_path / "repository"
-    subprocess.run(["git", "init", "-q", repository], check=True)
+def reviews(n):
+    item = {"overall": "5", "description": "d", "summary": "s", "reviewText": "It is bad, honestly."}
+    row = {"input": "Generate the review text", "output": "It is good, honestly.", "profile": [item]}
+    return [{"reviewerId": f"r{i}"} | row for i in range(n)]
+
+
+def make_history(folder):
+    """A git repository of eight authors."""
+    subprocess.run(["git", "init", "-q", folder], check=True)
     for i in range(40):
         who = ["-c", f"user.name=u{i % 8}", "-c", f"user.email=u{i % 8}@x", "-c", "commit.gpgsign=false"]
-        subprocess.run(["git", "-C", repository, *who, "commit", "-q", "--allow-empty", "-m", f"Change {i}\n\nBecause the old way number {i} was slow."], check=True)
+        message = f"Change {i}\n\nBecause the old way number {i} was slow."
+        command = ["git", "-C", folder, *who, "commit", "-q", "--allow-empty", "-m", message]
+        subprocess.run(command, check=True)
+    return folder
+
+
+def with_tiny_settings(words):
+    """The same command, so that it takes a second."""
+    if words[0] == "torchrun":
+        words[1:1] = ["-m", "torch.distributed.run"]
+    if "train.py" in words:
+        words += TINY_STEPS if "--init" in words else TINY
+    if "perce_mini.hf.compare" in words:
+        words += [*TINY_STEPS[:-2], "--examples", "2", "--seeds", "2"]
+    if "perce_mini.sample" in words:
+        words += ["--device", "cpu"]
+    if "eval.py" in words:
+        words += ["--examples", "2", "--max-new-tokens", "5", "--device", "cpu"]
+    if "reviews_train.json" in words:  # more files, so that there is something to score
+        words.insert(words.index("reviews_train.json"), "reviews_test.json")
+        words.insert(words.index("reviews_train.json"), "reviews_val.json")
+    return words
+
+
+def test_shell_blocks_run(world, tmp_path, monkeypatch):
+    """Every command of every shell block, in order, in a copy of the project; installing is what CI does first."""
+    project = tmp_path / "project"
+    ignored = shutil.ignore_patterns(".git", "out", "__pycache__", "*.jsonl", "key")
+    shutil.copytree(ROOT, project, ignore=ignored)
+    for split in ["base", "train", "val", "test"]:
+        shutil.copy(world / f"{split}.jsonl", project / "data/personas")
+    for split in ["train", "val", "test"]:
+        (project / f"reviews_{split}.json").write_text(json.dumps(reviews(8)))
     monkeypatch.chdir(project)
-    folder = write_folder(tmp_path / "model", {"eos_token_id": 257, "max_position_embeddings": 4096})
+    places = {
+        "PATH_TO_A_REPOSITORY": make_history(tmp_path / "repository"),
+        "LONGLAMP_FILE": "reviews_train.json",
+        "MODEL_FOLDER": write_folder(tmp_path / "model", {"eos_token_id": 257, "max_position_embeddings": 4096}),
+    }
     ran = []
-    for line in "".join(blocks("bash")).splitlines():
-        for command in line.split("&&"):
-            words = shlex.split(command.replace("PATH_TO_A_REPOSITORY", str(repository)).replace("LONGLAMP_FILE", "reviews_train.json").replace("MODEL_FOLDER", str(folder)))
-            if words[0] == "pip" or words[1:] == ["-m", "pytest"]:
-                continue
-            if words[0] == "torchrun":
-                words[1:1] = ["-m", "torch.distributed.run"]
-            if "train.py" in words:
-                words += TINY_STEPS if "--init" in words else TINY
-            if "perce_mini.real" in words:
-                words += [*TINY_STEPS[:-2], "--examples", "2", "--seeds", "2"]
-            if words[1] == "eval.py":
-                words += ["--examples", "2", "--max-new-tokens", "5", "--device", "cpu"]
-            if words[2:3] and "longlamp" in words[1]:  # more files, so that there is something to score
-                others = ["reviews_val.json", "reviews_test.json"]
-                for other in others:
-                    shutil.copy(project / "reviews_train.json", project / other)
-                at = words.index("reviews_train.json")
-                words[at:at] = others
-            inside(words, check=True)
-            ran += words
-    assert ran.count("train.py") >= 6 and ran.count("eval.py") >= 2 and "perce_mini.real" in ran
-    assert (project / "out/heat.html").exists() and (project / "out/scores.json").exists()
-    for recorded in (project / "data/results").glob("real-*.json"):
-        recorded.unlink()
-    shutil.copy("out/real.json", "data/results/real-texts.json")
-    text = report.real_text()  # what real.py has written is what the README would say
-    assert "| before | CE | PerCE | PerCE against a stranger |" in text and "2 held-out examples" in text and "3e-05, 0.0001" in text and "2 seeds" in text
-    assert text.count("[") == 10  # of two figures: PerCE, and against a stranger, with both seeds; the model before, once
+    for command in "".join(blocks("bash")).replace("&&", "\n").splitlines():
+        words = [str(places.get(word, word)) for word in shlex.split(command, comments=True)]
+        if words[0] in ("git", "cd", "source", "pip") or words[1:3] in (["-m", "venv"], ["-m", "pytest"]):
+            continue
+        inside(with_tiny_settings(words), check=True)
+        ran += words
+    assert ran.count("train.py") >= 5 and ran.count("eval.py") >= 2 and "perce_mini.hf.compare" in ran
+    for file in ["out/heat.html", "out/perce/heat.html", "out/real.json", "out/my-model/model.safetensors"]:
+        assert (project / file).exists(), file
+    found = json.loads((project / "out/real.json").read_text())
+    assert found["examples"] == 2 and len(found["seeds"]) == 2 and set(found["rates"]) >= {"ce", "perce"}
 
 
-def test_the_recorded_figures_are_the_ones_in_the_readme(monkeypatch):
+def test_the_recorded_parts_are_the_recorded_ones(monkeypatch):
     monkeypatch.chdir(ROOT)
     assert report.with_parts(README) == README, "run python -m perce_mini.experiments --readme"
 
 
+def test_every_picture_and_link_exists():
+    for path in re.findall(r'(?:src|srcset)="(.*?)"|\]\((?!http)(.*?)\)', README):
+        assert (ROOT / "".join(path).split("#")[0]).exists(), path
+
+
+def test_it_is_short():
+    assert len(README.splitlines()) <= 230 and len(README.encode()) <= 14_000
+
+
 def test_the_template_is_the_one_of_plain_text():
-    assert json.loads(blocks("json")[0]) == pretrained.PLAIN | {"end": "<|endoftext|>"}
+    assert json.loads(blocks("json")[0]) == PLAIN | {"end": "<|endoftext|>"}
 
 
 def test_the_row_of_the_data_readme_is_a_row():
@@ -140,6 +166,6 @@ def test_the_row_of_the_data_readme_is_a_row():
     assert [row["response"][a:b] for a, b in row["personal"]] == ["Howdy folks"]
 
 
-def test_every_file_of_the_project_stands_in_the_tour():
+def test_every_file_of_the_reading_path_stands_in_the_tour():
     for path in [*ROOT.glob("*.py"), *(ROOT / "perce_mini").glob("*.py")]:
-        assert path.name == "__init__.py" or path.name in README, path
+        assert path.name == "__init__.py" or f"`{path.name}`" in README or f"/{path.name})" in README, path

@@ -9,12 +9,20 @@ goes on with what fits the text and notes how much probability is lost to what d
 first, with the style kept from text to text, gives P(y | persona); starting from nothing gives P(y) without it. Their
 log-ratio is PIR, exact but for one thing: characters are counted here, and a model's tokens are cut at fixed places.
 
+Ordinary sentences are nobody's style, so their chains are the same wherever one stands: they are summed once, and the
+chains around them take such a sentence in one step.
+
+`floor_nats` is what the best of readers, one who knows the style, would still lose on the other text of a response.
 `write_again` lets a known style answer a query once more: what two texts by one user have in common.
 """
 
+from contextlib import suppress
+from functools import lru_cache
+from os.path import commonprefix
+
 import numpy as np
 
-from data.personas.prepare import WRITERS, User, Writer
+from data.personas.prepare import WRITERS, Rng, User, Writer, as_response, compose
 
 
 class Dead(Exception):
@@ -22,10 +30,10 @@ class Dead(Exception):
 
 
 class Reader(Writer):
-    """Follows one derivation of a known text; it is its own dice. Others are put on `todo`, as lists of choices."""
+    """Follows one derivation of a known text; it is its own rng. Others are put on `todo`, as lists of choices."""
 
-    def __init__(self, style, choices, query, response, todo, lost):
-        super().__init__(User(self, held_out=None), self)
+    def __init__(self, style, ordinary, choices, query, response, todo, lost):
+        super().__init__(User(self, held_out=None, ordinary=ordinary), self)
         self.user.style = dict(style)
         self.choices, self.made, self.p = choices, 0, 1.0
         self.target, self.response, self.in_response, self.todo, self.lost = query, response, False, todo, lost
@@ -53,17 +61,27 @@ class Reader(Writer):
         fits = [word for word in pool if self.fits(word)]
         for word in pool:
             if word not in fits:
-                self.lose(self.text + word, self.p / len(pool))
+                self.lose(word, self.p / len(pool))
         if not fits:
             raise Dead
         return self.decide([(word, 1 / len(pool)) for word in fits])
 
     def say(self, text):
-        fits = self.fits(text)
-        self.text += text
-        if not fits:
-            self.lose(self.text, self.p)
+        if not self.fits(text):
+            self.lose(text, self.p)
             raise Dead
+        self.text += text
+
+    def ordinary(self):
+        """All chains of an ordinary sentence are one choice."""
+        if self.made < len(self.choices):
+            return self.say(self.decide(None))
+        start = len(self.as_written(self.text))
+        lost, sentence, p = read_ordinary(tuple(self.sentences), self.target[start:])
+        self.lost[start:] += self.p * lost
+        if not sentence:
+            raise Dead
+        self.say(self.decide([(sentence, p)]))
 
     def end_query(self):
         if self.text != self.target:
@@ -75,15 +93,50 @@ class Reader(Writer):
         return self.target.startswith(self.as_written(self.text + more))
 
     def as_written(self, text):
-        text = text.rstrip()
-        return text[:1].upper() + text[1:] if self.in_response else text
+        return as_response(text) if self.in_response else text.rstrip()
 
-    def lose(self, text, p):
-        """A text of probability p agrees with the target up to some character only."""
+    def lose(self, more, p):
+        """What was said agrees with the target; with `more` behind it, of probability p, up to some character only."""
         if self.in_response:  # what has another query is no alternative
-            text = self.as_written(text)
-            differ = (i for i, (a, b) in enumerate(zip(text, self.target)) if a != b)
-            self.lost[next(differ, min(len(text), len(self.target)))] += p
+            start = len(self.as_written(self.text))
+            text = self.as_written(self.text + more)
+            self.lost[start + len(commonprefix([text[start:], self.target[start:]]))] += p
+
+
+def chains(write, style, ordinary, query, response):
+    """Follow all chains of choices of write(reader).
+
+    Returns the readers that came through, and lost (len(response) + 2,): the probability of the texts that begin with
+    the first j characters of the response and then differ.
+    """
+    todo, lost, done = [[]], np.zeros(len(response) + 2), []
+    while todo:
+        reader = Reader(style, ordinary, todo.pop(), query, response, todo, lost)
+        with suppress(Dead):
+            write(reader)
+            done.append(reader)
+    return done, lost
+
+
+@lru_cache(maxsize=10_000)
+def read_ordinary(sentences, text):
+    """The chains of an ordinary sentence with which `text` begins, after a space: (lost, as `chains` returns it; the
+    sentence, None if none fits; its probability)."""
+
+    def write(reader):
+        reader.sentences = sentences
+        reader.end_query()
+        reader.say(" ")
+        Writer.ordinary(reader)
+
+    done, lost = chains(write, {}, 0, "", text)
+    return lost, done[0].text[1:] if done else None, sum(reader.p for reader in done)
+
+
+def n_ordinary(task, response):
+    """How many ordinary sentences a response holds. All texts of a task have the same number of others."""
+    others = compose(task, User(Rng(0)), Rng(0))["response"]
+    return sum(response.count(end) - others.count(end) for end in ".!")
 
 
 def read(task, query, response, style):
@@ -92,19 +145,15 @@ def read(task, query, response, style):
     Returns begins (len(response) + 2,): the probability of query and first j characters, and last of the whole text
     and its end; and {style after the text, as a frozenset of items: probability of query and text}.
     """
-    todo, lost, after = [[]], np.zeros(len(response) + 2), {}
-    while todo:
-        reader = Reader(style, todo.pop(), query, response, todo, lost)
-        try:
-            WRITERS[task](reader)
-        except Dead:
-            continue
+    done, lost = chains(WRITERS[task], style, n_ordinary(task, response), query, response)
+    after = {}
+    for reader in done:
         if reader.as_written(reader.text) == response:
             lost[-1] += reader.p
             key = frozenset(reader.user.style.items())
             after[key] = after.get(key, 0) + reader.p
         else:
-            reader.lose(reader.text, reader.p)
+            reader.lose("", reader.p)
     return lost[::-1].cumsum()[::-1], after
 
 
@@ -129,8 +178,11 @@ def begins(row, items):
     return mass / mass[0]
 
 
-def exact_pir(row, items, ends):
-    """The exact PIR (N,) of tokens that end before the characters `ends` of the response, its end being the last."""
+def exact_pir(row: dict, items: list, ends) -> np.ndarray:
+    """The exact PIR, (N,) float64 in nats, of tokens that end before the characters `ends` of the response.
+
+    The end of the response counts as one character more. items: the part of the profile that is read.
+    """
     ends = [0, *ends]
     return np.diff(np.log(begins(row, items)[ends]) - np.log(begins(row, [])[ends]))
 
@@ -138,8 +190,8 @@ def exact_pir(row, items, ends):
 class Again(Writer):
     """Answers a query once more."""
 
-    def __init__(self, user, dice, query, faithful):
-        super().__init__(user, dice)
+    def __init__(self, user, rng, query, faithful):
+        super().__init__(user, rng)
         self.asked, self.in_query, self.faithful = query, True, faithful
 
     def draw(self, pool):
@@ -156,23 +208,34 @@ class Again(Writer):
         return self.faithful or super().keeps()
 
 
-def style_of(row):
+def style_of(row: dict) -> frozenset:
     """The likeliest style of a row's user, after the profile and the response itself."""
     styles = styles_after(row["task"], [*row["profile"], row])
     return max(styles, key=styles.get)
 
 
-def write_again(row, style, dice, times, faithful=False):
+def floor_nats(row: dict) -> float:
+    """-log P in nats of what is not personal in a response, and of its end, for a reader who knows the style.
+
+    On average over rows, no model can lose less on the other tokens.
+    """
+    begins, _ = read(row["task"], row["query"], row["response"], style_of(row))
+    nats = -np.diff(np.log(begins))
+    for start, end in row["personal"]:
+        nats[start:end] = 0
+    return float(nats.sum())
+
+
+def write_again(row: dict, style, rng: Rng, times: int, faithful=False) -> list[str]:
     """What a user of this style might as well have written, `times` texts to the query, all other choices drawn anew.
 
     faithful: keep to every habit.
     """
     texts = []
     for _ in range(times):
-        user = User(dice, held_out=None)
+        user = User(rng, held_out=None, ordinary=n_ordinary(row["task"], row["response"]))
         user.style = dict(style)
-        w = Again(user, dice, row["query"], faithful)
+        w = Again(user, rng, row["query"], faithful)
         WRITERS[row["task"]](w)
-        text = w.text.rstrip()
-        texts.append(text[:1].upper() + text[1:])
+        texts.append(as_response(w.text))
     return texts

@@ -6,82 +6,127 @@ Every user has a hidden style: made-up names (a friend, a town, a project), word
 comparison, favourite aspects) and habits (British spelling, exclamation marks). A text is a chain of choices.
 At most of them everybody draws alike; at some the user's style decides, most of the time. What the style
 decided is written down as a personal span; all other text is base text.
+
+--ordinary N puts N sentences into every response that nobody can foresee and that are nobody's style. Without them
+almost all text that is not personal can be foreseen; in real text little can.
 """
 
-import argparse
-import json
-import os
 import random
+import sys
+from functools import partial
 from pathlib import Path
 
-TASKS = ["abstract", "review", "topic"]
-FAITH = 0.8  # how often a user keeps to a habit when the occasion comes up
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository, so that this runs from any folder
 
-# Names are strings of syllables. A quarter of all names is kept for held-out users and stands nowhere in the base corpus
-# and the training texts, so a model can only have it from the profile.
-SYLLABLES = ("bal ber bil bor bra cal cel cor dan del dri dor fal fen fin gar gel gil gor hal hel hol jan jor kal kel kin kor"
-             " lan len lor lum mal mel mir mon nal nel nim nor pal pel pin por ral ren rin rol sal sel sil sor tal tem tin tor"
-             " val ven vik vor wal wen wil zan zel zim").split()
+from data.personas.words import CASES, ORDINARY, SENTENCES
+from data.splits import write_rows
+from perce_mini import cli
+from perce_mini.files import replace_files
+
+TASKS = ["abstract", "review", "topic"]
+EXAMPLES, SAME_AUTHOR, LISTS = 2000, 0.12, 0.4  # what `make` makes unless told otherwise
+SHARE = cli.number(float, low=0, high=1)
+FAITH = 0.8  # how often a user keeps to a habit when the occasion comes up
+MARKED = 0.25  # the share of users who spell British, and of those who shout
+
+# -------------------------------------------------------------------------------------------- the words
+
+# Names are strings of syllables. A quarter of all names is kept for held-out users and stands nowhere in the base
+# corpus and the training texts, so a model can only have it from the profile.
+SYLLABLES = """bal ber bil bor bra cal cel cor dan del dri dor fal fen fin gar gel gil gor hal hel hol jan jor kal kel
+    kin kor lan len lor lum mal mel mir mon nal nel nim nor pal pel pin por ral ren rin rol sal sel sil sor tal tem tin
+    tor val ven vik vor wal wen wil zan zel zim""".split()
 CAPITALS = [syllable.title() for syllable in SYLLABLES]
 ENDINGS = list(SYLLABLES)  # the last syllable of a name
-FIRSTS = ("Alma Boris Clara Dario Edith Felix Greta Hugo Irma Jonas Kira Lasse Mila Nils Olga Pavel Rosa Sven Tilda Uwe Vera Wanda"
-          " Xenia Yuri Zelda Amos").split()
-PLACES = ("Bay Creek Dale Edge Falls Gate Haven Island Junction Keep Lake Mill Nook Oaks Point Quay Ridge Springs Tower"
-          " Vale Wells").split()
+
+# Words from which a user's own are drawn.
+FIRSTS = """Alma Boris Clara Dario Edith Felix Greta Hugo Irma Jonas Kira Lasse Mila Nils Olga Pavel Rosa Sven Tilda Uwe
+    Vera Wanda Xenia Yuri Zelda Amos""".split()
+PLACES = """Bay Creek Dale Edge Falls Gate Haven Island Junction Keep Lake Mill Nook Oaks Point Quay Ridge Springs Tower
+    Vale Wells""".split()
 GREETINGS = "Hello Howdy Greetings Evening Morning Ahoy Hail Welcome Hey Hi Ciao Oi".split()
-CROWD = ("folks neighbours readers everyone friends comrades travellers shoppers strangers experts beginners team"
-         " pals citizens colleagues people").split()
+CROWD = """folks neighbours readers everyone friends comrades travellers shoppers strangers experts beginners team pals
+    citizens colleagues people""".split()
 FAREWELLS = "Regards Cheers Yours Farewell Thanks Peace Onwards Goodnight Respectfully Warmly Best Bye".split()
-RELATIONS = "sister cousin uncle neighbour boss landlord daughter nephew dentist flatmate grandmother teacher coach partner".split()
-QUALITIES = ("happy sleepy wooden patient rusty gentle stubborn velvet nervous golden hungry silent crooked brave frozen"
-             " lazy polished tiny clumsy proud muddy fearless lonely cheerful").split()
-CREATURES = ("badger teapot lighthouse donkey cathedral turnip walrus bicycle parrot kettle hedgehog tractor pigeon glacier"
-             " monk beetle piano goose cactus submarine ferret lantern mule comet").split()
-ASPECTS = ("weight packaging manual hinge battery smell colour noise warranty stitching handle display surface price"
-           " cable lid texture balance zip grip timer coating strap filter").split()
+RELATIONS = """sister cousin uncle neighbour boss landlord daughter nephew dentist flatmate grandmother teacher coach
+    partner""".split()
+QUALITIES = """happy sleepy wooden patient rusty gentle stubborn velvet nervous golden hungry silent crooked brave
+    frozen lazy polished tiny clumsy proud muddy fearless lonely cheerful""".split()
+CREATURES = """badger teapot lighthouse donkey cathedral turnip walrus bicycle parrot kettle hedgehog tractor pigeon
+    glacier monk beetle piano goose cactus submarine ferret lantern mule comet""".split()
+ASPECTS = """weight packaging manual hinge battery smell colour noise warranty stitching handle display surface price
+    cable lid texture balance zip grip timer coating strap filter""".split()
 SURELY = "perhaps surely mostly rarely always often hardly nearly partly fully".split()
 SCALES = "small local global early late single joint open mixed strict rough typical".split()
-PRODUCTS = ("kettle lamp backpack blender heater tent keyboard drill fan suitcase mattress toaster jacket vacuum camera"
-            " speaker chair clock scooter stove").split()
-COLOURS = "red brown black white green silver blue yellow purple pink".split()
-VERDICTS = {"1": "dreadful useless broken flimsy", "2": "weak disappointing clumsy tired", "3": "average decent plain acceptable",
-            "4": "solid pleasant reliable handy", "5": "superb flawless brilliant wonderful"}
-DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
-UNITS = "days weeks months".split()
-NUMBERS = "two three four five six seven eight nine ten eleven twelve twenty thirty".split()
-ROOMS = "kitchen garage office bedroom garden attic hallway basement workshop balcony".split()
-MANNERS = "quickly slowly smoothly badly quietly loudly evenly barely nicely poorly safely twice".split()
-PARTS = "button cord base frame switch cover wheel hook screen panel motor rim latch spring".split()
-STATES = "bent cracked loose fine clean stiff shiny warm dusty intact scratched wet".split()
-
-FIELDS = "sensor traffic protein climate speech market network language image power water crop".split()
-METHODS = "sampling clustering routing search pruning matching scheduling filtering planning learning fusion tracing".split()
-GOALS = "sparse noisy mobile dynamic large rural hybrid cheap robust remote open modular".split()
-ITEMS = ("graph tree cache kernel budget table lattice signal queue buffer prior margin bridge mask token vector"
-         " ledger grid").split()
-RESULTS = "cost error delay memory energy variance bias loss latency waste".split()
-EVALS = "surveys simulations benchmarks interviews proofs measurements archives experiments".split()
-
-HOBBIES = "sailing baking chess gardening knitting running birding climbing painting fishing cycling camping".split()
-EVENTS = "storm strike wedding exam fire festival flood party election concert race blackout".split()
-FEELINGS = "angry relieved confused delighted worried proud bored ashamed hopeful tired amused lost".split()
-THINGS = "ladder rope bucket ticket letter map cake whistle blanket bottle hammer radio wallet candle".split()
-BRITISH = {"color": "colour", "gray": "grey", "center": "centre", "favorite": "favourite", "realized": "realised",
-           "neighbor": "neighbour", "organized": "organised", "behavior": "behaviour"}
-
-POOLS = {"product": PRODUCTS, "colour": COLOURS, "day": DAYS, "unit": UNITS, "number": NUMBERS, "room": ROOMS,
-         "manner": MANNERS, "part": PARTS, "state": STATES, "field": FIELDS, "method": METHODS, "goal": GOALS,
-         "item": ITEMS, "result": RESULTS, "eval": EVALS, "hobby": HOBBIES, "event": EVENTS, "feeling": FEELINGS,
-         "thing": THINGS, "aspect": ASPECTS, "other": PARTS, "rating": list(VERDICTS)}
+BRITISH = {
+    "color": "colour",
+    "gray": "grey",
+    "center": "centre",
+    "favorite": "favourite",
+    "realized": "realised",
+    "neighbor": "neighbour",
+    "organized": "organised",
+    "behavior": "behaviour",
+}
 
 # What a style is made of: a trait is a string in parts, each drawn from a pool.
-TRAITS = {"friend": [FIRSTS, [" "], CAPITALS, ENDINGS], "town": [CAPITALS, ENDINGS, [" "], PLACES],
-          "nickname": [SYLLABLES, SYLLABLES, ENDINGS], "system": [SYLLABLES, SYLLABLES, ENDINGS],
-          "corpus": [SYLLABLES, SYLLABLES, ENDINGS], "slang": [SYLLABLES, SYLLABLES, ENDINGS],
-          "greeting": [GREETINGS, [" "], CROWD], "farewell": [FAREWELLS], "relation": [RELATIONS],
-          "likeness": [QUALITIES, [" "], CREATURES], "aspect": [ASPECTS], "second aspect": [ASPECTS],
-          "surely": [SURELY], "scale": [SCALES]}
-MARKED = 0.25  # the share of users who spell British, and of those who shout
+TRAITS = {
+    "friend": [FIRSTS, [" "], CAPITALS, ENDINGS],
+    "town": [CAPITALS, ENDINGS, [" "], PLACES],
+    "nickname": [SYLLABLES, SYLLABLES, ENDINGS],
+    "system": [SYLLABLES, SYLLABLES, ENDINGS],
+    "corpus": [SYLLABLES, SYLLABLES, ENDINGS],
+    "slang": [SYLLABLES, SYLLABLES, ENDINGS],
+    "greeting": [GREETINGS, [" "], CROWD],
+    "farewell": [FAREWELLS],
+    "relation": [RELATIONS],
+    "likeness": [QUALITIES, [" "], CREATURES],
+    "aspect": [ASPECTS],
+    "second aspect": [ASPECTS],
+    "surely": [SURELY],
+    "scale": [SCALES],
+}
+
+# Words that everybody draws alike.
+PARTS = "button cord base frame switch cover wheel hook screen panel motor rim latch spring".split()
+VERDICTS = {
+    "1": "dreadful useless broken flimsy",
+    "2": "weak disappointing clumsy tired",
+    "3": "average decent plain acceptable",
+    "4": "solid pleasant reliable handy",
+    "5": "superb flawless brilliant wonderful",
+}
+POOLS = {
+    "product": """kettle lamp backpack blender heater tent keyboard drill fan suitcase mattress toaster jacket vacuum
+        camera speaker chair clock scooter stove""".split(),
+    "colour": "red brown black white green silver blue yellow purple pink".split(),
+    "day": "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split(),
+    "unit": "days weeks months".split(),
+    "number": "two three four five six seven eight nine ten eleven twelve twenty thirty".split(),
+    "room": "kitchen garage office bedroom garden attic hallway basement workshop balcony".split(),
+    "manner": "quickly slowly smoothly badly quietly loudly evenly barely nicely poorly safely twice".split(),
+    "part": PARTS,
+    "state": "bent cracked loose fine clean stiff shiny warm dusty intact scratched wet".split(),
+    "field": "sensor traffic protein climate speech market network language image power water crop".split(),
+    "method": """sampling clustering routing search pruning matching scheduling filtering planning learning fusion
+        tracing""".split(),
+    "goal": "sparse noisy mobile dynamic large rural hybrid cheap robust remote open modular".split(),
+    "item": """graph tree cache kernel budget table lattice signal queue buffer prior margin bridge mask token vector
+        ledger grid""".split(),
+    "result": "cost error delay memory energy variance bias loss latency waste".split(),
+    "eval": "surveys simulations benchmarks interviews proofs measurements archives experiments".split(),
+    "hobby": """sailing baking chess gardening knitting running birding climbing painting fishing cycling
+        camping""".split(),
+    "event": "storm strike wedding exam fire festival flood party election concert race blackout".split(),
+    "feeling": "angry relieved confused delighted worried proud bored ashamed hopeful tired amused lost".split(),
+    "thing": "ladder rope bucket ticket letter map cake whistle blanket bottle hammer radio wallet candle".split(),
+    "aspect": ASPECTS,
+    "other": PARTS,
+    "rating": list(VERDICTS),
+}
+
+
+# ------------------------------------------------------------------------------------ users and writers
 
 
 def is_kept_back(name):
@@ -89,7 +134,7 @@ def is_kept_back(name):
     return sum(name.lower().encode()) % 4 == 0
 
 
-class Dice(random.Random):
+class Rng(random.Random):
     def chance(self, p):
         """True with probability p."""
         return self.random() < p
@@ -99,15 +144,16 @@ class User:
     """A hidden style. Each piece of it is drawn when a text first needs it, and then stays.
 
     held_out: draw names of those kept for held-out users (True), of the others (False), or of all (None).
+    ordinary: how many ordinary sentences each response holds.
     """
 
-    def __init__(self, dice, held_out=False):
-        self.dice, self.held_out, self.style = dice, held_out, {}
+    def __init__(self, rng, held_out=False, ordinary=0):
+        self.rng, self.held_out, self.ordinary, self.style = rng, held_out, ordinary, {}
 
     def has(self, habit):
         """Is this user one of those with the habit ("british", "shouts")?"""
         if habit not in self.style:
-            self.style[habit] = self.dice.chance(MARKED)
+            self.style[habit] = self.rng.chance(MARKED)
         return self.style[habit]
 
     def parts(self, trait):
@@ -117,7 +163,7 @@ class User:
             if (trait, i) not in self.style:
                 if pool is ENDINGS and self.held_out is not None:
                     pool = [ending for ending in pool if is_kept_back(word + ending) == self.held_out]
-                self.style[trait, i] = self.dice.choice(pool)
+                self.style[trait, i] = self.rng.choice(pool)
             part = self.style[trait, i]
             word = "" if part == " " else word + part
             yield part
@@ -126,8 +172,10 @@ class User:
 class Writer:
     """Puts a query and its response together choice by choice, and keeps the spans that the style decided."""
 
-    def __init__(self, user, dice):
-        self.user, self.dice, self.query, self.text, self.personal = user, dice, "", "", []
+    sentences = SENTENCES  # the ordinary ones
+
+    def __init__(self, user, rng):
+        self.user, self.rng, self.query, self.text, self.personal, self.ended = user, rng, "", "", [], 0
 
     def say(self, text):
         self.text += text
@@ -138,17 +186,17 @@ class Writer:
 
     def pick(self, *pool):
         """Choose a way to go on, and say nothing yet."""
-        return self.dice.choice(pool)
+        return self.rng.choice(pool)
 
     def draw(self, pool):
         """Say a word of the pool."""
-        word = self.dice.choice(pool)
+        word = self.rng.choice(pool)
         self.say(word)
         return word
 
     def keeps(self):
         """Does the user keep to a habit this time?"""
-        return self.dice.chance(FAITH)
+        return self.rng.chance(FAITH)
 
     def own(self, pieces):
         """Say what is this user's own."""
@@ -172,7 +220,20 @@ class Writer:
             self.say(".")
         self.say(" ")
 
-    def fill(self, template, **known):
+    def end_sentence(self):
+        """End a sentence after the first. The ordinary ones stand behind the first four of these, spread evenly."""
+        self.say(". ")
+        n = self.user.ordinary
+        for _ in range([4 * i // n for i in range(n)].count(self.ended)):
+            self.ordinary()
+        self.ended += 1
+
+    def ordinary(self):
+        """A sentence of words that nobody can foresee."""
+        self.one_of(*self.sentences, pools=ORDINARY)
+        self.say(". ")
+
+    def fill(self, template, pools=POOLS, **known):
         """Say a template: {name} is what is known by that name or else drawn from the pool of that name, {*trait} the
         user's own, {~word} a spelling. Returns what was drawn, by name."""
         drawn = {}
@@ -186,70 +247,132 @@ class Writer:
             elif piece in known:
                 self.say(known[piece])
             else:
-                drawn[piece] = self.draw(POOLS[piece])
+                drawn[piece] = self.draw(pools[piece])
         return drawn
+
+    def one_of(self, *templates, **known):
+        """Say one of the templates."""
+        self.fill(self.pick(*templates), **known)
 
     def habit(self, own, base, **known):
         """One sentence: the user's way of saying it when the habit holds, otherwise anybody's."""
-        self.fill(self.pick(*own) if self.keeps() else self.pick(*base), **known)
-        self.say(". ")
+        self.one_of(*(own if self.keeps() else base), **known)
+        self.end_sentence()
+
+
+# -------------------------------------------------------------------------------------------- the tasks
 
 
 def review(w):
-    q = w.fill("Review a {colour} {product}, {rating} of 5: ")
-    q["verdict"] = w.draw(VERDICTS[q["rating"]].split())
-    q |= w.fill(", mostly the {part}")
+    known = w.fill("Review a {colour} {product}, {rating} of 5: ")
+    known["verdict"] = w.draw(VERDICTS[known["rating"]].split())
+    known |= w.fill(", mostly the {part}")
     w.end_query()
     if w.keeps():
         w.fill("{*greeting}, ")
-    w.fill(w.pick("I bought this {product} on {day} for the {room}", "this {product} came {number} {unit} ago",
-                  "we used the {product} {manner} in the {room}"), **q)
+    w.one_of(
+        "I bought this {product} on {day} for the {room}",
+        "this {product} came {number} {unit} ago",
+        "we used the {product} {manner} in the {room}",
+        **known,
+    )
     w.end_opening()
-    w.fill(w.pick("The {part} is {verdict} and the {other} turned {state}", "After {number} {unit} the {part} looked {verdict}, the {other} {state}",
-                  "It has a {verdict} {part}, but my {~favorite} {other} got {state}"), **q)
-    w.say(". ")
-    aspect = w.pick("aspect", "second aspect")
-    w.habit(["I always check the {*%s}" % aspect, "What matters is the {*%s}" % aspect, "Look at the {*%s} first" % aspect],
-            ["I rarely check the {aspect}", "What matters is the {other}", "Look at the {other} first"])
-    w.habit(["My {*relation} {*friend} in {*town} calls it {*slang}", "My {*relation} {*friend} took it to {*town}"],
-            ["The {other} went {state} on {day}", "Then the {~color} of the {other} went {state}"])
-    w.habit(["It works like a {*likeness}", "It sits there like a {*likeness}"], ["It works {manner} by the {room}", "It sits by the {thing}"])
+    w.one_of(
+        "The {part} is {verdict} and the {other} turned {state}",
+        "After {number} {unit} the {part} looked {verdict}, the {other} {state}",
+        "It has a {verdict} {part}, but my {~favorite} {other} got {state}",
+        **known,
+    )
+    w.end_sentence()
+    own = w.pick("{*aspect}", "{*second aspect}")
+    w.habit(
+        [f"I always check the {own}", f"What matters is the {own}", f"Look at the {own} first"],
+        ["I rarely check the {aspect}", "What matters is the {other}", "Look at the {other} first"],
+    )
+    w.habit(
+        ["My {*relation} {*friend} in {*town} calls it {*slang}", "My {*relation} {*friend} took it to {*town}"],
+        ["The {other} went {state} on {day}", "Then the {~color} of the {other} went {state}"],
+    )
+    w.habit(
+        ["It works like a {*likeness}", "It sits there like a {*likeness}"],
+        ["It works {manner} by the {room}", "It sits by the {thing}"],
+    )
     sign(w)
 
 
 def abstract(w):
-    q = w.fill("Abstract for {goal} {field} {method}: {item}, ")
-    q["second"] = w.draw([item for item in ITEMS if item != q["item"]])
+    w.sentences = CASES
+    known = w.fill("Abstract for {goal} {field} {method}: {item}, ")
+    known["second"] = w.draw([item for item in POOLS["item"] if item != known["item"]])
     w.end_query()
-    w.fill(w.pick("We study {method} for {goal} {field} data", "This paper treats {goal} {field} {method}", "Work on {field} {method} is often {goal}"), **q)
+    w.one_of(
+        "We study {method} for {goal} {field} data",
+        "This paper treats {goal} {field} {method}",
+        "Work on {field} {method} is often {goal}",
+        **known,
+    )
     w.end_opening()
-    w.habit(["Our system {*system} joins a {item} with a {second}", "We present {*system} as a {item} over each {second}"],
-            ["We join a {item} with a {second}", "We present a {item} over each {second}"], **q)
-    w.habit(["On the {*corpus} corpus it cuts {result} by {number} percent", "Tests on {*corpus} show {number} times less {result}"],
-            ["In {eval} it cuts {result} by {number} percent", "Tests with {eval} show {number} times less {result}"])
-    w.fill(w.pick("The {~behavior} of the {item} is {goal} near the {~center}", "Each {item} is {~organized} in {number} {goal} steps",
-                  "The {item} limits {result} and {result}"))
-    w.say(". ")
-    w.habit(["The gain in {result} holds, {*surely} at {*scale} scale", "Less {result} is possible, {*surely} at {*scale} scale"],
-            ["The gain in {result} holds for the {item}", "Less {result} is possible with {eval}"])
-    w.habit(["Code is kept in {*town} by {*friend}", "We thank {*friend} of {*town} for the {item}"],
-            ["Code is kept with the {item}", "We thank the reviewers for {eval}"])
+    w.habit(
+        ["Our system {*system} joins a {item} with a {second}", "We present {*system} as a {item} over each {second}"],
+        ["We join a {item} with a {second}", "We present a {item} over each {second}"],
+        **known,
+    )
+    w.habit(
+        [
+            "On the {*corpus} corpus it cuts {result} by {number} percent",
+            "Tests on {*corpus} show {number} times less {result}",
+        ],
+        ["In {eval} it cuts {result} by {number} percent", "Tests with {eval} show {number} times less {result}"],
+    )
+    w.one_of(
+        "The {~behavior} of the {item} is {goal} near the {~center}",
+        "Each {item} is {~organized} in {number} {goal} steps",
+        "The {item} limits {result} and {result}",
+    )
+    w.end_sentence()
+    w.habit(
+        [
+            "The gain in {result} holds, {*surely} at {*scale} scale",
+            "Less {result} is possible, {*surely} at {*scale} scale",
+        ],
+        ["The gain in {result} holds for the {item}", "Less {result} is possible with {eval}"],
+    )
+    w.habit(
+        ["Code is kept in {*town} by {*friend}", "We thank {*friend} of {*town} for the {item}"],
+        ["Code is kept with the {item}", "We thank the reviewers for {eval}"],
+    )
 
 
 def topic(w):
-    q = w.fill("Post about {hobby} during the {event}: {feeling}")
+    known = w.fill("Post about {hobby} during the {event}: {feeling}")
     w.end_query()
     if w.keeps():
         w.fill("{*greeting}, ")
-    w.fill(w.pick("last {day} I went {hobby} and the {event} began", "I was {hobby} for {number} {unit} when the {event} came",
-                  "the {event} came {manner} in week {number} of {hobby}"), **q)
+    w.one_of(
+        "last {day} I went {hobby} and the {event} began",
+        "I was {hobby} for {number} {unit} when the {event} came",
+        "the {event} came {manner} in week {number} of {hobby}",
+        **known,
+    )
     w.end_opening()
-    w.habit(["My {*relation} {*friend} from {*town} brought a {thing}", "Then {*friend}, my {*relation}, lost a {thing} in {*town}"],
-            ["Somebody from the {room} brought a {thing}", "Then a {~neighbor} lost a {thing} on {day}"])
-    w.fill(w.pick("I {~realized} the {thing} was {state} and felt {feeling}", "The {thing} and the {thing} got {state}, so I am {feeling}",
-                  "By {day} I was {feeling} about the {~gray} {thing}"), **q)
-    w.say(". ")
-    w.habit(["I stood there like a {*likeness}", "We ran off like a {*likeness}"], ["I stood by the {thing}", "We ran off {manner} to the {room}"])
+    w.habit(
+        [
+            "My {*relation} {*friend} from {*town} brought a {thing}",
+            "Then {*friend}, my {*relation}, lost a {thing} in {*town}",
+        ],
+        ["Somebody from the {room} brought a {thing}", "Then a {~neighbor} lost a {thing} on {day}"],
+    )
+    w.one_of(
+        "I {~realized} the {thing} was {state} and felt {feeling}",
+        "The {thing} and the {thing} got {state}, so I am {feeling}",
+        "By {day} I was {feeling} about the {~gray} {thing}",
+        **known,
+    )
+    w.end_sentence()
+    w.habit(
+        ["I stood there like a {*likeness}", "We ran off like a {*likeness}"],
+        ["I stood by the {thing}", "We ran off {manner} to the {room}"],
+    )
     w.habit(["It was pure {*slang}", "What a {*slang} day"], ["It was a {state} {thing}", "What a {feeling} day"])
     sign(w)
 
@@ -261,8 +384,8 @@ def sign(w):
 
 def read_back(w):
     """A list of words and the same list again: what teaches a small model within minutes to look back."""
-    names = ["".join(User(w.dice).parts("slang")) for _ in range(40)]
-    text = " ".join(w.dice.sample(names + FIRSTS + PLACES + sum(POOLS.values(), []), w.pick(*range(10, 41))))
+    names = ["".join(User(w.rng).parts("slang")) for _ in range(40)]
+    text = " ".join(w.rng.sample(names + FIRSTS + PLACES + sum(POOLS.values(), []), w.pick(*range(10, 41))))
     w.say(f"Read back: {text}")
     w.end_query()
     w.say(f"Well, {text}")
@@ -271,12 +394,20 @@ def read_back(w):
 WRITERS = {"review": review, "abstract": abstract, "topic": topic, "list": read_back}
 
 
-def compose(task, user, dice):
+# --------------------------------------------------------------------------------------------- the rows
+
+
+def as_response(text):
+    """A response starts with a capital and ends without a space."""
+    text = text.rstrip()
+    return text[:1].upper() + text[1:]
+
+
+def compose(task, user, rng):
     """One text of the user: {"query", "response", "personal"}."""
-    w = Writer(user, dice)
+    w = Writer(user, rng)
     WRITERS[task](w)
-    text = w.text.rstrip()
-    return {"query": w.query, "response": text[:1].upper() + text[1:], "personal": w.personal}
+    return {"query": w.query, "response": as_response(w.text), "personal": w.personal}
 
 
 def as_row(name, task, texts):
@@ -286,74 +417,88 @@ def as_row(name, task, texts):
     return {"user": name, "task": task, **last, "profile": profile}
 
 
-def user_rows(prefix, n_rows, rows_per_user, n_profile, held_out, dice):
-    """n_rows rows a task; each user writes in one task, `n_profile` texts before the rows.
+def user_rows(prefix, n_rows, rows_per_user, n_profile, held_out, rng, ordinary=0):
+    """n_rows rows per task; each user writes in one task, `n_profile` texts before the rows.
 
-    newcomers: a user's first row is the first text ever, with nothing before it. So a model in training goes on
-    meeting texts without a persona, and its plain view, which PIR subtracts, stays in practice.
+    The first row of a user who is not held out is the first text ever, with nothing before it. So a model in training
+    goes on meeting texts without a persona, and its plain view, which PIR subtracts, stays in practice.
     """
     rows = []
     for task in TASKS:
         for k in range(n_rows):
             name = f"{prefix}-{task}-{k // rows_per_user}"
             if k % rows_per_user == 0:
-                user = User(dice, held_out)
-                texts = [compose(task, user, dice) for _ in range(n_profile)]
+                user = User(rng, held_out, ordinary)
+                texts = [compose(task, user, rng) for _ in range(n_profile)]
                 if not held_out:
                     rows.append(as_row(name, task, texts[:1]))
                     continue
-            texts.append(compose(task, user, dice))
+            texts.append(compose(task, user, rng))
             rows.append(as_row(name, task, texts[-n_profile - 1 :]))
     return rows
 
 
-def base_rows(n_rows, same_author, lists, n_profile, dice):
+def base_rows(n_rows, same_author, lists, n_profile, rng, ordinary=0):
     """What the base model reads: lists read back, texts by themselves, texts behind those of strangers and texts
     behind those of their own author."""
     rows = []
     for k in range(n_rows):
-        author, task, before = User(dice), "list" if dice.chance(lists) else dice.choice(TASKS), []
+        author = User(rng, ordinary=ordinary)
+        task, before = "list" if rng.chance(lists) else rng.choice(TASKS), []
         if task in TASKS and k % 5:
-            known = dice.chance(same_author)
-            before = [compose(task, author if known else User(dice), dice) for _ in range(n_profile)]
-        rows.append(as_row(f"base-{k}", task, [*before, compose(task, author, dice)]))
+            known = rng.chance(same_author)
+            before = [compose(task, author if known else User(rng, ordinary=ordinary), rng) for _ in range(n_profile)]
+        rows.append(as_row(f"base-{k}", task, [*before, compose(task, author, rng)]))
     return rows
 
 
-def splits(examples, same_author, lists):
-    """{file: a function of dice that makes its rows}."""
+def splits(examples, same_author=SAME_AUTHOR, lists=LISTS, ordinary=0):
+    """{file: a function of an rng that makes its rows}."""
     held_out = max(1, examples // 10)
-    return {"base": lambda dice: base_rows(examples * 4, same_author, lists, 4, dice),
-            "train": lambda dice: user_rows("train", examples, 4, 6, False, dice),
-            "val": lambda dice: user_rows("val", held_out, 2, 6, True, dice),
-            "test": lambda dice: user_rows("test", held_out, 2, 6, True, dice)}
+    return {
+        "base": partial(base_rows, examples * 4, same_author, lists, 4, ordinary=ordinary),
+        "train": partial(user_rows, "train", examples, 4, 6, False, ordinary=ordinary),
+        "val": partial(user_rows, "val", held_out, 2, 6, True, ordinary=ordinary),
+        "test": partial(user_rows, "test", held_out, 2, 6, True, ordinary=ordinary),
+    }
 
 
-def write(folder, files, seed):
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, make in files.items():
-        path = folder / f"{name}.jsonl"
-        with open(f"{path}.new", "w", encoding="utf-8") as f:
-            for row in make(Dice(f"{seed}/{name}")):
-                f.write(json.dumps(row) + "\n")
-        os.replace(f"{path}.new", path)
+def write(folder: Path, files: dict, seed: int) -> None:
+    """Replace the folder's files by the rows of `files`, {file: a function of an rng that makes its rows}.
+
+    All new files are whole before the first old one goes, in this order. Raises UserError, OSError.
+    """
+
+    def write_file(name, path):
+        write_rows(files[name](Rng(f"{seed}/{name}")), path)
+
+    writers = {folder / f"{name}.jsonl": partial(write_file, name) for name in files}
+    replace_files(writers)
+    for path in writers:
         print(f"wrote {path}")
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent,
-                        help="folder to write to (default: beside this file)")  # fmt: skip
-    parser.add_argument("--examples", type=int, default=2000, help="training examples a task (default 2000)")
-    parser.add_argument("--same-author", type=float, default=0.12,
-                        help="share of the base texts that follow their own author's (default 0.12)")  # fmt: skip
-    parser.add_argument("--lists", type=float, default=0.4,
-                        help="share of the base rows that are lists read back (default 0.4)")  # fmt: skip
-    parser.add_argument("--seed", type=int, default=0, help="another seed, another world (default 0)")
-    args = parser.parse_args()
+def make(folder: str | Path, examples=EXAMPLES, same_author=SAME_AUTHOR, lists=LISTS, seed=0, ordinary=0) -> None:
+    """Write base, train, val and test.jsonl, all of them or none; test.jsonl takes its place last.
 
-    write(args.out, splits(args.examples, args.same_author, args.lists), args.seed)
+    examples: training rows per task. same_author: share of the base texts that follow their own author's. lists: share
+    of the base rows that are lists read back. ordinary: sentences in every response that nobody can foresee. Raises
+    UserError, OSError.
+    """
+    write(Path(folder), splits(examples, same_author, lists, ordinary), seed)
+
+
+def main():
+    p = cli.Parser(description=__doc__)
+    p.add_argument("--out", type=Path, default=Path(__file__).parent, help="where to write (default: beside this file)")
+    p.add_argument("--examples", type=cli.COUNT, default=EXAMPLES, help="training examples per task")
+    p.add_argument("--same-author", type=SHARE, default=SAME_AUTHOR, help="share of base texts behind the author's own")
+    p.add_argument("--lists", type=SHARE, default=LISTS, help="share of base rows that are lists read back")
+    p.add_argument("--seed", type=cli.SEED, default=0, help="another seed, another world")
+    p.add_argument("--ordinary", type=cli.COUNT_OR_NONE, default=0, help="unforeseeable sentences in a response")
+    args = p.parse_args()
+    make(args.out, args.examples, args.same_author, args.lists, args.seed, args.ordinary)
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

@@ -1,4 +1,4 @@
-"""What the method costs: `python -m perce_mini.bench [--json FILE]`, from the project's folder.
+"""What the method costs: `python -m perce_mini.experiments.bench [--json FILE]`, from the project's folder.
 
 All times of a kind are taken in turns within one run, and only their ratios mean anything: medians over
 rounds. The shape is that of the default data: 16 examples, each 300 persona, 12 query and 65 response tokens.
@@ -7,7 +7,6 @@ rounds. The shape is that of the default data: 16 examples, each 300 persona, 12
     --memory    by arithmetic alone: what fine-tuning pretrained models takes
 """
 
-import json
 import random
 import statistics
 import time
@@ -18,14 +17,39 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from tqdm import tqdm
 
-from perce_mini import checkpoint, cli, lora
+from perce_mini import cli, lora
 from perce_mini.dataset import Example, collate, size, training_steps
+from perce_mini.device import pick_device
+from perce_mini.distributed import replicate
+from perce_mini.errors import UserError
+from perce_mini.experiments.records import dump, provenance
+from perce_mini.files import check_writable, write_text_atomic
 from perce_mini.model import GPT, GPTConfig
 from perce_mini.percontrast import LOSSES, perce_loss, token_logprobs
 from perce_mini.rouge import lcs_length
-from perce_mini.trainer import backward
+from perce_mini.trainer import Settings, backward
 
 PERSONA, QUERY, RESPONSE = 300, 12, 65
+LABELS = {  # figures that the report shows, in its order
+    "perce_over_ce": "PerCE step / CE step, time",
+    "floor_over_ce": "the floor: one forward of the short view more, by arithmetic",
+    "naive_over_ce": "PerCE with logits of every position / CE step, time",
+    "lossce_over_ce": "LossCE step / CE step, time",
+    "entce_over_ce": "EntCE step / CE step, time",
+    "perce_memory_over_ce": "PerCE step / CE step, peak memory",
+    "naive_memory_over_ce": "PerCE with logits of every position / CE step, peak memory",
+    "lossce_memory_over_ce": "LossCE step / CE step, peak memory",
+    "entce_memory_over_ce": "EntCE step / CE step, peak memory",
+    "ce_tokens_per_s": "CE, tokens/s (this machine)",
+    "perce_tokens_per_s": "PerCE, tokens/s",
+    "ce_utilisation": "CE, model FLOP utilisation",
+    "perce_utilisation": "PerCE, model FLOP utilisation",
+    "ce_peak_mb": "CE step, peak memory, MB",
+    "peak_gb": "peak memory, GB",
+    "rouge_speedup": "ROUGE-L: quadratic table / bits, 500 words",
+    "cache_speedup": "generation: uncached / cached",
+    "loader_over_trainer": "loader's tokens/s / trainer's",
+}
 
 
 class PeakMemory(TorchDispatchMode):
@@ -128,8 +152,11 @@ def times(functions, rounds, device, desc):
 
 
 def some_examples(n, persona, query, response, vocab_size):
-    dice = random.Random(0)
-    some = lambda n: [dice.randrange(vocab_size) for _ in range(n)]
+    rng = random.Random(0)
+
+    def some(n):
+        return [rng.randrange(vocab_size) for _ in range(n)]
+
     return [Example({}, some(persona), some(query), some(response), []) for _ in range(n)]
 
 
@@ -144,7 +171,7 @@ def measure(device, rounds=10, batch_size=16):
 
     def step(loss):
         model.zero_grad()
-        backward(model, [batch], {"loss": loss, "clip_min": 0.8, "clip_max": 5.0}, device, len(batch.labels))
+        backward(replicate(model), model, batch, Settings(loss), len(batch.labels))
 
     def naive():
         model.zero_grad()
@@ -161,12 +188,15 @@ def measure(device, rounds=10, batch_size=16):
 
     loader = training_steps(examples * 64, batch_size, 1, seed=0)
     load = times({"load": lambda: collate(next(loader)[0], device)}, rounds, device, "loader")["load"]
-    dice = random.Random(0)
-    words = [[str(dice.randrange(150)) for _ in range(500)] for _ in range(2)]
+    rng = random.Random(0)
+    words = [[str(rng.randrange(150)) for _ in range(500)] for _ in range(2)]
     lcs = times({"bits": lambda: lcs_length(*words), "table": lambda: quadratic_lcs(*words)}, 5, device, "ROUGE-L")
     prompts, new = [e.persona + e.query for e in examples[:8]], 64
-    cached = lambda: model.generate(prompts, new, end_id=-1)
-    generate = times({"cached": cached, "uncached": lambda: uncached(model, prompts, new)}, 2, device, "generation")
+    ways = {
+        "cached": lambda: model.generate(prompts, new, end_id=-1),
+        "uncached": lambda: uncached(model, prompts, new),
+    }
+    generate = times(ways, 2, device, "generation")
 
     persona, plain = PERSONA + QUERY + RESPONSE - 1, QUERY + RESPONSE - 1
     ce = seconds["ce"]
@@ -185,8 +215,15 @@ def measure(device, rounds=10, batch_size=16):
 
 
 # dense bfloat16 operations a second, by name of the device; a multiplication and its addition are two
-PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "B200": 2250e12, "L40S": 362e12, "L4": 121e12,
-              "4090": 165e12}  # fmt: skip
+PEAK_FLOPS = {
+    "H100": 989e12,
+    "H200": 989e12,
+    "A100": 312e12,
+    "B200": 2250e12,
+    "L40S": 362e12,
+    "L4": 121e12,
+    "4090": 165e12,
+}
 
 
 def utilisation(args, device, config=None, persona=800, query=24, response=201):
@@ -200,15 +237,14 @@ def utilisation(args, device, config=None, persona=800, query=24, response=201):
 
     def step(loss):
         model.zero_grad()
-        backward(model, [batch], {"loss": loss, "clip_min": 0.8, "clip_max": 5.0}, device, len(batch.labels))
+        backward(replicate(model), model, batch, Settings(loss), len(batch.labels))
 
     steps = {loss: lambda loss=loss: step(loss) for loss in ["ce", "perce"]}
     seconds = times(steps, args.rounds, device, "training steps")
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     peak = next((flops for kind, flops in PEAK_FLOPS.items() if kind in name), None)
-    forward = lambda length: 2 * forward_flops(config, length, response)
-    long = 3 * forward(persona + query + response - 1)  # forward, and twice as much backward
-    short = forward(query + response - 1)
+    long = 3 * 2 * forward_flops(config, persona + query + response - 1, response)  # forward, twice as much backward
+    short = 2 * forward_flops(config, query + response - 1, response)
     used = {"ce": args.batch_size * long, "perce": args.batch_size * (long + short)}
     figures = {"device": name, "parameters": model.n_parameters()}
     figures |= {"perce_over_ce": seconds["perce"] / seconds["ce"], "floor_over_ce": 1 + short / long}
@@ -221,10 +257,23 @@ def utilisation(args, device, config=None, persona=800, query=24, response=201):
 
 
 SMOLLM2 = GPTConfig(49152, 8192, n_layer=30, n_head=9, n_kv_head=3, n_shifted=0, n_embd=576, n_hidden=1536)
-QWEN3_4B = GPTConfig(151936, 40960, n_layer=36, n_head=32, n_kv_head=8, n_shifted=0, n_embd=2560, n_hidden=9728,
-                     head_size=128, qk_norm=True)  # fmt: skip
-NEEDS = {"SmolLM2-135M, all weights": (SMOLLM2, 0), "SmolLM2-135M, LoRA 16": (SMOLLM2, 16),
-         "Qwen3-4B, LoRA 16": (QWEN3_4B, 16)}  # fmt: skip
+QWEN3_4B = GPTConfig(
+    151936,
+    40960,
+    n_layer=36,
+    n_head=32,
+    n_kv_head=8,
+    n_shifted=0,
+    n_embd=2560,
+    n_hidden=9728,
+    head_size=128,
+    qk_norm=True,
+)
+NEEDS = {
+    "SmolLM2-135M, all weights": (SMOLLM2, 0),
+    "SmolLM2-135M, LoRA 16": (SMOLLM2, 16),
+    "Qwen3-4B, LoRA 16": (QWEN3_4B, 16),
+}
 
 
 def memory_table():
@@ -237,21 +286,22 @@ def memory_table():
 
 
 def main():
-    p = cli.Parser(prog="python -m perce_mini.bench", description=__doc__)
+    p = cli.Parser(prog="python -m perce_mini.experiments.bench", description=__doc__)
     p.add_argument("--json", type=Path, metavar="FILE", help="write the figures")
     p.add_argument("--gpu", action="store_true", help="measure a 124 M model on a CUDA device instead")
     p.add_argument("--memory", action="store_true", help="say what pretrained models take instead, by arithmetic (GB)")
-    p.add_argument("--rounds", type=int, default=10, help="times that every step is taken (default 10)")
-    p.add_argument("--batch-size", type=int, default=16, help="examples in the step (default 16)")
-    p.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default auto)")
+    p.add_argument("--rounds", type=cli.COUNT, default=10, help="times that every step is taken")
+    p.add_argument("--batch-size", type=cli.COUNT, default=16, help="examples in the step")
+    p.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
     args = p.parse_args()
-    if args.rounds < 1 or args.batch_size < 1:
-        p.error("--rounds and --batch-size must be above 0")
     if args.gpu and args.memory:
         p.error("--gpu and --memory exclude each other")
-    device = cli.pick_device("cuda" if args.gpu and args.device == "auto" else args.device)
+    device = pick_device("cuda" if args.gpu and args.device == "auto" else args.device)
     if args.gpu and device.type != "cuda":
-        raise cli.RunError(f"--gpu measures a CUDA device, not {device}")
+        raise UserError(f"--gpu measures a CUDA device, not {device}")
+    if args.json:
+        check_writable(args.json)
+    made = provenance()
     if args.memory:
         figures = memory_table()
     else:
@@ -261,7 +311,7 @@ def main():
             value = f"{value:,.3f}" if isinstance(value, float) and value < 1000 else f"{value:,.0f}"
         print(f"{name:26}", value)
     if args.json:
-        checkpoint.replace_file(args.json, lambda new: Path(new).write_text(json.dumps(figures, indent=1) + "\n"))
+        write_text_atomic(args.json, dump(figures | made))
 
 
 if __name__ == "__main__":

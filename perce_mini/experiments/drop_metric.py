@@ -8,6 +8,7 @@ all only if they share a number, where the gold bag has one.
 
 import re
 import string
+from itertools import permutations
 
 
 def is_number(text):
@@ -49,16 +50,10 @@ def bag_f1(predicted, gold):
 
 
 def best_sum(scores):
-    """The highest sum of scores[i][j] with every row and every column taken at most once."""
-    best = {frozenset(): 0.0}  # columns taken -> sum so far
-    for row in scores:
-        new = dict(best)
-        for taken, total in best.items():
-            for j, score in enumerate(row):
-                if score and j not in taken and total + score > new.get(taken | {j}, -1):
-                    new[taken | {j}] = total + score
-        best = new
-    return max(best.values())
+    """The highest sum of scores[i][j] (none below 0) with every row and column taken at most once, by trying all."""
+    wide = scores if len(scores) <= len(scores[0]) else list(zip(*scores))
+    orders = permutations(range(len(wide[0])), len(wide))
+    return max(sum(row[j] for row, j in zip(wide, columns)) for columns in orders)
 
 
 def drop_score(predicted, answers):

@@ -1,0 +1,35 @@
+"""How every source of rows ends: files of JSON lines, all replaced together, and a line that says what was dropped."""
+
+import json
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+
+from perce_mini.files import replace_files
+
+
+def write_rows(rows: Iterable[dict], path: str | Path) -> None:
+    """One JSON object per line."""
+    with open(path, "w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+def write_splits(folder: str | Path, splits: dict, dropped: dict) -> None:
+    """Replace folder/SPLIT.jsonl by the rows of every split, {split: rows}; a split without rows loses its old file.
+
+    All new files are whole before the first old one goes. Prints what was written, and `dropped`, {reason: count}.
+    Raises UserError, OSError.
+    """
+    paths = {split: Path(folder) / f"{split}.jsonl" for split in splits}
+    replace_files({paths[split]: partial(write_rows, rows) for split, rows in splits.items() if rows})
+    for split, rows in splits.items():
+        if rows:
+            print(f"wrote {paths[split]}: {len(rows)} rows of {len({row['user'] for row in rows})} users")
+        else:
+            paths[split].unlink(missing_ok=True)
+    print_dropped(dropped)
+
+
+def print_dropped(dropped: dict) -> None:
+    said = ", ".join(f"{count} {reason}" for reason, count in dropped.items() if count)
+    print("dropped:", said or "nothing", flush=True)

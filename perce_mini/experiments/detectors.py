@@ -1,0 +1,179 @@
+"""Which tokens are personal? PIR and its rivals as detectors, against what is known of the default data."""
+
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from perce_mini import scoring
+from perce_mini.dataset import collate
+from perce_mini.experiments.records import FIRST, chart, of_seeds, table
+from perce_mini.experiments.rows import exact_tokens, held_out
+from perce_mini.experiments.runs import Run, load
+from perce_mini.experiments.suite import difference
+from perce_mini.experiments.weights import score_view
+from perce_mini.percontrast import CLIP_MIN, token_entropies
+
+DETECTORS = ["PIR", "exact PIR", "word matching", "loss", "entropy"]
+
+
+def token_table(folder, split, contrast):
+    """{name: array over all response tokens of a split}: what every detector says, and the truth."""
+    model, tokenizer, _ = load(folder)
+    examples = held_out(split, model, tokenizer, contrast=contrast)
+    columns = {name: [] for name in [*DETECTORS, "personal", "later in its span"]}
+    for i in range(0, len(examples), 30):
+        group = examples[i : i + 30]
+        batch = collate(group, model.head.device)
+        columns["entropy"].append(score_view(token_entropies, model, batch.persona, batch.labels).cpu().numpy())
+        for e, score in zip(group, scoring.score_tokens(model, group, model.head.device)):
+            columns["PIR"].append(score["pir"])
+            columns["loss"].append(-score["logp"])
+            columns["exact PIR"].append(exact_tokens(e.row, tokenizer))
+            columns["word matching"].append(stands_in_profile(e, tokenizer))
+            columns["personal"].append(e.personal)
+            columns["later in its span"].append([a and b for a, b in zip([False, *e.personal], e.personal)])
+    return {name: np.concatenate(parts).astype(float) for name, parts in columns.items()}
+
+
+def stands_in_profile(example, tokenizer):
+    """True for every token of a word that stands in the profile."""
+    profile = " ".join(item["response"] for item in example.row["profile"])
+    known = set(profile.lower().replace(".", " ").replace(",", " ").split())
+    text, found = example.row["response"], []
+    for start, end in tokenizer.spans(example.response):
+        while start < end and text[start : start + 1] == " ":
+            start += 1
+        first, last = text.rfind(" ", 0, start + 1) + 1, text.find(" ", end)
+        word = text[first : last if last >= 0 else None].lower().strip(".,!")
+        found.append(bool(word) and start < end and word in known)
+    return found
+
+
+def detect(folder, contrast="none"):
+    """How well each detector finds the personal tokens of test users, at validation users' best threshold.
+
+    {detector: {measure: value}}, and what PIR finds and takes wrongly at the fixed threshold, the floor of the weights.
+    """
+    val, test = token_table(folder, "val", contrast), token_table(folder, "test", contrast)
+    true, found = test["personal"] > 0, {}
+    for name in DETECTORS:
+        best = best_threshold(val[name], val["personal"] > 0)
+        found[name] = {"AUC": auc(test[name], true), "average precision": average_precision(test[name], true)}
+        found[name] |= precision_recall(test[name] > best, true)
+    correlation = float(np.corrcoef(test["PIR"], test["exact PIR"])[0, 1])
+    found["fixed"] = precision_recall(test["PIR"] > CLIP_MIN, true) | {"correlation with the exact PIR": correlation}
+    return found | {"mistakes": mistakes(test, true), "calibration": calibration(test["PIR"], test["exact PIR"])}
+
+
+def mistakes(test, true):
+    """How many personal tokens the fixed threshold misses and how many others it takes, and what these are."""
+    found, exact = test["PIR"] > CLIP_MIN, test["exact PIR"] > CLIP_MIN
+    missed, wrong = true & ~found, ~true & found
+    later, matched = test["later in its span"] > 0, test["word matching"] > 0
+    tokens = {
+        f"personal, PIR ≤ {CLIP_MIN}: all": missed,
+        f"personal, PIR ≤ {CLIP_MIN}: second or later token of a span": missed & later,
+        f"personal, PIR ≤ {CLIP_MIN}: exact PIR at most {CLIP_MIN} too": missed & ~exact,
+        f"not personal, PIR > {CLIP_MIN}: all": wrong,
+        f"not personal, PIR > {CLIP_MIN}: word stands in the profile": wrong & matched,
+        f"not personal, PIR > {CLIP_MIN}: exact PIR above {CLIP_MIN} too": wrong & exact,
+    }
+    return {name: int(chosen.sum()) for name, chosen in tokens.items()}
+
+
+def calibration(pir, exact):
+    """[[mean PIR, mean exact PIR], ...] of twenty equally large groups of tokens, by PIR."""
+    group = np.digitize(pir, np.unique(np.quantile(pir, np.linspace(0.05, 0.95, 19))))
+    return [[float(x[group == g].mean()) for x in (pir, exact)] for g in np.unique(group)]
+
+
+def precision_recall(said, true):
+    hits, n_said, n_true = (said & true).sum(), said.sum(), true.sum()
+    precision, recall, f1 = hits / max(1, n_said), hits / max(1, n_true), 2 * hits / max(1, n_said + n_true)
+    return {"precision": float(precision), "recall": float(recall), "F1": float(f1)}
+
+
+def best_threshold(score, true):
+    """The threshold of the best F1: what scores above it is called personal."""
+    order = np.argsort(-score, kind="stable")
+    hits = np.cumsum(true[order])
+    f1 = 2 * hits / (np.arange(1, len(order) + 1) + true.sum())
+    f1[np.append(score[order][:-1] == score[order][1:], False)] = 0  # no threshold parts equals
+    return float(np.nextafter(score[order][f1.argmax()], -np.inf))
+
+
+def auc(score, true):
+    """The probability that a personal token scores above another one; ties count half."""
+    values, inverse, counts = np.unique(score, return_inverse=True, return_counts=True)
+    rank = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+    n = true.sum()
+    return float((rank[true].sum() - n * (n + 1) / 2) / (n * (len(true) - n)))
+
+
+def average_precision(score, true):
+    """Precision averaged over the recall that every threshold adds."""
+    order = np.argsort(-score, kind="stable")
+    last = np.append(score[order][:-1] != score[order][1:], True)
+    hits, said = np.cumsum(true[order])[last], np.flatnonzero(last) + 1
+    return float((np.diff(hits, prepend=0) * hits / said).sum() / true.sum())
+
+
+# --------------------------------------------------------------------------------------- the experiments
+
+
+def detect_all(groups, desc, contrast="none"):
+    """{name: what the detectors find, for each seed}, by the base model and by {name: runs}."""
+    folders = {"base": [Path("out/base")]} | {name: [run.folder for run in runs] for name, runs in groups.items()}
+    todo = [(name, folder) for name, some in folders.items() for folder in some]
+    found = {name: [] for name in folders}
+    for name, folder in tqdm(todo, desc, unit="run", dynamic_ncols=True):
+        found[name].append(detect(folder, contrast))
+    return found
+
+
+def measure_identify(suite):
+    """Which tokens are personal?"""
+    kinds, rows, lines = {"ce": Run("ce"), "perce": Run()}, {}, {}
+    groups, _ = suite.at_best_rates(kinds)
+    suite.figures(groups, "identify")
+    found = detect_all(groups, "identify")
+    for run, seeds in found.items():
+        rows[f"PIR, {run}"] = of_seeds(seeds, "PIR")
+        rows[f"−log P (LossCE's score), {run}"] = of_seeds(seeds, "loss")
+        rows[f"entropy (EntCE's score), {run}"] = of_seeds(seeds, "entropy")
+        lines[run] = [[np.mean(g[:, 0]), *g[:, 1]] for g in np.array(of_seeds(seeds, "calibration")).swapaxes(0, 1)]
+    first = found["perce"][0]
+    rows |= {"word stands in the profile": [first["word matching"]], "exact PIR": [first["exact PIR"]]}
+    lines["exact = estimated"] = [[-1, -1], [5, 5]]
+    fixed = {run: of_seeds(seeds, "fixed") for run, seeds in found.items()}
+    mistakes = {name: [{"tokens": n}] for name, n in first["mistakes"].items()}
+    tables = [
+        table("Test users; thresholds of the best F1 on validation users.", first["PIR"], rows),
+        table("The fixed threshold, the floor of the weights.", first["fixed"], fixed, "PIR > 0.8"),
+        table("What it gets wrong.", ["tokens"], mistakes, "PerCE, seed 0"),
+    ]
+    return {"tables": tables, "charts": [chart("calibration", "estimated PIR, nats", "exact PIR, nats", {"": lines})]}
+
+
+def in_short(one):
+    found = one["PIR"] | {f"{name}, PIR > 0.8": x for name, x in one["fixed"].items()}
+    return found | {"F1, best validation threshold": found["F1"]}
+
+
+def measure_contrast(suite):
+    """Against nobody, or against a stranger."""
+    kinds, rows = {"none": Run(), "stranger": Run(contrast="stranger")}, {}
+    groups, _ = suite.at_best_rates(kinds, 3)
+    trained = suite.figures(groups, "contrast")
+    found = {contrast: detect_all(groups, f"contrast, {contrast}", contrast) for contrast in kinds}
+    for name, model in {"base": "base model", "none": "PerCE, nobody's", "stranger": "PerCE, a stranger's"}.items():
+        rows[f"{model}; nobody"] = list(map(in_short, found["none"][name]))
+        rows[f"{model}; a stranger"] = list(map(in_short, found["stranger"][name]))
+    columns = ["AUC", "average precision", "F1, best validation threshold", "F1, PIR > 0.8", "precision, PIR > 0.8"]
+    detected = table("PIR as a detector, test users.", columns, rows, "model; profile in the plain view")
+    rows = {"nobody's": trained["none"], "a stranger's": trained["stranger"]}
+    rows["difference"] = difference(groups["stranger"], groups["none"])
+    rates = " and ".join(f"{runs[0].lr:g}" for runs in groups.values())
+    caption = f"PerCE trained with either contrast, rates {rates}; paired bootstrap over users."
+    return {"tables": [detected, table(caption, FIRST, rows, transposed=True)]}

@@ -1,0 +1,107 @@
+"""What data/results/ says: its README.md with all tables and figures, and the marked parts of the project's README.
+
+What they mean is written by hand, in findings.md: a part "## NAME" per experiment, in it a paragraph
+![what it shows](NAME-CHART.svg) for each chart.
+"""
+
+import re
+from pathlib import Path
+
+from perce_mini.errors import UserError
+from perce_mini.experiments import others, records
+from perce_mini.experiments.charts import svg
+from perce_mini.experiments.paper import EXPERIMENTS
+from perce_mini.experiments.records import RESULTS
+from perce_mini.experiments.tabulate import caption, texts
+from perce_mini.files import write_text_atomic
+
+README, COMMAND = Path("README.md"), "python -m perce_mini.experiments"
+HEAD = f"""# Recorded results
+
+Written by `{COMMAND} --readme` from the recorded figures (`NAME.json`) and from what `findings.md` says of them.
+`NOTES.md` is the lab book.
+
+"""
+NOT_YET = "Not recorded yet.\n"
+IMAGE = re.compile(r"!\[(.*)\]\((\S+\.svg)\)")
+
+
+def recorded():
+    """{name: results} of all that is recorded, with the command that made them."""
+    names = [name for name in EXPERIMENTS if (RESULTS / f"{name}.json").exists()]
+    return {name: records.read(name) | {"command": f"{COMMAND} {name}"} for name in names} | others.recorded()
+
+
+def findings():
+    """{name: text} of findings.md."""
+    path = RESULTS / "findings.md"
+    parts = re.split(r"^## (\w+)\n", path.read_text(encoding="utf-8") if path.exists() else "", flags=re.M)
+    return dict(zip(parts[1::2], map(str.strip, parts[2::2])))
+
+
+def figures():
+    """{file: SVG} of all charts; what a chart shows stands in findings.md."""
+    found, written = {}, dict(map(reversed, IMAGE.findall("".join(findings().values()))))
+    for name, r in recorded().items():
+        for chart in r.get("charts", []):
+            file = f"{name}-{chart['name']}.svg"
+            found[file] = svg(chart, written.get(file, r["title"]))
+    return found
+
+
+def markdown_table(table):
+    head, *rows = ["| " + " | ".join(cells) + " |\n" for cells in texts(table)]
+    return f"{caption(table)}\n\n{head}{'|---' * (head.count(' | ') + 1)}|\n{''.join(rows)}".strip()
+
+
+def sections():
+    """{name: Markdown}: what made it, findings, figures, tables."""
+    written, found = findings(), {}
+    for name, r in recorded().items():
+        made = f", commit {r['commit'][:7]}, {r['date']}" if "commit" in r else ""
+        text = IMAGE.sub(r"\g<0>\n\n*\1*", written.get(name, ""))
+        images = [f"{name}-{chart['name']}.svg" for chart in r.get("charts", [])]
+        text += "".join(f"\n\n![{r['title']}]({file})" for file in images if file not in text)
+        parts = [f"`{r['command']}`{made}.", text, *map(markdown_table, r["tables"])]
+        found[name] = "\n\n".join(filter(None, parts)) + "\n"
+    return found
+
+
+def anchor(title):
+    return re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
+
+
+def results_readme():
+    """data/results/README.md."""
+    titles = {name: r["title"] for name, r in recorded().items()}
+    contents = "".join(f"- [{title}](#{anchor(title)})\n" for title in titles.values())
+    return HEAD + contents + "".join(f"\n## {titles[name]}\n\n{text}" for name, text in sections().items())
+
+
+def with_parts(readme):
+    """A README with its parts <!-- name: ... --> to <!-- end of name --> filled. Raises UserError for unknown names.
+
+    A part is an experiment, or the file (.md, .txt) that its comment ends with: `recorded in data/results/FILE`.
+    """
+    parts = dict.fromkeys([*EXPERIMENTS, *others.COMMANDS], NOT_YET) | sections()
+
+    def fill(match):
+        start, name, file, end = match.groups()
+        if name not in parts and not file:
+            raise UserError(f"{README}: no part {name!r} is known; there are {', '.join(parts)}")
+        text = parts.get(name) or (Path(file).read_text(encoding="utf-8") if Path(file).exists() else NOT_YET)
+        text = f"```text\n{text}```\n" if file and file.endswith(".txt") else text
+        return start + IMAGE.sub(rf"![\1]({RESULTS}/\2)", text) + end
+
+    pattern = r"(<!-- (\w+): [^\n]*?(\S+\.(?:md|txt))? -->\n).*?(<!-- end of \2 -->)"
+    return re.sub(pattern, fill, readme, flags=re.S)
+
+
+def write_readmes():
+    files = {RESULTS / file: text for file, text in figures().items()} | {RESULTS / "README.md": results_readme()}
+    files[README] = with_parts(README.read_text(encoding="utf-8"))
+    for path, text in files.items():
+        write_text_atomic(path, text)
+    for path in {path for name in EXPERIMENTS for path in RESULTS.glob(f"{name}-*.svg")} - set(files):
+        path.unlink()  # of a chart that is no more
+    print(f"wrote {README}, {RESULTS}/README.md and its figures")

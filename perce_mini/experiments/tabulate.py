@@ -1,0 +1,63 @@
+"""Recorded tables (records.table) as texts: a cell for every number, with its spread over the seeds."""
+
+import math
+import statistics
+
+from perce_mini.scoring import METRICS
+
+T95 = [0, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262]  # of Student's t, by degrees of freedom
+NAMES = METRICS | {"ce": "CE", "lossce": "LossCE", "entce": "EntCE", "perce": "PerCE"}
+NAMES |= {"exact_correlation": "correlation of PIR with the exact PIR"}
+
+
+def named(text):
+    """Losses and metrics by their full names; what is separated by commas is named part by part."""
+    return ", ".join(NAMES.get(part, part) for part in text.split(", "))
+
+
+def interval(values):
+    """(mean, low, high) over seeds: the 95 % interval of the mean; of two, which tell little of it, the two."""
+    n, mean = len(values), statistics.mean(values)
+    if n < 3:
+        return mean, min(values), max(values)
+    half = (T95[n - 1] if n <= len(T95) else 1.96) * statistics.stdev(values) / math.sqrt(n)
+    return mean, mean - half, mean + half
+
+
+def spread(values, digits=3):
+    """An interval over seeds as text: mean ± half of it; of two, mean (low to high). digits 0: what suits the size."""
+    mean, low, high = interval(values)
+    if len(values) == 1 and (isinstance(mean, int) or not digits):
+        return f"{mean:,.{0 if isinstance(mean, int) or mean >= 100 else 1 if mean >= 10 else 2}f}"
+    if len(values) == 1:
+        return f"{mean:.{digits}f}"
+    if len(values) == 2:
+        return f"{mean:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+    return f"{mean:.{digits}f} ± {high - mean:.{digits}f}"
+
+
+def cell(seeds, column, digits):
+    """The text of a row's column: nothing, a spread over its seeds, or a difference and its interval."""
+    values = [one[column] for one in seeds if column in one]
+    if values and isinstance(values[0], list):
+        return ", ".join(f"{d:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]" for d, low, high in values)
+    if not values or isinstance(values[0], str):
+        return values[0] if values else ""
+    return spread(values, digits)
+
+
+def texts(table):
+    """Rows of cells, the first one being the head."""
+    rows = [[table["corner"], *map(named, table["columns"])]]
+    for label, seeds in table["rows"].items():
+        rows.append([named(label), *(cell(seeds, column, table["digits"]) for column in table["columns"])])
+    if table["transposed"]:
+        return [list(row) for row in zip(*rows)]
+    return [[*map(named, row[0].split(" | ")), *row[1:]] for row in rows]
+
+
+def caption(table):
+    """The table's caption, and how many seeds stand behind a cell."""
+    n = max(len(seeds) for seeds in table["rows"].values())
+    how = {1: "", 2: " Two seeds: mean (low to high)."}.get(n, f" {n} seeds: mean ± 95 % interval.")
+    return named(table["caption"]) + how

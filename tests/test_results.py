@@ -1,0 +1,371 @@
+"""What data/results/ says: every number of findings.md is a recorded one; README.md and figures are up to date."""
+
+import json
+import re
+from statistics import mean
+
+import pytest
+
+from perce_mini.experiments import report
+from perce_mini.experiments.tabulate import interval
+from tests.conftest import ROOT
+
+RESULTS = ROOT / "data/results"
+READ = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in RESULTS.glob("*.json")}
+NUMBER = r"[+-]?\d+(?:\.\d+)?"
+NAMES = r"F1|SmolLM2-135M"  # what has digits and is no number
+TASKS = ["abstract", "review", "topic"]
+
+
+def row(name, table, label):
+    return READ[name]["tables"][table]["rows"][label]
+
+
+def seeds(name, table, label, column):
+    return [one[column] for one in row(name, table, label)]
+
+
+def at(name, table, label, column, digits=3):
+    """The mean over seeds."""
+    return f"{mean(seeds(name, table, label, column)):.{digits}f}"
+
+
+def spread(name, table, label, column, digits=3):
+    """The mean and half of its interval."""
+    middle, _, high = interval(seeds(name, table, label, column))
+    return [f"{middle:.{digits}f}", f"{high - middle:.{digits}f}"]
+
+
+def change(name, table, label, column):
+    return f"{row(name, table, label)[0][column][0]:+.3f}"
+
+
+def is_clear(name, table, label, column):
+    _, low, high = row(name, table, label)[0][column]
+    return low * high > 0
+
+
+def ahead(metric):
+    won = sum(a > b for a, b in zip(seeds("main", 0, "perce", metric), seeds("main", 0, "ce", metric)))
+    return [str(won), str(len(row("main", 0, "ce")))]
+
+
+def share(kind):
+    """ROUGE-L's change, of CE's ROUGE-L."""
+    return f"{100 * row('main', 1, kind)[0]['rouge_l'][0] / mean(seeds('main', 0, 'ce', 'rouge_l')):+.1f}"
+
+
+def way(kind):
+    """From the strangers to the users."""
+    stranger, user = row("again", 0, "a stranger")[0]["all"], row("again", 0, "the user")[0]["all"]
+    return f"{100 * (mean(seeds('main', 0, kind, 'rouge_l')) - stranger) / (user - stranger):.0f}"
+
+
+def best_rate(kind):
+    scores = row("rates", 0, kind)[0]
+    return max(scores, key=scores.get)
+
+
+def floors(*shown):
+    """ROUGE-L, averaged over the caps, and the floor."""
+    return [text for m in shown for text in (f"{row('clip', 0, f'm {m}')[0]['all M']:.3f}", m)]
+
+
+def better_pairs():
+    """The pairs of floor and cap that are above the paper's by an interval clear of zero."""
+    minus = READ["clip"]["rouge_l minus the paper's"]
+    return [number for name, (_, low, _) in minus.items() if low > 0 for number in re.findall(NUMBER, name)]
+
+
+def gain(n):
+    """PerCE's ROUGE-L minus CE's after the last step, with n examples."""
+    scores = {
+        label.split(" | ")[2]: one
+        for label, one in READ["curve"]["tables"][0]["rows"].items()
+        if label.startswith(f"{n} ")
+    }
+    return f"{mean(x['rouge_l'] for x in scores['perce']) - mean(x['rouge_l'] for x in scores['ce']):+.3f}"
+
+
+def elsewhere(metric, loss):
+    """The mean over tasks that were not trained."""
+    pairs = [(task, on) for task in TASKS for on in TASKS if task != on]
+    table = {"rouge_l": 0, "personal_accuracy": 1}[metric]
+    if loss is None:
+        return f"{mean(row('transfer', table, 'nothing')[0][f'{on}, ce'] for _, on in pairs):.3f}"
+    return f"{mean(mean(seeds('transfer', table, task, f'{on}, {loss}')) for task, on in pairs):.3f}"
+
+
+def cost(figure):
+    return f"{READ['cost']['figures'][figure]:.2f}"
+
+
+def best_of(loss):
+    return f"{max(mean(seeds('lr', 0, f'rouge_l, {loss}', rate)) for rate in READ['lr']['tables'][0]['columns']):.3f}"
+
+
+def turn_six(label):
+    return spread("dialogue", 0, label, "turn 6", 2)
+
+
+def missed(kind):
+    return str(row("identify", 2, f"personal, PIR ≤ 0.8: {kind}")[0]["tokens"])
+
+
+def real(contrast, run, metric):
+    return f"{READ['real-commits']['seeds'][0][contrast]['runs'][run][metric]:.3f}"
+
+
+def real_change(run):
+    return READ["real-commits"]["seeds"][0]["none"]["minus ce"][run]["rouge_l"]
+
+
+CE_TIME = "perce, CE's time"
+PERSONAL = "personal_accuracy"
+
+PHRASES = [  # experiment, words as they stand in findings.md, the numbers in them by what is recorded
+    ("main", "ROUGE-L changes by +1.3 % of CE's", lambda: [share("perce")]),
+    ("main", "it is ahead in 4 of 5 seeds", lambda: ahead("rouge_l")),
+    (
+        "main",
+        "paired interval, -0.000 to +0.013",
+        lambda: [f"{x:+.3f}" for x in row("main", 1, "perce")[0]["rouge_l"][1:]],
+    ),
+    ("main", "predicted right change by +0.013", lambda: [change("main", 1, "perce", PERSONAL)]),
+    ("main", "(ahead in 4 of 5 seeds, interval", lambda: ahead(PERSONAL)),
+    ("main", "other tokens by -0.019 nats", lambda: [change("main", 1, "perce", "logp_other")]),
+    ("main", "(ahead in 0 of 5 seeds)", lambda: ahead("logp_other")),
+    ("main", "lead is gone: -0.003", lambda: [change("main", 1, CE_TIME, "rouge_l")]),
+    ("main", "ROUGE-L changes by +2.3 %", lambda: [share("oracle")]),
+    ("main", "predicted right by +0.047", lambda: [change("main", 1, "oracle", PERSONAL)]),
+    ("again", "ROUGE-L of 0.388", lambda: [at("again", 0, "a stranger", "all")]),
+    ("again", "asked again, reach 0.519", lambda: [at("again", 0, "the user", "all")]),
+    ("again", "0.553 if they keep", lambda: [at("again", 0, "the user, true to every habit", "all")]),
+    (
+        "again",
+        "CE goes 86 % of the way, PerCE 90 % and the oracle 94 %",
+        lambda: list(map(way, ["ce", "perce", "oracle"])),
+    ),
+    ("again", "would be 0.550", lambda: [f"{1.1 * mean(seeds('main', 0, 'ce', 'rouge_l')):.3f}"]),
+    ("cost", "takes 1.05 of", lambda: [cost("perce_over_ce")]),
+    ("cost", "allows (1.07)", lambda: [cost("floor_over_ce")]),
+    ("cost", "1.00 of its memory", lambda: [cost("perce_memory_over_ce")]),
+    ("cost", "1.23 of the time", lambda: [cost("naive_over_ce")]),
+    ("cost", "1.29 of the memory", lambda: [cost("naive_memory_over_ce")]),
+    (
+        "rates",
+        "0.004 for CE, 0.008 for LossCE, 0.008 for EntCE, 0.004 for PerCE and 0.002 for the oracle",
+        lambda: list(map(best_rate, ["ce", "lossce", "entce", "perce", "oracle"])),
+    ),
+    ("identify", "F1 0.994 at the validation threshold", lambda: [at("identify", 0, "exact PIR", "F1")]),
+    ("identify", "F1 0.620 with the base model", lambda: [at("identify", 0, "PIR, base", "F1")]),
+    ("identify", "0.939 ± 0.008 after PerCE", lambda: spread("identify", 0, "PIR, perce", "F1")),
+    ("identify", "loss (0.479)", lambda: [at("identify", 0, "−log P (LossCE's score), perce", "F1")]),
+    ("identify", "entropy (0.490)", lambda: [at("identify", 0, "entropy (EntCE's score), perce", "F1")]),
+    ("identify", "in the profile (0.424)", lambda: [at("identify", 0, "word stands in the profile", "F1")]),
+    (
+        "identify",
+        "its entropy finds them better (0.816)",
+        lambda: [at("identify", 0, "entropy (EntCE's score), base", "F1")],
+    ),
+    (
+        "identify",
+        "correlate with 0.902 ± 0.006",
+        lambda: spread("identify", 1, "perce", "correlation with the exact PIR"),
+    ),
+    ("identify", "seed 0 misses 414", lambda: ["0", missed("all")]),
+    ("identify", "30 are second or later", lambda: [missed("second or later token of a span")]),
+    ("identify", "49 would be missed", lambda: [missed("exact PIR at most 0.8 too")]),
+    ("identify", "fixed threshold is 0.958 ± 0.008", lambda: spread("strong", 0, "perce | 0.004", "pir_f1")),
+    ("lr", "CE reaches a validation ROUGE-L of 0.517, PerCE 0.503", lambda: [best_of("ce"), best_of("perce")]),
+    ("lr", "(0.192 and 0.285)", lambda: [at("lr", 0, f"rouge_l, {loss}", "0.064") for loss in ["ce", "perce"]]),
+    ("lr", "0.781 of the personal tokens right", lambda: [at("lr", 0, f"{PERSONAL}, perce", "0.064")]),
+    ("lr", "CE 0.016", lambda: [at("lr", 0, f"{PERSONAL}, ce", "0.064")]),
+    (
+        "clip",
+        "ROUGE-L is 0.503 with the floor 0.8 and 0.502 with 0.5, but 0.481 with 0.2, 0.406 with 0 and 0.122 with -1",
+        lambda: floors("0.8", "0.5", "0.2", "0", "-1"),
+    ),
+    ("clip", "LongCE's ratio (0.423)", lambda: [at("clip", 3, "LongCE: min(P/P, 5)", "rouge_l")]),
+    ("clip", "m 0.8, M 2 alone is above", better_pairs),
+    ("clip", "with 5 seeds", lambda: [str(len(row("clip", 4, "M 2")))]),
+    (
+        "clip",
+        "cap 2 changes personal tokens predicted right by +0.018 against cap 5",
+        lambda: ["2", change("clip", 4, "M 2 − M 5", PERSONAL), "5"],
+    ),
+    ("clip", "by +0.027 against CE", lambda: [change("clip", 4, "M 2 − CE", PERSONAL)]),
+    ("clip", "by +0.019 and +0.013 nats", lambda: [change("clip", 4, f"M 2 − {x}", "logp") for x in ["M 5", "CE"]]),
+    ("clip", "level with CE (+0.003)", lambda: [change("clip", 4, "M 2 − CE", "rouge_l")]),
+    (
+        "curve",
+        "is -0.022 with 125 examples, -0.019 with 500, +0.005 with 2000 and +0.000 with 6000",
+        lambda: [x for n in ["125", "500", "2000", "6000"] for x in (gain(n), n)],
+    ),
+    (
+        "bootstrap",
+        "by +0.025 from the base model",
+        lambda: [change("bootstrap", 1, "exact answer", "ROUGE-L minus online")],
+    ),
+    (
+        "bootstrap",
+        "by +0.011 from the strong one",
+        lambda: [change("bootstrap", 2, "exact answer", "ROUGE-L minus online")],
+    ),
+    (
+        "bootstrap",
+        "ROUGE-L is 0.456, with CE 0.466",
+        lambda: [at("bootstrap", 0, kind, "rouge_l") for kind in ["PerCE, online", "CE"]],
+    ),
+    ("strong", "predicts 80 % of", lambda: [f"{100 * row('strong', 0, 'before | ')[0][PERSONAL]:.0f}"]),
+    (
+        "strong",
+        "-0.002 with 3 seeds",
+        lambda: [change("strong", 0, "PerCE − CE | ", "rouge_l"), str(len(row("strong", 0, "perce | 0.004")))],
+    ),
+    ("strong", "a little ahead (+0.009)", lambda: [change("strong", 0, "oracle − CE | ", "rouge_l")]),
+    ("strong", "personal tokens, +0.007", lambda: [change("strong", 0, "PerCE − CE | ", PERSONAL)]),
+    (
+        "transfer",
+        "from 0.399 to 0.470 with CE and 0.466 with PerCE",
+        lambda: [elsewhere(PERSONAL, loss) for loss in [None, "ce", "perce"]],
+    ),
+    (
+        "transfer",
+        "from 0.360 to 0.294 and 0.291",
+        lambda: [elsewhere("rouge_l", loss) for loss in [None, "ce", "perce"]],
+    ),
+    (
+        "contrast",
+        "F1 0.920 ± 0.017 against 0.939 ± 0.007",
+        lambda: [
+            x
+            for whose in ["a stranger", "nobody"]
+            for x in spread("contrast", 0, f"PerCE, nobody's; {whose}", "F1, best validation threshold")
+        ],
+    ),
+    ("contrast", "changes by -0.005", lambda: [change("contrast", 1, "difference", "rouge_l")]),
+    (
+        "dialogue",
+        "at turn 6 the judge gives 1.20 before, 1.36 ± 0.17 with CE, 1.40 ± 0.06 with PerCE",
+        lambda: ["6", at("dialogue", 0, "0 | base", "turn 6", 2), *turn_six("60 | ce"), *turn_six("60 | perce")],
+    ),
+    ("dialogue", "1.76 ± 0.21 and 1.37 ± 0.19", lambda: [*turn_six("300 | ce"), *turn_six("300 | perce")]),
+    (
+        "ability",
+        "F1 0.592 before, 0.577 with PerCE, 0.545 with CE",
+        lambda: [at("ability", 0, label, "F1, all") for label in ["0 | base", "60 | perce", "60 | ce"]],
+    ),
+    ("ability", "a difference of +0.032", lambda: [change("ability", 0, "60 | perce", "F1, all, minus CE")]),
+    (
+        "ability",
+        "0.089 with PerCE, 0.080 with CE",
+        lambda: [at("ability", 0, f"300 | {loss}", "F1, all") for loss in ["perce", "ce"]],
+    ),
+    (
+        "real",
+        "from 0.496 to 0.408 with PerCE on commits",
+        lambda: [real("none", run, "pir") for run in ["before", "perce"]],
+    ),
+    ("real", "from 0.418 to 0.443", lambda: [real("stranger", run, "pir") for run in ["before", "perce"]]),
+    ("real", "ROUGE-L 0.211 against 0.181", lambda: [real("none", run, "rouge_l") for run in ["perce", "ce"]]),
+]
+
+CLAIMS = [  # experiment, words, whether the records say so
+    ("real", "an interval that touches zero", lambda: real_change("perce")["low"] < 0 < real_change("perce")["high"]),
+    ("main", "is not clear of zero", lambda: not is_clear("main", 1, "perce", "rouge_l")),
+    ("main", "interval clear of zero)", lambda: is_clear("main", 1, "perce", PERSONAL)),
+    (
+        "clip",
+        "all clear of zero",
+        lambda: all(is_clear("clip", 4, f"M 2 − {x}", m) for x in ["M 5", "CE"] for m in [PERSONAL, "logp"]),
+    ),
+    ("clip", "it is level with CE", lambda: not is_clear("clip", 4, "M 2 − CE", "rouge_l")),
+    (
+        "bootstrap",
+        "is not clearly better",
+        lambda: (
+            not any(
+                row("bootstrap", start, kind)[0]["ROUGE-L minus online"][1] > 0
+                for start in range(3)
+                for kind in ["warm-up", "frozen start", "copy every 50 steps"]
+            )
+        ),
+    ),
+    ("strong", "small and clear of zero", lambda: is_clear("strong", 0, "PerCE − CE | ", PERSONAL)),
+    ("contrast", "an interval not clear of zero", lambda: not is_clear("contrast", 1, "difference", "rouge_l")),
+    (
+        "ability",
+        "PerCE has kept the most",
+        lambda: (
+            max(
+                ["ce", "lossce", "entce", "perce"],
+                key=lambda loss: mean(seeds("ability", 0, f"60 | {loss}", "F1, all")),
+            )
+            == "perce"
+        ),
+    ),
+]
+
+
+@pytest.fixture(autouse=True)
+def in_the_project(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.mark.parametrize("name, words, numbers", PHRASES, ids=[f"{name}: {words}" for name, words, _ in PHRASES])
+def test_a_number_of_the_findings_is_the_recorded_one(name, words, numbers):
+    assert words in report.findings()[name]
+    assert re.findall(NUMBER, re.sub(NAMES, "", words)) == numbers()
+
+
+@pytest.mark.parametrize("name, words, holds", CLAIMS, ids=[f"{name}: {words}" for name, words, _ in CLAIMS])
+def test_a_claim_of_the_findings_holds(name, words, holds):
+    assert words in report.findings()[name] and holds()
+
+
+@pytest.mark.parametrize("name", sorted({name for name, _, _ in PHRASES}))
+def test_no_number_of_the_findings_is_left_unchecked(name):
+    text = report.IMAGE.sub(r"\1", report.findings()[name])
+    for words in sorted((words for of, words, _ in PHRASES if of == name), key=len, reverse=True):
+        text = text.replace(words, "")
+    assert not re.search(r"\d", re.sub(NAMES, "", text)), text
+
+
+def test_every_experiment_and_every_chart_has_its_words():
+    written, recorded = report.findings(), report.recorded()
+    assert set(written) == set(recorded) - {"memory", "gpu"} == {name for name, _, _ in PHRASES}
+    charts = [f"{name}-{chart['name']}.svg" for name, r in recorded.items() for chart in r.get("charts", [])]
+    images = [image for text in written.values() for image in report.IMAGE.findall(text)]
+    assert sorted(charts) == sorted(file for _, file in images)
+    assert all(len(alt) > 40 and alt.endswith(".") for alt, _ in images)
+
+
+def test_readme_and_figures_are_written_from_the_records():
+    """Otherwise run python -m perce_mini.experiments --readme."""
+    assert (RESULTS / "README.md").read_text(encoding="utf-8") == report.results_readme()
+    paths = [path for name in report.EXPERIMENTS for path in RESULTS.glob(f"{name}-*.svg")]
+    assert {path.name: path.read_text(encoding="utf-8") for path in paths} == report.figures()
+
+
+def test_the_results_readme_leads_everywhere():
+    text = (RESULTS / "README.md").read_text(encoding="utf-8")
+    links, titles = re.findall(r"^- \[(.*)\]\(#(.*)\)$", text, flags=re.M), re.findall("^## (.*)$", text, flags=re.M)
+    assert [title for title, _ in links] == titles and len(titles) == len(report.recorded())
+    for title, anchor in links:  # as GitHub makes them
+        assert anchor == "".join(c for c in title.lower().replace(" ", "-") if c.isalnum() or c in "-_")
+    for file in re.findall(r"\]\((\S+\.svg)\)", text):
+        assert (RESULTS / file).exists()
+    assert len(re.findall(r"^`python -m perce_mini\S* .*`, commit \w{7}, \d{4}-\d\d-\d\d\.$", text, flags=re.M)) == len(
+        titles
+    )
+
+
+def test_recorded_files_are_small_and_readable_line_by_line():
+    paths = [path for path in RESULTS.glob("*.json") if path.stem in report.EXPERIMENTS or "real-" in path.stem]
+    assert len(paths) >= 16
+    assert sum(path.stat().st_size for path in paths) < 300_000
+    for path in paths:
+        numbers = re.findall(r"-?\d+\.\d+(?:e-?\d+)?", path.read_text(encoding="utf-8"))
+        assert all(len(re.sub(r"e.*|[-.]", "", x).lstrip("0")) <= 7 for x in numbers), path
+        assert max(map(len, path.read_text(encoding="utf-8").splitlines())) < 2000
