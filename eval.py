@@ -113,9 +113,8 @@ def main():
     print(f"scoring {len(rows)} examples of {path} on {device}")
     runs = score(args, loaded, rows)
     if args.heatmap:
-        shown = {run: subsample(records, 30) for run, records in runs.items()}
         tokenizers = {run: tokenizer for run, (_, tokenizer, _) in loaded.items()}
-        write_text_atomic(args.heatmap, heatmap.page(shown, tokenizers, args.contrast))
+        write_text_atomic(args.heatmap, heatmap.page(runs, tokenizers, args.contrast))
     if args.json:
         write_scores(args.json, runs)
     if args.predictions:

@@ -195,7 +195,7 @@ def make_settings(args, start, n_rows):
     steps = args.steps or Settings.steps
     if args.epochs:
         steps = math.ceil(args.epochs * steps_per_epoch(n_rows, args.batch_size, micro_batches))
-    lr = Settings.lr if start["tokenizer"] != "pretrained" else LR_LORA if args.lora_rank else LR_PRETRAINED
+    lr = Settings.lr if start.get("tokenizer") != "pretrained" else LR_LORA if args.lora_rank else LR_PRETRAINED
     same = [
         "loss",
         "clip_min",
@@ -217,8 +217,8 @@ def make_settings(args, start, n_rows):
         data_sha256=sha256(args.data / "train.jsonl"),
         examples=n_rows,
         init=str(args.init or base_folder(args)),
-        tokenizer=start["tokenizer"],
-        vocab_size=start["vocab_size"],
+        tokenizer=start.get("tokenizer", "bpe"),
+        vocab_size=start.get("vocab_size", 0),
     )
 
 

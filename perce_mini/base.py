@@ -73,7 +73,7 @@ def check_shape(vocab_size, shape):
 def check_flags(args, model, state, init):
     """A flag that describes the base model must not be without effect unseen. Raises UserError."""
     existing = {name: getattr(model.config, name) for name in SHAPE}
-    existing |= {name: state["settings"][name] for name in ["tokenizer", "vocab_size"]}
+    existing |= {name: state["settings"].get(name) for name in ["tokenizer", "vocab_size"]}
     for name, value in existing.items():
         asked = getattr(args, name)
         if asked not in (None, value):

@@ -17,7 +17,7 @@ from perce_mini import lora
 from perce_mini.errors import UserError
 from perce_mini.files import replace_file, write_jsonl_atomic
 from perce_mini.model import GPT, GPTConfig
-from perce_mini.schema import check_checkpoint
+from perce_mini.schema import CHECKPOINT, check_checkpoint
 from perce_mini.tokenizer import Tokenizer
 
 UNREADABLE = (  # what zipfile and torch.load raise for other bytes
@@ -28,8 +28,7 @@ UNREADABLE = (  # what zipfile and torch.load raise for other bytes
     RuntimeError,
     EOFError,
     ValueError,
-    KeyError,
-    IndexError,
+    LookupError,
     AttributeError,
     TypeError,
     OSError,
@@ -66,14 +65,20 @@ def read(folder):
         raise CheckpointError(f"{path}: no checkpoint there")
     try:
         with zipfile.ZipFile(path) as archive:
-            if archive.testzip() is not None:
+            packed = any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist())
+            if (
+                packed or archive.testzip() is not None
+            ):  # nothing is packed here, so a small file cannot become a large one
                 raise zipfile.BadZipFile("checksum")
         state = torch.load(path, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
         reason = f"damaged, or not a checkpoint of this project ({type(error).__name__})"
         raise CheckpointError(f"{path}: {reason}") from None
     check_checkpoint(state, path, CheckpointError)
-    return state
+    steps = state["settings"].get("steps")
+    if steps is not None and state["step"] > steps:
+        raise CheckpointError(f"{path}: damaged: it says step {state['step']} of {steps}")
+    return dict.fromkeys(CHECKPOINT) | state
 
 
 def load(folder, device="cpu"):
@@ -101,8 +106,11 @@ def restore(state, optimizer):
 
     Raises CheckpointError for those of another model or another machine's kind.
     """
+    if state["optimizer"] is None or state["random"] is None:
+        raise CheckpointError("the checkpoint holds no state of the optimiser: it cannot be gone on with")
     try:
-        optimizer.load_state_dict(state["optimizer"])
+        groups = optimizer.state_dict()["param_groups"]  # its own: rates and decay are no affair of a file
+        optimizer.load_state_dict({"state": state["optimizer"]["state"], "param_groups": groups})
         torch.set_rng_state(state["random"])
         if state["random_device"] is not None and torch.cuda.is_available():
             torch.cuda.set_rng_state(state["random_device"])

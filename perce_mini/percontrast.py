@@ -47,11 +47,15 @@ def token_logprobs(logits, labels, ignore_index=-100):
 
     logits (..., V); labels (...) int64, already SHIFTED: labels[b, t] is the token predicted from position t, or
     `ignore_index` where nothing is scored (prompt and padding). Returns (N,) float32: the labelled positions, row by
-    row. Hugging Face labels are not shifted: pass logits[:, :-1] and labels[:, 1:]. Nothing can notice if you do not;
-    the loss then even looks better.
+    row. Unshifted labels raise nothing, and the loss then even looks better: see `causal_lm_logprobs`.
     """
     logits, labels = labelled(logits, labels, ignore_index)
     return -F.cross_entropy(logits.float(), labels, reduction="none")
+
+
+def causal_lm_logprobs(logits, labels, ignore_index=-100):
+    """`token_logprobs` of logits (B, T, V) and labels (B, T) as Hugging Face has them: labels[b, t] is token t."""
+    return token_logprobs(logits[:, :-1], labels[:, 1:], ignore_index)
 
 
 def token_entropies(logits, labels, ignore_index=-100):

@@ -13,7 +13,7 @@ from perce_mini.files import write_jsonl_atomic, write_text_atomic
 from perce_mini.scoring import METRICS, by_task, difference, pir_quantiles, summarize
 
 HEADLINES = ["rouge_l", "logp", "personal_accuracy", "pir_f1"]  # more is better, for all of these
-WIDTH = 33  # of a row's head
+WIDTH = 32  # of a row's head
 
 
 def show_table(runs, every_figure=False):

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
+import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -209,6 +210,9 @@ def test_every_experiment_runs_and_is_reported(tiny):
     assert len(list(Path("data/results").glob("*.svg"))) == 8 and "nan" not in text.lower()
     page = html.page()
     assert page.count("<h2") == len(experiments.EXPERIMENTS) and page.count("<svg") == 8
+    tables = re.findall(r"<table>(.*?)</table>", page)
+    assert sum(table.count("<tr>") for table in tables) == len(re.findall(r"^\| ", text, flags=re.M))
+    assert len(tables) == text.count("|---|---|\n") and not any("---" in table for table in tables)
     for table in re.findall(r"(?:^\|.*\n)+", text, flags=re.M):
         assert len({line.count("|") for line in table.splitlines()}) == 1
     readme = Path("README.md").read_text()
@@ -219,7 +223,8 @@ def test_every_experiment_runs_and_is_reported(tiny):
     rounded = {score: pytest.approx(x, abs=1e-6) for score, x in found["PIR"].items()}
     assert identify["PIR, base"] == [rounded] and identify["exact PIR"][0]["AUC"] != rounded["AUC"]
     # PerCE with CE's time takes half of the steps, as a PerCE step costs two of CE's here
-    assert list(Path("out/experiments").glob("*steps=1*"))
+    short = {f"lr={lr:g},steps=1" for lr in suite.RATES}
+    assert len(short & {path.name for path in Path("out/experiments").iterdir()}) == 1
 
 
 def test_finished_runs_are_used_as_they_are(tiny):
@@ -353,6 +358,127 @@ def test_the_commands_that_make_base_models_are_valid(command, monkeypatch, tmp_
         *["-m", "train.py", "out/base-strong-data"],
         *["-m", "train.py", "out/base-general-data"],
     ]
+
+
+# ------------------------------------------------------------------------------ what stands in which cell
+
+
+def value(*what):
+    """A number of its own for everything."""
+    return zlib.crc32(repr(what).encode()) / 2**32
+
+
+class Imagined(suite.Suite):
+    """A suite whose runs have figures without being run."""
+
+    def figures(self, groups, desc, split="test"):
+        names = [*records.SHOWN, "pir", "mean gradient norm", "mean weight of the last step"]
+        names += [f"{metric}, {task}" for metric in records.SHOWN for task in ["abstract", "review", "topic"]]
+        figures = {run: {name: value(run, name) for name in names} for some in groups.values() for run in some}
+        return {name: [figures[run] | {"steps": run.steps} for run in some] for name, some in groups.items()}
+
+
+@pytest.fixture
+def imagined(monkeypatch):
+    def difference(some, reference, split="test"):
+        return [{metric: [value(some, reference, metric), 0, 1] for metric in records.SHOWN}]
+
+    for module in [suite, paper, detectors, general]:
+        for name, fake in {"difference": difference, "make_start": print, "Run": runs.Run}.items():
+            if hasattr(module, name):
+                monkeypatch.setattr(module, name, fake)
+    monkeypatch.setattr(paper, "base_row", lambda name="base": Imagined(1, 1).figures({0: [name_of(name)]}, "")[0])
+    monkeypatch.setattr(general, "base_row", paper.base_row)
+    return Imagined(3, 1)
+
+
+def name_of(base):
+    return runs.Run(start=f"before, {base}")
+
+
+def test_cells_of_transfer(imagined):
+    right, personal = paper.measure_transfer(imagined)["tables"]
+    run = runs.Run("perce", task="review", seed=2, **paper.SHORT)
+    assert personal["rows"]["review"][2]["topic, perce"] == value(run, "personal_accuracy, topic")
+    assert right["rows"]["nothing"] == [
+        {f"{on}, {loss}": value(name_of("base"), f"rouge_l, {on}") for on in paper.TASKS for loss in paper.BOTH}
+    ]
+
+
+def test_cells_of_clip(imagined):
+    found = paper.measure_clip(imagined)
+    grid, _, _, others, low = [table["rows"] for table in found["tables"]]
+    assert grid["m 0.8"][1]["M 2"] == value(runs.Run(clip_max=2.0, seed=1), "rouge_l")
+    ce, default = ([runs.Run(loss, seed=seed) for seed in range(2)] for loss in ["ce", "perce"])
+    assert others["CE"][0]["ROUGE-L minus the first row's"] == [value(ce, default, "rouge_l"), 0, 1]
+    assert others["CE"][1]["logp"] == value(ce[1], "logp")
+    three = [[runs.Run(clip_max=cap, seed=seed) for seed in range(3)] for cap in [2.0, 5.0]]
+    assert low["M 2 − M 5"] == [{metric: [value(*three, metric), 0, 1] for metric in records.FIRST}]
+    ce = [runs.Run("ce", seed=seed) for seed in range(2)]
+    assert found["rouge_l minus the paper's"]["CE"][0] == value(ce, default, "rouge_l")
+
+
+def test_cells_of_bootstrap_and_strong(imagined):
+    tables = paper.measure_bootstrap(imagined)["tables"]
+    assert tables[0]["rows"]["warm-up"][0]["logp"] == value(runs.Run(weights="warm_up", start="scratch"), "logp")
+    mine, online = ([runs.Run(weights=rule, start="strong", seed=i) for i in range(2)] for rule in ["stale", ""])
+    row = tables[2]["rows"]["copy every 50 steps"]
+    assert row[0]["personal tokens right minus online"][0] == value(mine, online, "personal_accuracy")
+    scores, rates = paper.measure_strong(imagined)["tables"]
+    best = max(suite.RATES, key=lambda lr: rates["rows"]["oracle"][0][str(lr)])
+    run = runs.Run(weights="exact", start="strong", lr=best, seed=1)
+    assert scores["rows"][f"oracle | {best:g}"][1]["logp"] == value(run, "logp")
+
+
+def test_cells_of_lr_and_main(imagined, monkeypatch):
+    scores, norms = paper.measure_lr(imagined)["tables"]
+    rate = paper.MORE_RATES[-1]
+    assert scores["rows"]["logp_other, ce"][1][str(rate)] == value(runs.Run("ce", rate, seed=1), "logp_other")
+    assert norms["rows"]["mean gradient norm, perce"][0][str(rate)] == value(
+        runs.Run("perce", rate), "mean gradient norm"
+    )
+    monkeypatch.setattr(paper, "KINDS", {"ce": runs.Run("ce"), "perce": runs.Run()})
+    scores, minus = (table["rows"] for table in paper.measure_main(imagined)["tables"])
+    rates = paper.measure_rates(imagined)["tables"][0]["rows"]
+    best = {loss: max(suite.RATES, key=lambda lr: seeds[0][str(lr)]) for loss, seeds in rates.items()}
+    assert scores["perce"][2]["rouge_l, topic"] == value(runs.Run("perce", best["perce"], seed=2), "rouge_l, topic")
+    mine, ce = ([runs.Run(loss, lr, seed=seed) for seed in range(3)] for loss, lr in reversed(best.items()))
+    assert minus["perce"][0]["logp"] == [value(mine, ce, "logp"), 0, 1] and set(minus) == {"perce", "perce, CE's time"}
+
+
+def test_cells_of_contrast_and_identify(imagined, monkeypatch):
+    def detect(folder, contrast="none"):
+        scores = {name: value(folder, contrast, name) for name in ["AUC", "average precision", "F1", "precision"]}
+        fixed = {name: value(folder, contrast, name, "fixed") for name in ["F1", "precision"]}
+        others = {name: {"AUC": value(folder, name)} for name in ["loss", "entropy", "exact PIR", "word matching"]}
+        return {"PIR": scores, "fixed": fixed, "mistakes": {"missed": 7}, "calibration": [[0, 1], [2, 3]]} | others
+
+    monkeypatch.setattr(detectors, "detect", detect)
+    found, trained = (table["rows"] for table in detectors.measure_contrast(imagined)["tables"])
+    base = found["base model; a stranger"][0]
+    assert base["F1, best validation threshold"] == value(Path("out/base"), "stranger", "F1")
+    assert base["precision, PIR > 0.8"] == value(Path("out/base"), "stranger", "precision", "fixed")
+    assert set(trained) == {"nobody's", "a stranger's", "difference"} and len(found["PerCE, nobody's; nobody"]) == 3
+    results = detectors.measure_identify(imagined)
+    rows_of_table = results["tables"][0]["rows"]
+    assert rows_of_table["entropy (EntCE's score), base"][0]["AUC"] == value(Path("out/base"), "entropy")
+    assert results["tables"][2]["rows"] == {"missed": [{"tokens": 7}]}
+    assert results["charts"][0]["panels"][""]["ce"] == [[0, 1, 1, 1], [2, 3, 3, 3]]
+
+
+def test_cells_of_ability(imagined, monkeypatch):
+    def answers(folder):
+        right = {"loss=perce": 1.0, "loss=lossce": 0.5}.get(folder.name.split(",")[0], 0.0)
+        right = 1.0 if "loss" not in folder.name else right  # PerCE is the default
+        return {"all": np.array([[0.0, right], [0.0, right]]), "number": np.array([[0.0, right]])}
+
+    monkeypatch.setattr(general, "answer_questions", answers)
+    (made,) = general.measure_ability(imagined)["tables"]
+    perce, lossce = (made["rows"][f"300 | {loss}"] for loss in ["perce", "lossce"])
+    assert perce[0]["F1, all, minus CE"] == (1, 1, 1) and lossce[0]["F1, all, minus CE"] == (0.5, 0.5, 0.5)
+    assert perce[2]["F1, number"] == 1 and "F1, all, minus CE" not in made["rows"]["300 | ce"][0]
+    run = runs.Run("ce", paper.SHORT["lr"], seed=1, steps=runs.Run.steps, start="general")
+    assert made["rows"]["300 | ce"][1]["rouge_l"] == value(run, "rouge_l")
 
 
 # ------------------------------------------------------------------------- chats, questions, intervals

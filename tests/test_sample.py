@@ -12,7 +12,15 @@ from perce_mini.percontrast import token_logprobs
 
 def test_the_same_query_for_three_users_and_nobody(command, trained, world, tmp_path):
     row = next(row for row in read_examples(world / "test.jsonl") if row["profile"])
-    others = [{}, {}, {"user": "z", "task": "other"}, {"user": "v"}, {"user": "w"}, {"user": "x"}, {"user": "y", "profile": []}]
+    others = [
+        {},
+        {},
+        {"user": "z", "task": "other"},
+        {"user": "v"},
+        {"user": "w"},
+        {"user": "x"},
+        {"user": "y", "profile": []},
+    ]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row | other) + "\n" for other in others))
     result = command(sample.main, trained / "out/perce", "--device", "cpu", "--data", tmp_path / "rows.jsonl")
     assert result.status == 0, result.err

@@ -92,7 +92,7 @@ def svg(chart, alt):
     panels = {}
     for title, lines in chart["panels"].items():
         panels[title] = {name: [(x, *interval(seeds)) for x, *seeds in points] for name, points in lines.items()}
-    points = [point for lines in panels.values() for some in lines.values() for point in some]
+    points = sum((some for lines in panels.values() for some in lines.values()), [])
     width = (WIDTH - GAP * (len(panels) - 1)) / len(panels)
     x_axis = Axis([x for x, *_ in points], 8, width - 8, chart["log"])
     y_axis = Axis([y for _, *ys in points for y in ys], HEIGHT - 6, 6)

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from perce_mini.device import pick_device
 from perce_mini.experiments import bench, records
 from perce_mini.experiments.detectors import measure_contrast, measure_identify
+from perce_mini.experiments.few import measure_few
 from perce_mini.experiments.general import measure_ability, measure_dialogue
 from perce_mini.experiments.others import cost_table
 from perce_mini.experiments.records import FIRST, RESULTS, SHOWN, chart, line, of_seeds, regrouped, table, with_more
@@ -196,4 +197,5 @@ def on_each_task(by_loss, metric):
 
 TABLE = [measure_main, measure_again, measure_cost, measure_rates, measure_identify, measure_lr, measure_clip]
 TABLE += [measure_curve, measure_bootstrap, measure_strong, measure_transfer, measure_contrast, measure_dialogue]
-EXPERIMENTS = {measure.__name__.removeprefix("measure_"): measure for measure in [*TABLE, measure_ability]}
+TABLE += [measure_ability, measure_few]
+EXPERIMENTS = {measure.__name__.removeprefix("measure_"): measure for measure in TABLE}

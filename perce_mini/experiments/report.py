@@ -4,6 +4,7 @@ What they mean is written by hand, in findings.md: a part "## NAME" per experime
 ![what it shows](NAME-CHART.svg) for each chart.
 """
 
+import json
 import re
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from perce_mini.errors import UserError
 from perce_mini.experiments import others, records
 from perce_mini.experiments.charts import svg
 from perce_mini.experiments.paper import EXPERIMENTS
+from perce_mini.experiments.picture import response_svg
 from perce_mini.experiments.records import RESULTS
 from perce_mini.experiments.tabulate import caption, texts
 from perce_mini.files import write_text_atomic
@@ -75,7 +77,8 @@ def results_readme():
     """data/results/README.md."""
     titles = {name: r["title"] for name, r in recorded().items()}
     contents = "".join(f"- [{title}](#{anchor(title)})\n" for title in titles.values())
-    return HEAD + contents + "".join(f"\n## {titles[name]}\n\n{text}" for name, text in sections().items())
+    claims = f"## The paper's claims, one by one\n\n{findings()['claims']}\n\n" if "claims" in findings() else ""
+    return HEAD + claims + contents + "".join(f"\n## {titles[name]}\n\n{text}" for name, text in sections().items())
 
 
 def with_parts(readme):
@@ -83,7 +86,8 @@ def with_parts(readme):
 
     A part is an experiment, or the file (.md, .txt) that its comment ends with: `recorded in data/results/FILE`.
     """
-    parts = dict.fromkeys([*EXPERIMENTS, *others.COMMANDS], NOT_YET) | sections()
+    parts = dict.fromkeys(["claims", *EXPERIMENTS, *others.COMMANDS], NOT_YET) | sections()
+    parts |= {"claims": findings()["claims"] + "\n"} if "claims" in findings() else {}
 
     def fill(match):
         start, name, file, end = match.groups()
@@ -99,6 +103,10 @@ def with_parts(readme):
 
 def write_readmes():
     files = {RESULTS / file: text for file, text in figures().items()} | {RESULTS / "README.md": results_readme()}
+    example = RESULTS / "example.json"
+    if example.exists():
+        shown = json.loads(example.read_text(encoding="utf-8"))
+        files |= {RESULTS / f"example-{look}.svg": response_svg(shown, look == "dark") for look in ["light", "dark"]}
     files[README] = with_parts(README.read_text(encoding="utf-8"))
     for path, text in files.items():
         write_text_atomic(path, text)

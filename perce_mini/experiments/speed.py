@@ -1,7 +1,7 @@
 """Steps per second where vocabularies are large: ours beside a step of nanoGPT's shape, PerCE beside CE and its floor.
 
 nanoGPT's shape is written down here as plain torch: learned positions, LayerNorm, GELU of width 4 C, one product for
-queries, keys and values, and logits of all positions through `F.cross_entropy`. Both train on the same number of tokens.
+queries, keys and values, and logits of all positions through `F.cross_entropy`. Both train on as many tokens.
 """
 
 import torch

@@ -20,7 +20,7 @@ from perce_mini.percontrast import perce_loss, token_logprobs
 from perce_mini.trainer import Settings, backward
 
 ROOT = Path(__file__).resolve().parents[2]
-SOURCE = Path("/tmp/trainers.md")
+SOURCE = ROOT / "README.md"
 
 CODE = re.search(r"<!-- test: other trainers -->\s+```python\n(.*?)```", SOURCE.read_text(encoding="utf-8"), re.S)[1]
 KINDS = ["PerCETrainer", "PerCESFTTrainer"]
