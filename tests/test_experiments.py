@@ -40,6 +40,7 @@ from perce_mini.experiments import (
 )
 from perce_mini.files import write_jsonl_atomic
 from perce_mini.model import GPT, GPTConfig
+from perce_mini.percontrast import LOSSES
 from perce_mini.scoring import score_tokens
 from perce_mini.tokenizer import Tokenizer
 from perce_mini.trainer import Settings
@@ -138,6 +139,9 @@ def test_the_best_rate_is_the_best_on_validation_users(monkeypatch):
 # ------------------------------------------------------------------------------- the suite, very small
 
 
+REAL_RUN, REAL_KINDS = runs.Run, paper.KINDS
+
+
 @dataclass(frozen=True)
 class TinyRun(runs.Run):
     steps: int = 2
@@ -197,6 +201,7 @@ def tiny(world, tmp_path_factory):
                 if hasattr(module, name):
                     patch.setattr(module, name, value)
         patch.setattr(bench, "measure", lambda device: figures)
+        patch.delitem(paper.EXPERIMENTS, "few")  # has a file of its own, and so has its test
         suite.prepare(jobs=1)
         yield suite.Suite(seeds=1, jobs=1)
 
@@ -383,10 +388,13 @@ def imagined(monkeypatch):
     def difference(some, reference, split="test"):
         return [{metric: [value(some, reference, metric), 0, 1] for metric in records.SHOWN}]
 
-    for module in [suite, paper, detectors, general]:
-        for name, fake in {"difference": difference, "make_start": print, "Run": runs.Run}.items():
+    for module in [suite, paper, detectors, general, runs]:
+        for name, fake in {"difference": difference, "make_start": print, "Run": REAL_RUN}.items():
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, fake)
+    kinds = {loss: REAL_RUN(loss) for loss in LOSSES} | {"oracle": REAL_RUN(weights="exact")}
+    monkeypatch.setattr(paper, "KINDS", kinds)
+    monkeypatch.setattr(paper, "KINDS", REAL_KINDS)
     monkeypatch.setattr(paper, "base_row", lambda name="base": Imagined(1, 1).figures({0: [name_of(name)]}, "")[0])
     monkeypatch.setattr(general, "base_row", paper.base_row)
     return Imagined(3, 1)
@@ -549,7 +557,7 @@ def test_a_table_as_texts():
     seeds = [{"logp": 0.5, "x": [0.1, -0.2, 0.3]}, {"logp": 0.7, "pir": 9}]
     made = records.table("logp, a caption.", ["logp", "x"], {"3 | ce": seeds, "none": [{}]}, "steps | loss")
     head, first, second = tabulate.texts(made)
-    assert head == ["steps", "loss", "log-likelihood with persona, nats a token", "x"]
+    assert head == ["steps", "loss", "log P with persona, nats/token", "x"]
     assert first == ["3", "CE", "0.600 (0.500 to 0.700)", "+0.100 [-0.200, +0.300]"] and second == ["none", "", ""]
     assert made["rows"]["3 | ce"][1] == {"logp": 0.7}  # what no column shows is not recorded
     turned = records.table("", ["a", "b"], {"ce": [{"a": 1.0, "b": 2.0}]}, "corner", transposed=True)
@@ -593,7 +601,7 @@ def test_a_chart_shows_its_points_and_their_spread():
     svg = charts.svg(records.chart("c", "x & y", "logp", {"": lines}, log=True), "a < b")
     root = ET.fromstring(svg)
     texts = [element.text for element in root.iter() if element.tag.endswith("text")]
-    assert root[1].text == "a < b" and {"x & y", "<two>", "log-likelihood with persona, nats a token"} <= set(texts)
+    assert root[1].text == "a < b" and {"x & y", "<two>", "log P with persona, nats/token"} <= set(texts)
     drawn = [element.get("points") for element in root.iter() if element.tag.endswith("polyline")]
     (first, middle, last), _ = ([tuple(map(float, at.split(","))) for at in places.split()] for places in drawn)
     assert middle[0] == pytest.approx((first[0] + last[0]) / 2, abs=0.2)  # half of the way on the logarithmic axis
@@ -675,7 +683,7 @@ def test_elsewhere_it_is_one_line(tmp_path):
 
 def test_unknown_parts_of_a_readme_are_named(monkeypatch):
     monkeypatch.chdir(ROOT)
-    with pytest.raises(UserError, match="'lrr' is known; there are main"):
+    with pytest.raises(UserError, match="'lrr' is known; there are claims, main"):
         report.with_parts("<!-- lrr: recorded -->\n<!-- end of lrr -->\n")
     unknown = "<!-- lrr: recorded -->\n"
     assert report.with_parts(unknown) == unknown  # no end, no part
