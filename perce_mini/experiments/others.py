@@ -36,7 +36,8 @@ def cost_table(caption, figures, corner=""):
 
 def memory_tables(r):
     rows = {name: [parts] for name, parts in r.items() if isinstance(parts, dict) and "all" in parts}
-    caption = "One example of 5,000 tokens, 1,000 of them scored, blocks being recomputed."
+    what = "One example of 5,000 tokens, 1,000 of them scored, blocks being recomputed"
+    caption = f"{what}; head: a slice of logits, and its gradient."
     return [table(caption, next(iter(rows.values()))[0], rows, "GB", digits=1)]
 
 

@@ -4,20 +4,47 @@ nanoGPT's shape is written down here as plain torch: learned positions, LayerNor
 queries, keys and values, and logits of all positions through `F.cross_entropy`. Both train on as many tokens.
 """
 
+import random
+import statistics
+import time
+
 import torch
 import torch.nn.functional as F
 from torch import nn
+from tqdm import tqdm
 
 from perce_mini.base import as_document
-from perce_mini.dataset import collate
+from perce_mini.dataset import Example, collate
 from perce_mini.distributed import replicate
-from perce_mini.experiments.bench import PeakMemory, forward_flops, some_examples, times
+from perce_mini.experiments.memory import PeakMemory, forward_flops
 from perce_mini.model import GPT, GPTConfig
 from perce_mini.trainer import Settings, backward, make_optimizer
 
 LAYERS, WIDTH, HEADS, LENGTH = 4, 128, 4, 256
 BATCHES = {2048: 16, 50304: 8, 151936: 4}  # vocabulary: examples in a step
 PERSONA, QUERY, RESPONSE = 150, 10, 96  # of LENGTH tokens, when 3/8 are scored
+
+
+def times(functions, rounds, device, desc):
+    """{name: median seconds} of functions called in turns."""
+    taken = {name: [] for name in functions}
+    for _ in tqdm(range(rounds + 1), desc=desc, dynamic_ncols=True):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            function()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            taken[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values[1:]) for name, values in taken.items()}  # the first round warms up
+
+
+def some_examples(n, persona, query, response, vocab_size):
+    rng = random.Random(0)
+
+    def some(n):
+        return [rng.randrange(vocab_size) for _ in range(n)]
+
+    return [Example({}, some(persona), some(query), some(response), []) for _ in range(n)]
 
 
 class NanoBlock(nn.Module):
@@ -96,10 +123,10 @@ def peak(step):
     return memory.peak
 
 
-def speed(rounds):
-    """{name: ratio or tokens/s} for each vocabulary of BATCHES."""
+def speed(rounds, batches=BATCHES):
+    """{name: ratio or tokens/s} for each vocabulary, on the CPU."""
     found = {}
-    for vocab_size, batch_size in BATCHES.items():
+    for vocab_size, batch_size in batches.items():
         steps = {
             "nanogpt": nanogpt_step(vocab_size, batch_size),
             "ours": our_step(vocab_size, batch_size, "ce", whole_documents=True),

@@ -1,0 +1,96 @@
+"""What a step computes and holds, counted: by arithmetic, and by watching every tensor that is made."""
+
+import weakref
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from perce_mini import lora
+from perce_mini.head import ROWS
+from perce_mini.model import GPT, GPTConfig
+
+
+class PeakMemory(TorchDispatchMode):
+    """The most bytes that tensors made under it held at once, on any device."""
+
+    def __enter__(self):
+        self.now = self.peak = 0
+        self.seen = set()
+        return super().__enter__()
+
+    def free(self, key, n):
+        self.now -= n
+        self.seen.discard(key)
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, (tuple, list)) else [out]:
+            if isinstance(tensor, torch.Tensor):
+                storage = tensor.untyped_storage()
+                if storage._cdata not in self.seen:
+                    self.seen.add(storage._cdata)
+                    self.now += storage.nbytes()
+                    weakref.finalize(storage, self.free, storage._cdata, storage.nbytes())
+        self.peak = max(self.peak, self.now)
+        return out
+
+
+def forward_flops(config, length, scored):
+    """Multiply-adds of one forward of `length` tokens, of which `scored` are projected on the vocabulary."""
+    attention = config.n_embd * config.head_size * (2 * config.n_head + 2 * config.n_kv_head)
+    block = attention + 3 * config.n_embd * config.n_hidden + config.n_embd * length  # causal: half of 2 T C
+    return length * config.n_layer * block + scored * config.n_embd * config.vocab_size
+
+
+def training_bytes(config, batch, length, scored, lora_rank=0, recompute=True, cast=True):
+    """What a PerCE step needs, by arithmetic: {part: bytes}. `scored` response tokens in all.
+
+    cast: compute in bfloat16. Weights are float32, or bfloat16 where they are frozen beside LoRA and `cast`.
+    """
+    with torch.device("meta"):
+        model = GPT(config)
+        if lora_rank:
+            lora.add(model, lora_rank)
+    n, trained = model.n_parameters(), sum(p.numel() for p in model.parameters() if p.requires_grad)
+    low, stream = (2, 2 if lora_rank else 4) if cast else (4, 4)  # bytes of a number in a layer, between layers
+    heads, shared = config.n_head * config.head_size, config.n_kv_head * config.head_size
+    inside = low * (2 * config.n_embd + 4 * heads + 4 * shared + 4 * config.n_hidden)
+    a_block = 2 * stream * config.n_embd + inside  # what backward reads, a token
+    blocks = config.n_layer * stream * config.n_embd + a_block if recompute else config.n_layer * a_block
+    logits = min(scored, ROWS) * config.vocab_size * (12 if cast else 8)  # of one slice, and their exponentials
+    return {
+        "weights": (n - trained) * low + trained * 4 + (trained * 2 if cast else 0),
+        "gradients": 4 * trained,
+        "AdamW": 8 * trained,
+        "activations": batch * length * blocks,
+        "head": logits + (0 if lora_rank else 4 * config.n_embd * config.vocab_size),
+    }
+
+
+SMOLLM2 = GPTConfig(49152, 8192, n_layer=30, n_head=9, n_kv_head=3, n_shifted=0, n_embd=576, n_hidden=1536)
+QWEN3_4B = GPTConfig(
+    151936,
+    40960,
+    n_layer=36,
+    n_head=32,
+    n_kv_head=8,
+    n_shifted=0,
+    n_embd=2560,
+    n_hidden=9728,
+    head_size=128,
+    qk_norm=True,
+)
+NEEDS = {
+    "SmolLM2-135M, all weights": (SMOLLM2, 0),
+    "SmolLM2-135M, LoRA 16": (SMOLLM2, 16),
+    "Qwen3-4B, LoRA 16": (QWEN3_4B, 16),
+}
+
+
+def memory_table():
+    """GB by part, of one example of 5,000 tokens (1,000 of them scored) in a micro-batch, blocks being recomputed."""
+    table = {}
+    for name, (config, rank) in NEEDS.items():
+        parts = training_bytes(config, 1, 5000, 1000, rank)
+        table[name] = {part: round(size / 1e9, 2) for part, size in (parts | {"all": sum(parts.values())}).items()}
+    return table
