@@ -20,13 +20,32 @@ def slices(n):
     return [slice(i, i + ROWS) for i in range(0, n, ROWS)]
 
 
+def make_room(hidden, head):
+    return torch.empty(min(ROWS, len(hidden)), len(head), device=hidden.device, dtype=head.dtype)
+
+
+def project(rows, head, room):
+    """Logits of a slice, float32 at least, in memory that is used again: new memory would cost half as much time."""
+    if torch.is_autocast_enabled(rows.device.type):  # which chooses the precision, and the memory
+        return precise(rows @ head.T)
+    return precise(torch.mm(rows, head.T, out=room[: len(rows)]))
+
+
 @torch.no_grad()
 def score_in_slices(score, hidden, head, labels):
-    """score(logits, labels) of every token, (N,), without gradient; score: `token_logprobs` or a function like it.
+    """score(logits, labels) of every token, (N,), without gradient; score: a function like `token_logprobs`.
 
     hidden (N, C): the states that predict the N response tokens; head (V, C): the output embedding; labels (N,) int64.
     """
-    return torch.cat([score(hidden[at] @ head.T, labels[at]) for at in slices(len(labels))])
+    room = make_room(hidden, head)
+    return torch.cat([score(project(hidden[at], head, room), labels[at]) for at in slices(len(labels))])
+
+
+def logprobs_in_place(logits, labels):
+    """`token_logprobs` of logits that nobody needs any more: one log-sum-exp, and no other memory."""
+    logits -= logits.amax(-1, keepdim=True)
+    right = logits.gather(-1, labels[:, None])[:, 0]
+    return right - logits.exp_().sum(-1).log()
 
 
 def backward_in_slices(loss_of, hidden, head, labels):
@@ -37,10 +56,11 @@ def backward_in_slices(loss_of, hidden, head, labels):
     """
     to_hidden = torch.empty_like(hidden)
     to_head = torch.zeros_like(head) if head.requires_grad else None
+    room = make_room(hidden, head)
     for at in slices(len(labels)):
         with torch.no_grad():
             rows, y = hidden[at], labels[at, None]
-            logits = precise(rows @ head.T)
+            logits = project(rows, head, room)
             logits -= logits.logsumexp(-1, keepdim=True)  # now log P of every entry
         logp = logits.gather(-1, y)[:, 0].requires_grad_()
         (factor,) = torch.autograd.grad(loss_of(logp, logits, at), logp)  # dL/dlog P(y)

@@ -10,8 +10,8 @@ from tqdm import tqdm
 
 from perce_mini.dataset import collate
 from perce_mini.device import autocast
-from perce_mini.head import score_in_slices
-from perce_mini.percontrast import CLIP_MIN, personal_influence_ratio, token_logprobs
+from perce_mini.head import logprobs_in_place, score_in_slices
+from perce_mini.percontrast import CLIP_MIN, personal_influence_ratio
 from perce_mini.rouge import RougeL, rouge_l
 
 # name: what it says, in the order of the table. "personal" tokens are known where the data names them.
@@ -44,8 +44,8 @@ def score_tokens(model, examples, device):
         persona = model.hidden(batch.persona.ids).flatten(0, 1)[batch.persona.at]
         plain = model.hidden(batch.plain.ids).flatten(0, 1)[batch.plain.at]
         per_token = {
-            "logp": score_in_slices(token_logprobs, persona, head, batch.labels).double(),
-            "logp_plain": score_in_slices(token_logprobs, plain, head, batch.labels).double(),
+            "logp": score_in_slices(logprobs_in_place, persona, head, batch.labels).double(),
+            "logp_plain": score_in_slices(logprobs_in_place, plain, head, batch.labels).double(),
             "hit": score_in_slices(is_likeliest, persona, head, batch.labels).double(),
         }
     per_token["pir"] = personal_influence_ratio(per_token["logp"], per_token["logp_plain"])

@@ -105,7 +105,7 @@ def test_large_vocabularies_are_measured_beside_nanogpts_shape():
 
 
 def test_the_floor_counts_the_head():
-    """Multiply-adds by hand: blocks of 12 C^2 and attention over half of the length, the head where tokens are scored."""
+    """Multiply-adds by hand: blocks, attention over half of the length, the head where tokens are scored."""
 
     def forward(length, scored, vocab_size):
         hidden = GPTConfig(10, n_embd=128).n_hidden
