@@ -42,8 +42,9 @@ def somebody_elses_setup():
     return {"torch": torch, "model": model, "loader": loader, "optimizer": optimizer}
 
 
-@pytest.mark.parametrize("code", blocks("python"))
+@pytest.mark.parametrize("code", [code for code in blocks("python") if "transformers" not in code])
 def test_python_blocks_run(code):
+    """What needs `transformers` runs in tests/reference."""
     names = somebody_elses_setup()
     before = names["model"][1].weight.clone()
     exec(code, names)
