@@ -293,9 +293,7 @@ def report(args, scored, model, tokenizer, rows):
     show_table(scored)
     was, now = (summarize(records)["personal_accuracy"] for records in scored.values())
     if now is not None:
-        print(
-            f"\nLook at the personal tokens, which only the profile can tell: {was:.0%} right before, {now:.0%} after."
-        )
+        say(f"Look at the personal tokens, which only the profile can tell: {was:.0%} right before, {now:.0%} after.")
     people, query = three_users([row for row in rows if row["profile"]] or rows, 0)
     say(f"The same query for two users and for nobody. {query}")
     show_answers(model, tokenizer, [*people[:2], NOBODY], query)
@@ -329,7 +327,7 @@ def main():
             scored = {str(args.init or base_folder(args)): score(args, before, its_tokenizer, its_examples, "before")}
             scored[str(args.out)] = score(args, model, tokenizer, to_score, "after")
             report(args, scored, model, tokenizer, held_out)
-        print("wrote", *sorted(path.name for path in args.out.iterdir() if path.is_file()), "in", args.out)
+        say(f"{args.out} holds {', '.join(sorted(path.name for path in args.out.iterdir() if path.is_file()))}")
 
 
 if __name__ == "__main__":

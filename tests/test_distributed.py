@@ -39,7 +39,7 @@ def test_two_processes_make_the_weights_of_one(world, trained, tmp_path):
     for step, other in zip(log(tmp_path / "one"), log(tmp_path / "two"), strict=True):  # Adam sees no wrong scale
         for figure in ["loss", "grad_norm", "weight", "floor", "cap"]:
             assert step[figure] == pytest.approx(other[figure], rel=1e-3), (figure, step, other)
-    assert two.stdout.count("wrote") == 1 and "ROUGE-L" in two.stdout  # one process prints,
+    assert two.stdout.count("two holds") == 1 and "ROUGE-L" in two.stdout  # one process prints,
     assert two.stderr.count("score after:   0%") == 1  # and scores
 
 

@@ -57,7 +57,7 @@ def training_bytes(config, batch, length, scored, lora_rank=0, recompute=True, c
     inside = low * (2 * config.n_embd + 4 * heads + 4 * shared + 4 * config.n_hidden)
     a_block = 2 * stream * config.n_embd + inside  # what backward reads, a token
     blocks = config.n_layer * stream * config.n_embd + a_block if recompute else config.n_layer * a_block
-    logits = min(scored, ROWS) * config.vocab_size * (12 if cast else 8)  # of one slice, and their exponentials
+    logits = min(scored, ROWS) * config.vocab_size * (16 if cast else 12)  # of one slice, and what becomes of them
     return {
         "weights": (n - trained) * low + trained * 4 + (trained * 2 if cast else 0),
         "gradients": 4 * trained,
