@@ -9,7 +9,7 @@ NEEDED = {
     "test_tokenizers.py": ["tokenizers"],
     "test_safetensors.py": ["safetensors"],
     "test_rouge_score.py": ["rouge_score"],
-    "test_trainers.py": ["tokenizers", "transformers"],
+    "test_trainers.py": ["tokenizers", "transformers", "accelerate"],
 }
 
 
