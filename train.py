@@ -104,8 +104,8 @@ def parse_args():
         "folder with train.jsonl, and val, test, base.jsonl where there are any (default data/personas, made at first)"
     )
     p.add_argument("--data", type=Path, default=DEFAULT_DATA, metavar="DIR", help=help)
-    base_folder = "(default: the data's base model, out/base or out/base-NAME, trained at first)"
-    p.add_argument("--init", type=Path, metavar="DIR", help=f"run or Hugging Face folder to start from {base_folder}")
+    help = "run or Hugging Face folder to start from (default: the data's base model, out/base or out/base-NAME)"
+    p.add_argument("--init", type=Path, metavar="DIR", help=help)
     help = "what takes the persona's place in the plain view: nothing, or the profile of a stranger"
     p.add_argument("--contrast", choices=CONTRASTS, default="none", help=help)
     p.add_argument("--out", type=Path, metavar="DIR", help="folder to write to (default out/LOSS)")
@@ -125,6 +125,7 @@ def parse_args():
     except ValueError as error:
         p.error(str(error))
     args.out = args.out or Path("out") / args.loss
+    args.start = args.init or base_folder(args)
     return args
 
 
@@ -162,8 +163,8 @@ def load_model(args, device):
         template = hf.read_template(args.template) if args.template else None
         frozen = torch.bfloat16 if args.lora_rank and device.type == "cuda" else torch.float32
         return hf.load_any(args.init, device, frozen, template, args.block_size)
-    if base.is_finished(base_folder(args), args.base_steps):
-        return checkpoint.load(base_folder(args), device)
+    if base.is_finished(args.start, args.base_steps):
+        return checkpoint.load(args.start, device)
 
 
 def train_base(args, rows, device):
@@ -180,8 +181,8 @@ def train_base(args, rows, device):
         processes=distributed.world_size(),
     )
     rows = read_examples(file) if file.exists() else rows
-    base.make(settings, base_shape(args), rows, base_folder(args), device, args.save_every, args.compile)
-    return checkpoint.load(base_folder(args), device)
+    base.make(settings, base_shape(args), rows, args.start, device, args.save_every, args.compile)
+    return checkpoint.load(args.start, device)
 
 
 def sha256(path):
@@ -196,18 +197,8 @@ def make_settings(args, start, n_rows):
     if args.epochs:
         steps = math.ceil(args.epochs * steps_per_epoch(n_rows, args.batch_size, micro_batches))
     lr = Settings.lr if start.get("tokenizer") != "pretrained" else LR_LORA if args.lora_rank else LR_PRETRAINED
-    same = [
-        "loss",
-        "clip_min",
-        "clip_max",
-        "warmup",
-        "batch_size",
-        "grad_accum",
-        "seed",
-        "contrast",
-        "top_k",
-        "lora_rank",
-    ]
+    same = ["loss", "clip_min", "clip_max", "contrast", "top_k", "lora_rank"]
+    same += ["warmup", "batch_size", "grad_accum", "seed"]
     return Settings(
         **{name: getattr(args, name) for name in same},
         lr=args.lr or lr,
@@ -216,7 +207,7 @@ def make_settings(args, start, n_rows):
         data=str(args.data),
         data_sha256=sha256(args.data / "train.jsonl"),
         examples=n_rows,
-        init=str(args.init or base_folder(args)),
+        init=str(args.start),
         tokenizer=start.get("tokenizer", "bpe"),
         vocab_size=start.get("vocab_size", 0),
     )
@@ -247,17 +238,17 @@ def load_run(args, n_rows, device):
 
 def announce(args, start, run, n_rows, n_held_out, device):
     """Say what this run will do. start, run: what `load_model` and `load_run` found."""
-    init, tasks = args.init or base_folder(args), []
+    tasks = []
     if start:
         model, settings = start[0], make_settings(args, start[2]["settings"], n_rows)
     else:
         model = GPT(GPTConfig(args.vocab_size or base.VOCAB_SIZE, **base_shape(args))).to(device)
         settings = make_settings(args, asdict(base.SETTINGS), n_rows)
         n_examples = args.base_steps * base.SETTINGS.batch_size
-        tasks.append((f"train the base model {init}: {args.base_steps} steps", n_examples))
+        tasks.append((f"train the base model {args.start}: {args.base_steps} steps", n_examples))
     done = run[2]["step"] if run else 0
     going_on = f", of which {done} are done" if done else ""
-    what = f"fine-tune {init} with {args.loss} into {args.out}: {settings.steps} steps{going_on}"
+    what = f"fine-tune {args.start} with {args.loss} into {args.out}: {settings.steps} steps{going_on}"
     tasks.append((what, (settings.steps - done) * settings.batch_size * settings.grad_accum))
     if n_held_out:
         tasks.append((f"score {n_held_out} held-out examples, before and after", 2 * n_held_out))
@@ -309,7 +300,7 @@ def main():
     distributed.barrier()  # all have seen what is there
     announce(args, start, run, len(rows), len(held_out), device)
     model, tokenizer, state = start or train_base(args, rows, device)
-    base.check_flags(args, model, state, args.init or base_folder(args))
+    base.check_flags(args, model, state, args.start)
 
     settings = make_settings(args, state["settings"], len(rows))
     examples = encode_rows(rows, tokenizer, model.config.block_size, args.top_k, contrast=args.contrast)
@@ -324,7 +315,7 @@ def main():
         if held_out:
             before, its_tokenizer, _ = load_model(args, device)
             its_examples = encode_held_out(args, held_out, before, its_tokenizer)
-            scored = {str(args.init or base_folder(args)): score(args, before, its_tokenizer, its_examples, "before")}
+            scored = {str(args.start): score(args, before, its_tokenizer, its_examples, "before")}
             scored[str(args.out)] = score(args, model, tokenizer, to_score, "after")
             report(args, scored, model, tokenizer, held_out)
         say(f"{args.out} holds {', '.join(sorted(path.name for path in args.out.iterdir() if path.is_file()))}")

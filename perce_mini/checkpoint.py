@@ -20,19 +20,9 @@ from perce_mini.model import GPT, GPTConfig
 from perce_mini.schema import CHECKPOINT, check_checkpoint
 from perce_mini.tokenizer import Tokenizer
 
-UNREADABLE = (  # what zipfile and torch.load raise for other bytes
-    zipfile.BadZipFile,
-    pickle.UnpicklingError,
-    zlib.error,
-    NotImplementedError,
-    RuntimeError,
-    EOFError,
-    ValueError,
-    LookupError,
-    AttributeError,
-    TypeError,
-    OSError,
-)
+# What zipfile and torch.load raise for other bytes.
+UNREADABLE = zipfile.BadZipFile, pickle.UnpicklingError, zlib.error, RuntimeError, EOFError, ValueError, LookupError
+UNREADABLE += AttributeError, TypeError, OSError
 
 
 class CheckpointError(UserError):
@@ -65,10 +55,9 @@ def read(folder):
         raise CheckpointError(f"{path}: no checkpoint there")
     try:
         with zipfile.ZipFile(path) as archive:
+            # Nothing is packed in a checkpoint, so that a small file cannot become a large one.
             packed = any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist())
-            if (
-                packed or archive.testzip() is not None
-            ):  # nothing is packed here, so a small file cannot become a large one
+            if packed or archive.testzip() is not None:
                 raise zipfile.BadZipFile("checksum")
         state = torch.load(path, map_location="cpu", weights_only=True)
     except UNREADABLE as error:

@@ -25,7 +25,7 @@ def make_room(hidden, head):
 
 
 def project(rows, head, room):
-    """Logits of a slice, float32 at least, in memory that is used again: new memory would cost half as much time."""
+    """Logits of a slice, float32 at least, in memory that is used again: to take it anew costs half a product."""
     if torch.is_autocast_enabled(rows.device.type):  # which chooses the precision, and the memory
         return precise(rows @ head.T)
     return precise(torch.mm(rows, head.T, out=room[: len(rows)]))

@@ -18,6 +18,7 @@ from perce_mini.device import autocast, pick_device
 from perce_mini.errors import UserError
 from perce_mini.heatmap import pieces
 from perce_mini.percontrast import CLIP_MIN
+from perce_mini.retrieval import bm25
 from perce_mini.scoring import score_tokens
 from perce_mini.tables import printable, say, show_text
 
@@ -65,6 +66,9 @@ def find_people(args, settings):
     rows = list({row["user"]: row for row in read_examples(path) if row["profile"]}.values())
     if args.user > len(rows):
         raise UserError(f"--user {args.user}: {path} has {len(rows)} users with a profile")
+    if args.query:  # those first who were asked something like it
+        likeness = bm25(args.query, [row["query"] for row in rows])
+        rows = [rows[i] for i in sorted(range(len(rows)), key=lambda i: -likeness[i])]
     return three_users(rows, args.user - 1)
 
 

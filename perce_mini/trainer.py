@@ -14,13 +14,7 @@ from perce_mini.dataset import collate, size, training_steps
 from perce_mini.device import autocast
 from perce_mini.errors import UserError
 from perce_mini.head import backward_in_slices, logprobs_in_place, score_in_slices
-from perce_mini.percontrast import (
-    CLIP_MAX,
-    CLIP_MIN,
-    loss_weights,
-    token_entropies,
-    weighted_nll,
-)
+from perce_mini.percontrast import CLIP_MAX, CLIP_MIN, loss_weights, token_entropies, weighted_nll
 
 
 @dataclass
@@ -69,11 +63,10 @@ def backward(run, model, batch, settings, n_tokens, weight_fn=None, scale=1):
     def loss_of(logp, logits, at):
         if given is not None:
             weights = given[at]
-        elif settings.loss == "perce":
-            weights = loss_weights("perce", logp, logp_plain[at], clip_min=low, clip_max=high)
         else:
+            plain = None if logp_plain is None else logp_plain[at]
             entropy = token_entropies(logits, labels[at]) if settings.loss == "entce" else None
-            weights = loss_weights(settings.loss, logp, entropy=entropy, clip_min=low, clip_max=high)
+            weights = loss_weights(settings.loss, logp, plain, entropy, low, high)
         loss = weighted_nll(logp, weights, n_tokens)
         tally.add_(torch.stack([loss.detach(), weights.sum(), (weights <= low).sum(), (weights >= high).sum()]))
         return scale * loss
@@ -81,8 +74,8 @@ def backward(run, model, batch, settings, n_tokens, weight_fn=None, scale=1):
     with autocast(labels.device):
         if settings.loss == "perce":  # the method's only extra work: one forward of the shorter view
             with torch.no_grad():
-                plain = model.hidden(batch.plain.ids).flatten(0, 1)[batch.plain.at]
-            logp_plain = score_in_slices(logprobs_in_place, plain, model.head, labels)
+                hidden = model.hidden(batch.plain.ids).flatten(0, 1)[batch.plain.at]
+            logp_plain = score_in_slices(logprobs_in_place, hidden, model.head, labels)
         hidden = run(batch.persona.ids).flatten(0, 1)[batch.persona.at]
         if weight_fn:
             logp_persona = score_in_slices(logprobs_in_place, hidden, model.head, labels)

@@ -143,6 +143,19 @@ def test_every_flag_of_train_is_explained_with_its_default(command):
 # ------------------------------------------------------------------------------- a folder that holds a run
 
 
+def interrupt_third_step(monkeypatch):
+    """As Ctrl-C does, once."""
+    real, calls = trainer.training_step, []
+
+    def interrupted(*args):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(trainer, "training_step", interrupted)
+
+
 def test_a_finished_run_is_not_overwritten(run_train, tmp_path):
     assert run_train().status == 0
     before = (tmp_path / "run/checkpoint.pt").read_bytes()
@@ -162,15 +175,7 @@ def test_the_same_finished_command_shows_its_table_again(command, trained, world
 
 
 def test_an_unfinished_run_waits_for_resume(run_train, tmp_path, monkeypatch):
-    real, calls = trainer.training_step, []
-
-    def interrupted(*args):
-        calls.append(1)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return real(*args)
-
-    monkeypatch.setattr(trainer, "training_step", interrupted)
+    interrupt_third_step(monkeypatch)
     assert run_train("--steps", 4, "--save-every", 1).status == 130
     result = run_train("--steps", 4)
     assert result.status == 2 and "holds 2 of 4 steps" in result.error and "--resume goes on" in result.error
@@ -351,15 +356,7 @@ def test_ctrl_c_keeps_the_last_checkpoint(world, trained, tmp_path):
 def test_an_interrupted_base_goes_on(command, world, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     args = ["--data", world, *TINY, "--save-every", 1, "--eval-examples", 0]
-    real, steps = trainer.training_step, []
-
-    def interrupted(*a):
-        steps.append(1)
-        if len(steps) == 3:
-            raise KeyboardInterrupt
-        return real(*a)
-
-    monkeypatch.setattr(trainer, "training_step", interrupted)
+    interrupt_third_step(monkeypatch)
     result = command(train.main, *args)
     assert result.status == 130 and "keeps step 2" in result.err
     assert command(train.main, *args).status == 0

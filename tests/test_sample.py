@@ -29,6 +29,18 @@ def test_the_same_query_for_three_users_and_nobody(command, trained, world, tmp_
     assert row["query"][:20] in result.out and max(map(len, result.out.splitlines())) <= 80
 
 
+def test_a_query_is_answered_for_users_who_write_such_texts(command, trained, world, tmp_path):
+    """Not for the first users of the file, who may never have written a review."""
+    profile = [{"query": "q", "response": "r"}]
+    rows = [{"user": f"u{i}", "task": "topic", "query": "Post about chess", "profile": profile} for i in range(3)]
+    rows += [{"user": f"v{i}", "task": "review", "query": "Review a red lamp", "profile": profile} for i in range(2)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row | {"response": "r"}) + "\n" for row in rows))
+    given = ["--data", tmp_path / "rows.jsonl", "--query", "Review a blue kettle", "--device", "cpu"]
+    result = command(sample.main, trained / "out/perce", *given)
+    people = [line for line in result.out.splitlines() if line.startswith("for ")]
+    assert people == ["for user v0:", "for user v1:", "for nobody:"] and result.status == 0, result.err
+
+
 def test_texts_of_ones_own_are_a_profile(command, trained, tmp_path):
     (tmp_path / "mine.txt").write_text("One text\nin two lines.\n\n\nAnother one.\n")
     given = ["--profile", tmp_path / "mine.txt", "--query", "say <|end|>", "--device", "cpu"]
