@@ -116,7 +116,6 @@ SAMPLE = "".join(map(chr, range(1, 0x250))) + "it's 12 345\t\r\n\n  漢字 한�
 def check_tokenizer_state(state, where, error=UserError, needs_end=True):
     """What Tokenizer.state() gave. needs_end: a control token ends a response. Raises `error`, in one line."""
     check(state, TOKENIZER, where, error)
-    state = dict.fromkeys(TOKENIZER) | state
     check(state["layout"], LAYOUT, f"{where}: layout", error)
     tokens, special, ids = state["tokens"], state.get("special"), state.get("ids")
     if special is None:

@@ -236,7 +236,7 @@ def test_finished_runs_are_used_as_they_are(tiny):
     experiments.record("lr", tiny)
     before = {path: path.stat().st_mtime_ns for path in Path("out/experiments").rglob("*.json")}
     experiments.record("lr", tiny)
-    assert len(before) > 4
+    assert len(before) >= 4
     assert before == {path: path.stat().st_mtime_ns for path in Path("out/experiments").rglob("*.json")}
 
 

@@ -116,7 +116,7 @@ def test_a_rule_of_ones_own_replaces_the_weights():
 
 @pytest.mark.parametrize("loss", ["ce", "entce", "perce"])
 def test_bfloat16_reaches_every_weight(monkeypatch, loss):
-    """Also where the plain view has used them without gradient just before (autocast keeps what it has cast)."""
+    """Computed in bfloat16, every weight's gradient is about that of float32."""
     model, gradients = make_model(n_layer=2), []
     for enabled in [False, True]:
         cast = torch.autocast("cpu", torch.bfloat16, enabled=enabled)
