@@ -2,11 +2,10 @@
 
     python train.py --loss perce
 
-From nothing this makes the default data (data/personas), trains a small base model once (out/base), fine-tunes it
-(out/perce), scores held-out users and shows a table. What exists already is used as it is.
+This makes the default data (data/personas), fine-tunes a small base model that comes with the project (data/base) into
+out/perce, scores held-out users and shows a table. What exists already is used as it is.
 """
 
-import hashlib
 import math
 import os
 from dataclasses import asdict, replace
@@ -20,7 +19,7 @@ from perce_mini.cli import COUNT, COUNT_OR_NONE, number
 from perce_mini.dataset import CONTRASTS, encode_rows, held_out_file, read_examples, steps_per_epoch, subsample
 from perce_mini.device import pick_device
 from perce_mini.errors import UserError
-from perce_mini.files import write_text_atomic
+from perce_mini.files import sha256, write_text_atomic
 from perce_mini.model import GPT, GPTConfig
 from perce_mini.percontrast import CLIP_MAX, CLIP_MIN, LOSSES
 from perce_mini.plan import print_plan
@@ -30,8 +29,9 @@ from perce_mini.tables import say, show_table, write_predictions, write_scores
 from perce_mini.tokenizer import SPECIAL
 from perce_mini.trainer import Settings, check_same_run, fit
 
-DEFAULT_DATA = Path(os.path.relpath(Path(__file__).resolve().parent / "data" / "personas"))
-MAX_NEW_TOKENS = 128
+DATA = Path(os.path.relpath(Path(__file__).resolve().parent / "data"))
+DEFAULT_DATA, SHIPPED_BASE = DATA / "personas", DATA / "base"
+MAX_NEW_TOKENS = 160
 LR_PRETRAINED, LR_LORA = 2e-5, 2e-4
 CLIP = number(float, low=-1e6, high=1e6)
 
@@ -58,8 +58,9 @@ def add_optimisation_flags(parser):
 
 
 def add_base_flags(parser):
-    g = parser.add_argument_group("base model (only where it is trained here)")
-    g.add_argument("--base-steps", type=COUNT, default=base.SETTINGS.steps, help="optimisation steps")
+    what = "for data of your own; for the default data one of these flags trains another than data/base, into out/base"
+    g = parser.add_argument_group("base model", what)
+    g.add_argument("--base-steps", type=COUNT, help=f"optimisation steps (default {base.SETTINGS.steps})")
     g.add_argument("--tokenizer", help="bpe: learn one from the data (default); or gpt2, cl100k_base, ... by tiktoken")
     vocab_size = number(int, low=256 + len(SPECIAL), high=10**6)
     g.add_argument(
@@ -104,7 +105,7 @@ def parse_args():
         "folder with train.jsonl, and val, test, base.jsonl where there are any (default data/personas, made at first)"
     )
     p.add_argument("--data", type=Path, default=DEFAULT_DATA, metavar="DIR", help=help)
-    help = "run or Hugging Face folder to start from (default: the data's base model, out/base or out/base-NAME)"
+    help = "run or Hugging Face folder to start from (default: data/base, or for your own data out/base-NAME)"
     p.add_argument("--init", type=Path, metavar="DIR", help=help)
     help = "what takes the persona's place in the plain view: nothing, or the profile of a stranger"
     p.add_argument("--contrast", choices=CONTRASTS, default="none", help=help)
@@ -143,7 +144,7 @@ def load_rows(args):
     """The rows to train on and the rows to score. Makes the default data at first. Raises UserError."""
     if args.data == DEFAULT_DATA and not (args.data / "test.jsonl").exists():  # the last to be written
         if distributed.rank() == 0:
-            prepare.make(args.data)
+            prepare.write(args.data, {name: make for name, make in prepare.splits().items() if name != "base"})
         distributed.barrier()
     if not args.data.is_dir():
         raise UserError(f"{args.data}: --data takes a folder with train.jsonl in it")
@@ -153,8 +154,12 @@ def load_rows(args):
 
 
 def base_folder(args):
-    """Where the base model of the data lives: out/base, or out/base-NAME for data of one's own."""
-    return Path("out/base" if args.data == DEFAULT_DATA else f"out/base-{args.data.resolve().name}")
+    """Where the base model of the data lives: data/base, or out/base where a flag asks for another; out/base-NAME for
+    data of one's own."""
+    if args.data != DEFAULT_DATA:
+        return Path(f"out/base-{args.data.resolve().name}")
+    asked = any(getattr(args, name) is not None for name in ["base_steps", "tokenizer", "vocab_size", *base.SHAPE])
+    return Path("out/base") if asked else SHIPPED_BASE
 
 
 def load_model(args, device):
@@ -163,16 +168,20 @@ def load_model(args, device):
         template = hf.read_template(args.template) if args.template else None
         frozen = torch.bfloat16 if args.lora_rank and device.type == "cuda" else torch.float32
         return hf.load_any(args.init, device, frozen, template, args.block_size)
-    if base.is_finished(args.start, args.base_steps):
+    if args.start == SHIPPED_BASE or base.is_finished(args.start, args.base_steps or base.SETTINGS.steps):
         return checkpoint.load(args.start, device)
 
 
 def train_base(args, rows, device):
     """Train the data's base model, and load it."""
     file = args.data / "base.jsonl"
+    if args.data == DEFAULT_DATA and not file.exists():
+        if distributed.rank() == 0:
+            prepare.write(args.data, {"base": prepare.splits()["base"]})
+        distributed.barrier()
     settings = replace(
         base.SETTINGS,
-        steps=args.base_steps,
+        steps=args.base_steps or base.SETTINGS.steps,
         top_k=args.top_k,
         data=str(args.data),
         data_sha256=sha256(file if file.exists() else args.data / "train.jsonl"),
@@ -183,11 +192,6 @@ def train_base(args, rows, device):
     rows = read_examples(file) if file.exists() else rows
     base.make(settings, base_shape(args), rows, args.start, device, args.save_every, args.compile)
     return checkpoint.load(args.start, device)
-
-
-def sha256(path):
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def make_settings(args, start, n_rows):
@@ -244,8 +248,9 @@ def announce(args, start, run, n_rows, n_held_out, device):
     else:
         model = GPT(GPTConfig(args.vocab_size or base.VOCAB_SIZE, **base_shape(args))).to(device)
         settings = make_settings(args, asdict(base.SETTINGS), n_rows)
-        n_examples = args.base_steps * base.SETTINGS.batch_size
-        tasks.append((f"train the base model {args.start}: {args.base_steps} steps", n_examples))
+        steps = args.base_steps or base.SETTINGS.steps
+        what = f"train the base model {args.start}: {steps} steps"
+        tasks.append((what, steps * base.SETTINGS.batch_size))
     done = run[2]["step"] if run else 0
     going_on = f", of which {done} are done" if done else ""
     what = f"fine-tune {args.start} with {args.loss} into {args.out}: {settings.steps} steps{going_on}"

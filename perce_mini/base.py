@@ -12,10 +12,10 @@ from perce_mini.model import GPT, GPTConfig
 from perce_mini.tokenizer import Tokenizer
 from perce_mini.trainer import Settings, check_same_run, fit
 
-VOCAB_SIZE = 2048
-SHAPE = {"block_size": 512, "n_layer": 4, "n_head": 4, "n_kv_head": 2, "n_shifted": 1, "n_embd": 128}
+VOCAB_SIZE = 4096
+SHAPE = {"block_size": 768, "n_layer": 4, "n_head": 4, "n_kv_head": 2, "n_shifted": 1, "n_embd": 128}
 MAX_PARAMETERS = 2 * 10**9
-SETTINGS = Settings(loss="ce", lr=3e-3, steps=400, vocab_size=VOCAB_SIZE)
+SETTINGS = Settings(loss="ce", lr=3e-3, steps=1000, vocab_size=VOCAB_SIZE)
 
 
 def is_finished(folder, steps):

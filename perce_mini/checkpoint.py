@@ -87,6 +87,8 @@ def load(folder, device="cpu"):
     if tokenizer.vocab_size > model.config.vocab_size:
         sizes = f"the tokenizer has {tokenizer.vocab_size} tokens, the model {model.config.vocab_size}"
         raise CheckpointError(f"{path}: {sizes}")
+    if not state["settings"].get("lora_rank"):  # a model may be kept in half precision, and is trained in full
+        model.float()
     return model.to(device), tokenizer, state
 
 

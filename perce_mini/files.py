@@ -3,6 +3,7 @@
 So a kill or a full disk at any moment leaves the old file whole.
 """
 
+import hashlib
 import json
 import os
 import stat
@@ -47,6 +48,11 @@ def check_writable(path):
             raise UserError(f"{path}: there is something that is not a file; give another path")
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
+
+
+def sha256(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_text_atomic(path, text):

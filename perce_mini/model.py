@@ -235,6 +235,11 @@ def sample(logits, temperature, top_p, rng):
     """One token id per row of logits (B, V), from the smallest set of tokens that holds `top_p` of the mass."""
     if temperature == 0:
         return logits.argmax(-1)
-    p, order = (logits / temperature).softmax(-1).sort(-1, descending=True)
-    p[p.cumsum(-1) - p >= top_p] = 0  # what comes before a token already holds top_p
-    return order.gather(-1, torch.multinomial(p, 1, generator=rng))[:, 0]
+    p = (logits / temperature).softmax(-1)
+    if top_p < 1:
+        sorted_p, order = p.sort(-1, descending=True)
+        beyond = sorted_p.cumsum(-1) - sorted_p >= top_p  # what comes before a token already holds top_p
+        p = p.scatter(-1, order, sorted_p.masked_fill(beyond, 0))
+    sums = p.double().cumsum(-1)
+    point = torch.rand(len(p), 1, dtype=torch.float64, device=p.device, generator=rng) * sums[:, -1:]
+    return torch.searchsorted(sums, point, right=True)[:, 0]  # the token in whose part of the mass the point lies

@@ -181,7 +181,7 @@ SETTINGS = {  # trainer.Settings; a checkpoint may be older than a field
     "contrast": optional(either(*CONTRASTS)),
     "lora_rank": optional(whole(0, 4096)),
     "seed": optional(whole(0, 2**63 - 1)),
-    "warmup": optional(real(0, 1)),
+    **dict.fromkeys(["warmup", "weight_decay"], optional(real(0, 1))),
     **dict.fromkeys(["clip_min", "clip_max", "lr"], optional(real(-1e300, 1e300))),
     **dict.fromkeys(["steps", "batch_size", "grad_accum", "processes", "examples", "top_k"], optional(COUNT)),
     **dict.fromkeys(["data", "data_sha256", "init", "tokenizer"], optional(TEXT)),

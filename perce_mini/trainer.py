@@ -24,9 +24,10 @@ class Settings:
     loss: str = "perce"  # one of percontrast.LOSSES
     clip_min: float = CLIP_MIN
     clip_max: float = CLIP_MAX
-    lr: float = 4e-3  # peak learning rate of AdamW
-    steps: int = 300  # optimisation steps
+    lr: float = 5e-4  # peak learning rate of AdamW
+    steps: int = 60  # optimisation steps
     warmup: float = 0.1  # share of the steps in which the rate rises
+    weight_decay: float = 0.01
     batch_size: int = 16  # examples in a micro-batch
     grad_accum: int = 1  # micro-batches in an optimisation step, of each process
     processes: int = 1
@@ -127,7 +128,7 @@ def learning_rate(step, settings):
 
 def make_optimizer(model, settings):
     trained = [p for p in model.parameters() if p.requires_grad]
-    return torch.optim.AdamW(trained, lr=settings.lr, betas=(0.9, 0.95), weight_decay=0.01)
+    return torch.optim.AdamW(trained, lr=settings.lr, betas=(0.9, 0.95), weight_decay=settings.weight_decay)
 
 
 # ------------------------------------------------------------------------------------------------ the run
@@ -144,10 +145,10 @@ def check_same_run(state, settings, out):
             raise UserError(f"{out} was made with {name} {old}, not {value}: give the same again, or another folder")
 
 
-def fit(model, tokenizer, examples, settings, out, save_every=50, state=None, weight_fn=None, on_save=None):
+def fit(model, tokenizer, examples, settings, out, save_every=50, state=None, weight_fn=None):
     """Train `model` on Examples and keep the run in the folder `out`.
 
-    state: the checkpoint to go on from, or None. weight_fn: as in `backward`. on_save(step): called after each save.
+    state: the checkpoint to go on from, or None. weight_fn: as in `backward`.
     """
     optimizer, run = make_optimizer(model, settings), distributed.replicate(model)
     first, log = 0, []
@@ -167,8 +168,6 @@ def fit(model, tokenizer, examples, settings, out, save_every=50, state=None, we
                 if distributed.rank() == 0:
                     checkpoint.save(out, model, tokenizer, asdict(settings), step + 1, log, optimizer)
                 saved = step + 1
-                if on_save:
-                    on_save(saved)
     except NotFiniteError as error:
         raise NotFiniteError(f"{error}: lower --lr (now {settings.lr:g}); {kept(out, saved)}") from None
     except KeyboardInterrupt:

@@ -60,7 +60,7 @@ def world(tmp_path_factory):
     """A very small world of the default data."""
     folder = tmp_path_factory.mktemp("world")
     with contextlib.redirect_stdout(None):
-        prepare.make(folder, examples=12)
+        prepare.write(folder, prepare.splits(train=12, held_out=1, base=48, ordinary=0))
     return folder
 
 

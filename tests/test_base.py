@@ -1,12 +1,18 @@
 """The base model: documents, tokenizers by name, shapes that are refused."""
 
+import json
+
 import pytest
 import tiktoken
+import torch
 
-from perce_mini import base
+from data.personas import ship
+from perce_mini import base, checkpoint
 from perce_mini.dataset import Row, collate, encode_example
 from perce_mini.errors import UserError
+from perce_mini.files import sha256
 from perce_mini.tokenizer import PATTERN, Tokenizer
+from tests.conftest import ROOT
 
 ROW = Row(
     user="u", task="t", query="a red", response="it is", profile=[{"query": "a", "response": "it"}], personal=[[0, 2]]
@@ -59,3 +65,21 @@ def test_a_shape_too_large_to_train_is_refused_before_it_is_built():
         base.check_shape(10**6, base.SHAPE | {"n_embd": 2**15})
     with pytest.raises(ValueError, match="n_head"):
         base.check_shape(2048, base.SHAPE | {"n_head": 5})
+
+
+def test_a_base_model_is_shipped_in_half_precision_and_used_in_full(command, trained, tmp_path):
+    source = next((trained / "out").glob("base-*"))
+    assert command(ship.main, source, "--out", tmp_path / "base").status == 0
+    (mine, tokenizer, state), (given, _, _) = checkpoint.load(tmp_path / "base"), checkpoint.load(source)
+    for (name, p), q in zip(mine.named_parameters(), given.parameters()):
+        assert p.dtype is torch.float32 and torch.equal(p, q.bfloat16().float()), name
+    assert state["optimizer"] is None and state["settings"] == checkpoint.read(source)["settings"]
+    assert (tmp_path / "base/checkpoint.pt").stat().st_size < (source / "checkpoint.pt").stat().st_size / 3
+    assert tokenizer.vocab_size == mine.config.vocab_size
+
+
+def test_results_are_recorded_from_the_base_model_that_comes_with_the_project():
+    """After another one is shipped, everything is to be recorded anew."""
+    digest = sha256(ROOT / "data/base/checkpoint.pt")[:16]
+    for name in ["main", "identify"]:
+        assert json.loads((ROOT / f"data/results/{name}.json").read_text())["base"] == digest

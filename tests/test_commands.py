@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -86,13 +87,26 @@ def test_the_default_data_are_made_at_first(command, tmp_path, monkeypatch):
     made = []
     monkeypatch.setattr(train, "DEFAULT_DATA", tmp_path / "data")
 
-    def make(folder):
-        made.append(folder)
+    def write(folder, files):
+        made.append((folder, *files))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train.prepare, "make", make)
+    monkeypatch.setattr(train.prepare, "write", write)
     result = command(train.main, "--data", tmp_path / "data")
-    assert result.status == 130 and made == [tmp_path / "data"] and result.err.strip() == "interrupted"
+    assert (
+        result.status == 130
+        and made == [(tmp_path / "data", "train", "val", "test")]
+        and result.err.strip() == "interrupted"
+    )
+
+
+def test_the_default_data_have_a_base_model_unless_a_flag_asks_for_another(monkeypatch):
+    for flags, folder in {"": "data/base", "--steps 3": "data/base", "--base-steps 9": "out/base"}.items():
+        monkeypatch.setattr(sys, "argv", ["train.py", *flags.split()])
+        assert train.parse_args().start.resolve() == ROOT / folder
+    for flag in ["--n-shifted 0", "--tokenizer bpe", "--vocab-size 300"]:
+        monkeypatch.setattr(sys, "argv", ["train.py", *flag.split()])
+        assert train.parse_args().start == Path("out/base")
 
 
 def test_compare_two_runs_and_write_everything(trained, world, tmp_path, command):
@@ -291,7 +305,7 @@ def test_bad_flags_end_in_one_line(command, world, trained, tmp_path, flags, rea
 
 
 BAD_EVAL = [
-    ("nowhere", "nowhere/checkpoint.pt: no checkpoint"),
+    ("nowhere", "nowhere: not a folder on this machine"),
     ("RUN --data nowhere.jsonl", "nowhere.jsonl: No such file"),
     ("RUN --samples -1", "--samples: must be at least 0"),
     ("", "name a folder to score"),

@@ -14,7 +14,7 @@ import pytest
 
 from data.gitlog import prepare as gitlog
 from data.longlamp import prepare as longlamp
-from data.personas import general, words
+from data.personas import exact, general, words
 from data.personas import prepare as personas
 from data.splits import write_splits
 from perce_mini.dataset import read_examples
@@ -22,6 +22,7 @@ from perce_mini.errors import UserError
 from tests.conftest import ROOT
 
 SPLITS = ["train", "val", "test"]
+SMALL = "--train 1 --held-out 1 --base 48".split()
 
 
 @pytest.fixture
@@ -60,8 +61,8 @@ def fill_the_disk(folder, *names):
 
 def test_they_run_from_any_folder(tmp_path):
     calls = {
-        "personas/prepare.py --examples 1 --out p": (0, "wrote p/test.jsonl"),
-        "personas/general.py --examples 1 --out g": (0, "wrote g/passages.json"),
+        "personas/prepare.py --train 1 --held-out 1 --base 4 --out p": (0, "wrote p/test.jsonl"),
+        "personas/general.py --train 1 --out g": (0, "wrote g/passages.json"),
         "gitlog/prepare.py nothing --out r": (2, "cannot change to 'nothing'"),
         "longlamp/prepare.py --task topic --input nothing.json --out l": (2, "nothing.json: No such file"),
         "longlamp/prepare.py --task topic --input \udcff.json --out l": (2, "\\udcff.json: No such file"),
@@ -89,12 +90,22 @@ def test_numbers_without_a_meaning_are_refused_for_official_rows(prepare, flags)
 
 
 @pytest.mark.parametrize(
-    "flags", ["--examples 0", "--same-author 1.5", "--lists -1", "--lists nan", "--seed -1", "--ordinary -1"]
+    "flags",
+    [
+        "--train 0",
+        "--held-out 0",
+        "--base 0",
+        "--same-author 1.5",
+        "--lists -1",
+        "--lists nan",
+        "--seed -1",
+        "--ordinary -1",
+    ],
 )
 def test_numbers_without_a_meaning_are_refused_for_the_made_up_world(prepare, tmp_path, flags):
     assert f"argument {flags.split()[0]}: " in prepare(personas, "--out", tmp_path, *flags.split(), status=2)
-    if "examples" in flags:
-        assert "argument --examples: " in prepare(general, "--out", tmp_path, *flags.split(), status=2)
+    if "train" in flags:
+        assert "argument --train: " in prepare(general, "--out", tmp_path, *flags.split(), status=2)
     assert not list(tmp_path.iterdir())
 
 
@@ -109,7 +120,7 @@ def test_a_file_in_the_place_of_the_folder_is_said_before_the_work(prepare, tmp_
 
 def test_a_folder_whose_name_is_not_utf8_is_written_to(prepare, tmp_path):
     strange = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff\xfe"))
-    assert "wrote" in prepare(personas, "--examples", 1, "--out", strange)
+    assert "wrote" in prepare(personas, *SMALL, "--out", strange)
     assert len(read_examples(strange / "train.jsonl")) == 3
     assert "cannot change to" in prepare(gitlog, strange / "nothing", "--out", strange, status=2)
 
@@ -166,21 +177,34 @@ def test_no_name_of_a_held_out_user_stands_in_a_text_to_train_on(world):
     assert len(trained_on) > 100 and len(held_out) > 20 and not trained_on & held_out
 
 
+def make_world(folder, seed=0, **how):
+    """As small as the fixture `world`."""
+    personas.write(folder, personas.splits(**{"train": 12, "held_out": 1, "base": 48, "ordinary": 0} | how), seed)
+
+
+def test_base_texts_have_from_none_to_half_as_many_ordinary_sentences_again():
+    rows = [row for row in personas.base_rows(300, 0.5, 0.2, 4, personas.Rng(0), ordinary=4) if row["task"] != "list"]
+    found = [[exact.n_ordinary(row["task"], text["response"]) for text in [row, *row["profile"]]] for row in rows]
+    assert {n for numbers in found for n in numbers} == set(range(7))
+    behind = [numbers for numbers in found if len(numbers) == 5]
+    assert 0.4 < sum(len(set(numbers)) == 1 for numbers in behind) / len(behind) < 0.6  # an author keeps to a number
+
+
 def test_the_world_is_the_one_of_the_recorded_figures(world, tmp_path):
-    personas.make(tmp_path, examples=12, ordinary=4)
-    for folder, digest in [(world, "dfc3c5cefe30d650"), (tmp_path, "852ae1032dde4aca")]:
+    make_world(tmp_path, ordinary=4)
+    for folder, digest in [(world, "287adc8e8384fbac"), (tmp_path, "ce941ed51b79640d")]:
         files = b"".join((folder / f"{name}.jsonl").read_bytes() for name in ["base", *SPLITS])
         assert hashlib.sha256(files).hexdigest().startswith(digest)
 
 
 def test_another_seed_makes_another_world(world, tmp_path):
     for seed in [0, 1]:
-        personas.make(tmp_path / str(seed), examples=12, seed=seed)
+        make_world(tmp_path / str(seed), seed)
     assert contents(tmp_path / "0") == contents(world)
     assert all(contents(tmp_path / "1")[name] != text for name, text in contents(world).items())
 
 
-def test_ordinary_sentences_stand_in_every_response_and_no_style_is_in_them(prepare, tmp_path, monkeypatch):
+def test_ordinary_sentences_stand_in_every_response_and_no_style_is_in_them(tmp_path, monkeypatch):
     write, said = personas.Writer.ordinary, set()
 
     def ordinary(w):
@@ -189,10 +213,10 @@ def test_ordinary_sentences_stand_in_every_response_and_no_style_is_in_them(prep
         said.add(w.text[start:].rstrip())
 
     monkeypatch.setattr(personas.Writer, "ordinary", ordinary)
-    prepare(personas, "--examples", 12, "--ordinary", 4, "--out", tmp_path)
-    for name in ["base", *SPLITS]:
+    make_world(tmp_path, ordinary=4)
+    for name in SPLITS:
         for row in read_examples(tmp_path / f"{name}.jsonl"):
-            for text in [row, *row["profile"]] if row["task"] != "list" else []:
+            for text in [row, *row["profile"]]:
                 sentences = re.split("(?<=[.!]) ", text["response"])
                 assert [sentence in said for sentence in sentences[:9]] == [False, False] + 3 * [True, False] + [True]
                 assert not said & set(sentences[9:])
@@ -243,12 +267,12 @@ def test_personal_spans_are_a_part_of_every_users_texts_and_mostly_in_the_profil
 
 
 def test_an_old_world_stays_whole_when_a_new_one_fails_or_is_interrupted(tmp_path, monkeypatch, command, capsys):
-    personas.make(tmp_path, examples=2)
+    make_world(tmp_path, train=2)
     assert capsys.readouterr().out.splitlines() == [f"wrote {tmp_path}/{name}.jsonl" for name in ["base", *SPLITS]]
     before = contents(tmp_path)
     fill_the_disk(tmp_path, "test.jsonl")
     with pytest.raises(OSError, match="No space left"):
-        personas.make(tmp_path, examples=3)
+        make_world(tmp_path, train=3)
     assert contents(tmp_path) == before
 
     def interrupted(*_, **__):
@@ -256,21 +280,21 @@ def test_an_old_world_stays_whole_when_a_new_one_fails_or_is_interrupted(tmp_pat
 
     with monkeypatch.context() as patch:
         patch.setattr(personas, "user_rows", interrupted)
-        assert command(personas.main, "--examples", 3, "--out", tmp_path).status == 130
+        assert command(personas.main, *SMALL, "--out", tmp_path).status == 130
     assert contents(tmp_path) == before
-    personas.make(tmp_path, examples=3)
+    make_world(tmp_path, train=3)
     assert contents(tmp_path).keys() == before.keys() and contents(tmp_path) != before
 
 
 def test_something_that_is_no_file_in_the_place_of_a_new_one_is_said_before_the_work(tmp_path):
     (tmp_path / "test.jsonl").mkdir()
     with pytest.raises(UserError, match="test.jsonl"):
-        personas.make(tmp_path, examples=2)
+        make_world(tmp_path, train=2)
     assert os.listdir(tmp_path) == ["test.jsonl"]
 
 
 def test_the_general_world_is_the_same_one_with_turns_and_questions(prepare, world, tmp_path):
-    out = prepare(general, "--examples", 12, "--out", tmp_path)
+    out = prepare(general, "--train", 12, "--out", tmp_path)
     names = ["base.jsonl", "train.jsonl", "val.jsonl", "test.jsonl", "conversations.json", "passages.json"]
     assert out.splitlines() == [f"wrote {tmp_path / name}" for name in names]
     assert all(contents(tmp_path)[name] == contents(world)[name] for name in names[1:4])

@@ -31,6 +31,7 @@ from perce_mini.experiments import (
     html,
     paper,
     records,
+    regimes,
     report,
     rows,
     runs,
@@ -40,8 +41,6 @@ from perce_mini.experiments import (
 )
 from perce_mini.files import write_jsonl_atomic
 from perce_mini.model import GPT, GPTConfig
-from perce_mini.percontrast import LOSSES
-from perce_mini.scoring import score_tokens
 from perce_mini.tokenizer import Tokenizer
 from perce_mini.trainer import Settings
 from tests.conftest import ROOT
@@ -125,21 +124,26 @@ def test_thresholds_are_chosen_on_validation_users(monkeypatch):
 def test_the_best_rate_is_the_best_on_validation_users(monkeypatch):
     scores, asked = {1e-3: 0.3, 2e-3: 0.5, 4e-3: 0.4, 8e-3: 0.1}, []
 
-    def finished(run, split):
-        asked.append((run.seed, split))
-        return {"rouge_l": scores[run.lr] if run.loss == "ce" else 1 - scores[run.lr]}
+    def finished(run, scored):
+        asked.append((run.seed, scored.split))
+        return {"logp": scores[run.lr] if run.loss == "ce" else 1 - scores[run.lr]}
 
     monkeypatch.setattr(suite, "finished", finished)
-    groups, table = suite.Suite(5, 2).at_best_rates({"ce": runs.Run("ce"), "perce": runs.Run()}, 3)
+    best, table = suite.Suite(5, 2).at_best_rates({"ce": runs.Run("ce"), "perce": runs.Run()})
+    assert best == {"ce": runs.Run("ce", 2e-3), "perce": runs.Run("perce", 8e-3)} and set(asked) == {(0, "val")}
+    groups = suite.Suite(5, 2).repeat(best, 3)
     assert [(run.lr, run.seed) for run in groups["ce"]] == [(2e-3, 0), (2e-3, 1), (2e-3, 2)]
-    assert {run.lr for run in groups["perce"]} == {8e-3} and set(asked) == {(0, "val")}
     assert tabulate.texts(table)[1] == ["CE", "0.300", "0.500", "0.400", "0.100"]
 
 
 # ------------------------------------------------------------------------------- the suite, very small
 
 
-REAL_RUN, REAL_KINDS = runs.Run, paper.KINDS
+REAL_RUN, REAL_KINDS = runs.Run, regimes.KINDS
+
+
+SCORED = [("VAL", "val", 2, False), ("TRAINED", "train", 0, False), ("TEST", "test", 3, True)]
+SCORED += [("SOME", "test", 3, True), ("WRITTEN", "val", 2, True)]
 
 
 @dataclass(frozen=True)
@@ -160,7 +164,7 @@ def make_base(data, folder):
 def call_inside(*command):
     """A run is trained and scored inside this process."""
     assert command[:2] == ("-m", "perce_mini.experiments.runs")
-    runs.finish(TinyRun(**json.loads(command[2])), command[3])
+    runs.finish(TinyRun(**json.loads(command[2])), runs.Scored(**json.loads(command[3])))
 
 
 @pytest.fixture(scope="module")
@@ -169,39 +173,39 @@ def tiny(world, tmp_path_factory):
     folder = tmp_path_factory.mktemp("suite")
     shutil.copytree(world, folder / "data/personas")
     write_jsonl_atomic(folder / "data/personas/train.jsonl", read_examples(world / "train.jsonl")[::3])
-    for name in ["base", "strong", "general"]:
-        make_base(world, folder / "out" / name)
-    (folder / "out/general-data").mkdir()
+    for name in ["data/base", "out/general"]:
+        make_base(world, folder / name)
+    for name in ["general", "many", *(f"ordinary-{n}" for n in regimes.SENTENCES)]:
+        shutil.copytree(world, folder / "out/worlds" / name)
     made = {"conversations": [conversation(Rng("chats"))], "passages": passages(9, Rng("passages"))}
     for name, data in made.items():
-        (folder / f"out/general-data/{name}.json").write_text(json.dumps(data))
+        (folder / f"out/worlds/general/{name}.json").write_text(json.dumps(data))
     (folder / "data/results").mkdir()
     (folder / "README.md").write_text("a\n<!-- lr: recorded -->\n<!-- end of lr -->\n<!-- test: no part -->\nz\n")
     figures = records.read("cost")["figures"] | {"perce_over_ce": 2.0}  # not measured again here: test_bench.py does
     small = {
-        "SCORED": 4,
-        "WATCHED": 2,
-        "WATCH_EVERY": 2,
+        "SOLVED": 4,
+        "SAVE_EVERY": 2,
+        **{name: runs.Scored(*which) for name, *which in SCORED},
         "TOP_K": 1,
         "MAX_NEW_TOKENS": 4,
         "RATES": [1e-3, 2e-3],
         "Run": TinyRun,
         "MORE_RATES": [1e-3, 4e-3],
-        "FLOORS": [-1.0, 0.8],
-        "CAPS": [2.0, 5.0],
-        "EXAMPLES": [5, 0],
+        "STEPS": [3],
+        "EXAMPLES": [5],
+        "LONG": 2,
         "SHORT": {"lr": 1e-3, "steps": 1},
-        "KINDS": {name: TinyRun(**vars(run) | {"steps": 2}) for name, run in paper.KINDS.items()},
+        "KINDS": {name: TinyRun(**vars(run) | {"steps": 2}) for name, run in regimes.KINDS.items()},
         "call": call_inside,
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for name, value in small.items():
-            for module in [rows, runs, suite, paper, detectors, general]:
+            for module in [rows, runs, suite, paper, regimes, detectors, general]:
                 if hasattr(module, name):
                     patch.setattr(module, name, value)
         patch.setattr(bench, "measure", lambda device: figures)
-        patch.delitem(paper.EXPERIMENTS, "few")  # has a file of its own, and so has its test
         suite.prepare(jobs=1)
         yield suite.Suite(seeds=1, jobs=1)
 
@@ -224,7 +228,7 @@ def test_every_experiment_runs_and_is_reported(tiny):
     assert "experiments lr`, commit" in readme and "](data/results/lr-rouge_l.svg)" in readme
     assert readme.startswith("a\n<!--") and readme.endswith("<!-- test: no part -->\nz\n")
     identify = records.read("identify")["tables"][0]["rows"]
-    found = detectors.detect(Path("out/base"))
+    found = detectors.detect(Path("data/base"))
     rounded = {score: pytest.approx(x, abs=1e-6) for score, x in found["PIR"].items()}
     assert identify["PIR, base"] == [rounded] and identify["exact PIR"][0]["AUC"] != rounded["AUC"]
     # PerCE with CE's time takes half of the steps, as a PerCE step costs two of CE's here
@@ -243,10 +247,10 @@ def test_finished_runs_are_used_as_they_are(tiny):
 def test_a_run_is_a_process_of_its_own(tiny, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setattr(suite, "call", CALL)
-    figures = suite.finished(runs.Run("ce", seed=3, steps=1, examples=2, watch=True), "val")
-    folder = Path("out/experiments/loss=ce,seed=3,steps=1,examples=2,watch=True")
-    assert json.loads((folder / "val.json").read_text())["figures"] == figures and 0 <= figures["rouge_l"] <= 1
-    assert [point["step"] for point in json.loads((folder / "curve.json").read_text())] == [0, 1]
+    scored = runs.Scored("val", 3, True)
+    figures = suite.finished(runs.Run("ce", seed=3, steps=1, examples=2), scored)
+    folder = Path("out/experiments/loss=ce,seed=3,steps=1,examples=2")
+    assert json.loads((folder / "val-3.json").read_text())["figures"] == figures and 0 <= figures["rouge_l"] <= 1
     with pytest.raises(UserError, match="-c .* failed: the reason"):
         CALL("-c", "import sys; sys.exit('much\\nthe reason')")
 
@@ -280,9 +284,9 @@ def test_differences_are_paired_over_seeds(tiny):
 
 def test_what_the_detectors_say_of_every_token(tiny):
     """Against the logits of one example at a time."""
-    found = detectors.token_table(Path("out/base"), "val", "none")
-    model, tokenizer, _ = runs.load(Path("out/base"))
-    examples = rows.held_out("val", model, tokenizer)
+    found = detectors.token_table(Path("data/base"), "val", "none")
+    model, tokenizer, _ = runs.load(Path("data/base"))
+    examples = rows.held_out(rows.solved_rows("val"), model, tokenizer)
     columns = {"loss": [], "entropy": [], "PIR": [], "personal": [], "later in its span": []}
     for e in examples:
         logp = {}
@@ -303,66 +307,39 @@ def test_what_the_detectors_say_of_every_token(tiny):
 
 
 def test_weight_rules(tiny):
-    model, tokenizer, _ = runs.load_start(TinyRun())
-    some = [row for row in rows.rows_of("train") if row["profile"]][:3]
+    model, tokenizer, _ = runs.load(TinyRun.base)
+    some = [row for row in rows.solved_rows("train") if row["profile"]][:3]
     batch = collate(encode_rows(some, tokenizer, model.config.block_size, 4))
     a, b = torch.randn(len(batch.labels)), torch.randn(len(batch.labels))
-    online = (a - b).clamp(0.8, 5)
 
     def rule(name, **how):
-        return weights.WeightRule(TinyRun(weights=name, **how), model, tokenizer)
-
-    def own():
-        found = score_tokens(model, batch.examples, torch.device("cpu"))
-        return torch.tensor(np.concatenate([one["logp"] - one["logp_plain"] for one in found]))
+        return weights.WeightRule(TinyRun(weights=name, **how), tokenizer)
 
     assert torch.allclose(rule("longce")(batch, a, b), (a - b).exp().clamp(max=5))
     assert rule("mean_one")(batch, a, b).mean().item() == pytest.approx(1)
     exact = torch.cat([torch.tensor(rows.exact_tokens(row, tokenizer)) for row in some]).float()
     assert torch.allclose(rule("exact")(batch, a, b), exact.clamp(0.8, 5)) and (exact > 0.8).any()
-    warm_up = rule("warm_up", steps=4)
-    assert torch.allclose(warm_up(batch, a, b), 1 + (online - 1) / 2)
-    assert torch.allclose(warm_up(batch, a, b), online) and torch.allclose(warm_up(batch, a, b), online)
-    frozen, stale, before = rule("frozen", clip_min=-9.0), rule("stale", clip_min=-9.0), own()
-    with torch.no_grad():
-        for p in model.parameters():
-            p *= 1.5
-    assert not torch.allclose(before, own(), atol=1e-4)
-    assert torch.allclose(frozen(batch, a, b).double(), before, atol=1e-5)
-    assert torch.allclose(stale(batch, a, b).double(), own(), atol=1e-5)  # its copy is made at the first call
-    after = own()
-    with torch.no_grad():
-        for p in model.parameters():
-            p *= 1.5
-    for calls in range(1, 51):
-        found = stale(batch, a, b).double()
-        assert torch.allclose(found, after if calls < 50 else own(), atol=1e-5)
 
 
-def test_the_commands_that_make_base_models_are_valid(command, monkeypatch, tmp_path):
-    """The flags are those of the commands; nothing is trained here."""
+def test_the_commands_that_make_worlds_and_base_models_are_valid(command, monkeypatch, tmp_path):
+    """The flags are those of the commands; nothing is made here."""
     called = []
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(suite, "call", lambda *command: called.append(list(map(str, command))))
     monkeypatch.setattr(suite.os, "replace", lambda *paths: called.append(list(map(str, paths))))
-    monkeypatch.setattr(suite, "make_rows", lambda *split: None)
+    monkeypatch.setattr(suite, "solve_rows", lambda *split: None)
     suite.prepare(1)
-    for name in suite.STARTS:
-        suite.make_start(name)
+    regimes.dials()
+    general.general_runs(suite.Suite(1, 1), ["ce"])
     for words in called:
         if words[0] == "train.py":
             monkeypatch.setattr(sys, "argv", words)
             args = train_command.parse_args()
-            assert args.steps == 1 and args.overwrite  # all write the same --out, for other data
-        elif words[0] == "-m":
-            (tmp_path / words[words.index("--out") + 1]).mkdir(parents=True)
-            told = command(importlib.import_module(words[1]).main, "-h").out
+            assert args.steps == 1 and args.overwrite and str(args.start) == called[-1][0]
+        elif words[0].startswith("data/"):
+            told = command(importlib.import_module(words[0].removesuffix(".py").replace("/", ".")).main, "-h").out
             assert all(word in told for word in words if word.startswith("--"))
-    assert [words[0] for words in called] == [
-        "train.py",
-        *["-m", "train.py", "out/base-strong-data"],
-        *["-m", "train.py", "out/base-general-data"],
-    ]
+    assert len(called) == 1 + len(regimes.SENTENCES) + 1 + 3 and called[-1] == ["out/base-general", "out/general"]
 
 
 # ------------------------------------------------------------------------------ what stands in which cell
@@ -376,7 +353,7 @@ def value(*what):
 class Imagined(suite.Suite):
     """A suite whose runs have figures without being run."""
 
-    def figures(self, groups, desc, split="test"):
+    def figures(self, groups, desc, scored=None):
         names = [*records.SHOWN, "pir", "mean gradient norm", "mean weight of the last step"]
         names += [f"{metric}, {task}" for metric in records.SHOWN for task in ["abstract", "review", "topic"]]
         figures = {run: {name: value(run, name) for name in names} for some in groups.values() for run in some}
@@ -385,23 +362,25 @@ class Imagined(suite.Suite):
 
 @pytest.fixture
 def imagined(monkeypatch):
-    def difference(some, reference, split="test"):
+    def difference(some, reference, scored=None):
         return [{metric: [value(some, reference, metric), 0, 1] for metric in records.SHOWN}]
 
-    for module in [suite, paper, detectors, general, runs]:
-        for name, fake in {"difference": difference, "make_start": print, "Run": REAL_RUN}.items():
+    def make(name, *flags, script=""):
+        return f"out/{name}"
+
+    for module in [suite, paper, regimes, detectors, general, runs]:
+        for name, fake in {"difference": difference, "make_world": make, "make_base": make, "Run": REAL_RUN}.items():
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, fake)
-    kinds = {loss: REAL_RUN(loss) for loss in LOSSES} | {"oracle": REAL_RUN(weights="exact")}
-    monkeypatch.setattr(paper, "KINDS", kinds)
-    monkeypatch.setattr(paper, "KINDS", REAL_KINDS)
-    monkeypatch.setattr(paper, "base_row", lambda name="base": Imagined(1, 1).figures({0: [name_of(name)]}, "")[0])
+    for module in [paper, regimes]:
+        monkeypatch.setattr(module, "KINDS", REAL_KINDS)
+    monkeypatch.setattr(paper, "base_row", lambda run, scored=None: Imagined(1, 1).figures({0: [before(run)]}, "")[0])
     monkeypatch.setattr(general, "base_row", paper.base_row)
     return Imagined(3, 1)
 
 
-def name_of(base):
-    return runs.Run(start=f"before, {base}")
+def before(run):
+    return runs.Run(base=f"before, {run.base}")
 
 
 def test_cells_of_transfer(imagined):
@@ -409,49 +388,54 @@ def test_cells_of_transfer(imagined):
     run = runs.Run("perce", task="review", seed=2, **paper.SHORT)
     assert personal["rows"]["review"][2]["topic, perce"] == value(run, "personal_accuracy, topic")
     assert right["rows"]["nothing"] == [
-        {f"{on}, {loss}": value(name_of("base"), f"rouge_l, {on}") for on in paper.TASKS for loss in paper.BOTH}
+        {f"{on}, {loss}": value(before(runs.Run()), f"rouge_l, {on}") for on in paper.TASKS for loss in paper.BOTH}
     ]
 
 
 def test_cells_of_clip(imagined):
-    found = paper.measure_clip(imagined)
-    grid, _, _, others, low = [table["rows"] for table in found["tables"]]
-    assert grid["m 0.8"][1]["M 2"] == value(runs.Run(clip_max=2.0, seed=1), "rouge_l")
-    ce, default = ([runs.Run(loss, seed=seed) for seed in range(2)] for loss in ["ce", "perce"])
-    assert others["CE"][0]["ROUGE-L minus the first row's"] == [value(ce, default, "rouge_l"), 0, 1]
-    assert others["CE"][1]["logp"] == value(ce[1], "logp")
-    three = [[runs.Run(clip_max=cap, seed=seed) for seed in range(3)] for cap in [2.0, 5.0]]
-    assert low["M 2 − M 5"] == [{metric: [value(*three, metric), 0, 1] for metric in records.FIRST}]
-    ce = [runs.Run("ce", seed=seed) for seed in range(2)]
-    assert found["rouge_l minus the paper's"]["CE"][0] == value(ce, default, "rouge_l")
+    (made,) = (table["rows"] for table in paper.measure_clip(imagined)["tables"])
+    assert made["m 0.8, M 2"][1]["rouge_l"] == value(runs.Run(clip_max=2.0, seed=1), "rouge_l")
+    ce, default = ([runs.Run(loss, seed=seed) for seed in range(3)] for loss in ["ce", "perce"])
+    assert made["CE"][0]["ROUGE-L minus the first row's"] == [value(ce, default, "rouge_l"), 0, 1]
+    assert made["CE"][2]["logp"] == value(ce[2], "logp") and list(made)[0] == paper.PAPER
 
 
-def test_cells_of_bootstrap_and_strong(imagined):
-    tables = paper.measure_bootstrap(imagined)["tables"]
-    assert tables[0]["rows"]["warm-up"][0]["logp"] == value(runs.Run(weights="warm_up", start="scratch"), "logp")
-    mine, online = ([runs.Run(weights=rule, start="strong", seed=i) for i in range(2)] for rule in ["stale", ""])
-    row = tables[2]["rows"]["copy every 50 steps"]
-    assert row[0]["personal tokens right minus online"][0] == value(mine, online, "personal_accuracy")
-    scores, rates = paper.measure_strong(imagined)["tables"]
-    best = max(suite.RATES, key=lambda lr: rates["rows"]["oracle"][0][str(lr)])
-    run = runs.Run(weights="exact", start="strong", lr=best, seed=1)
-    assert scores["rows"][f"oracle | {best:g}"][1]["logp"] == value(run, "logp")
-
-
-def test_cells_of_lr_and_main(imagined, monkeypatch):
+def test_cells_of_lr_and_main(imagined):
     scores, norms = paper.measure_lr(imagined)["tables"]
     rate = paper.MORE_RATES[-1]
     assert scores["rows"]["logp_other, ce"][1][str(rate)] == value(runs.Run("ce", rate, seed=1), "logp_other")
     assert norms["rows"]["mean gradient norm, perce"][0][str(rate)] == value(
         runs.Run("perce", rate), "mean gradient norm"
     )
-    monkeypatch.setattr(paper, "KINDS", {"ce": runs.Run("ce"), "perce": runs.Run()})
-    scores, minus = (table["rows"] for table in paper.measure_main(imagined)["tables"])
-    rates = paper.measure_rates(imagined)["tables"][0]["rows"]
-    best = {loss: max(suite.RATES, key=lambda lr: seeds[0][str(lr)]) for loss, seeds in rates.items()}
+    scores, minus, rates = (table["rows"] for table in paper.measure_main(imagined)["tables"])
+    best = {kind: max(suite.RATES, key=lambda lr: seeds[0][str(lr)]) for kind, seeds in rates.items()}
+    assert rates["oracle"][0]["0.008"] == value(runs.Run(weights="exact", lr=8e-3), "logp")
     assert scores["perce"][2]["rouge_l, topic"] == value(runs.Run("perce", best["perce"], seed=2), "rouge_l, topic")
-    mine, ce = ([runs.Run(loss, lr, seed=seed) for seed in range(3)] for loss, lr in reversed(best.items()))
-    assert minus["perce"][0]["logp"] == [value(mine, ce, "logp"), 0, 1] and set(minus) == {"perce", "perce, CE's time"}
+    mine, ce = ([runs.Run(loss, best[loss], seed=seed) for seed in range(3)] for loss in ["perce", "ce"])
+    assert minus["perce"][0]["logp"] == [value(mine, ce, "logp"), 0, 1]
+    assert set(minus) == {*REAL_KINDS, "perce, CE's time"} - {"ce"}
+
+
+def test_cells_of_regimes(imagined):
+    found = regimes.measure_regimes(imagined)
+    dials, heart = (table["rows"] for table in found["tables"])
+    steps, n = [120, *regimes.STEPS], regimes.EXAMPLES[-1]
+    assert len(dials) == 1 + len(regimes.SENTENCES) + len(steps) + 1 + len(regimes.EXAMPLES)
+    (label,) = [label for label in dials if label.startswith(f"examples | {n} |")]
+    how = {"world": "many", "examples": n}
+    ce, perce = (
+        max([runs.Run(loss, lr, **how) for lr in regimes.RATES], key=lambda run: value(run, "logp"))
+        for loss in ["ce", "perce"]
+    )
+    assert label == f"examples | {n} | {ce.lr:g} | {perce.lr:g}"
+    groups = imagined.repeat({"ce": ce, "perce": perce})
+    assert dials[label] == [{m: [value(groups["perce"], groups["ce"], m), 0, 1] for m in regimes.METRICS}]
+    (chart,) = [chart for chart in found["charts"] if chart["name"] == "logp_other"]
+    (point,) = [point for point in chart["panels"]["examples"]["perce"] if point[0] == str(n)]
+    pairs = zip(groups["perce"], groups["ce"])
+    assert point[1:] == [value(a, "logp_other") - value(b, "logp_other") for a, b in pairs]
+    assert [point[0] for point in chart["panels"]["steps"]["perce"]] == list(map(str, sorted(steps)))
+    assert set(heart) == {*REAL_KINDS, regimes.DECAYED} - {"oracle"} and heart["ce"][0]["other tokens by heart"] == 0
 
 
 def test_cells_of_contrast_and_identify(imagined, monkeypatch):
@@ -464,12 +448,12 @@ def test_cells_of_contrast_and_identify(imagined, monkeypatch):
     monkeypatch.setattr(detectors, "detect", detect)
     found, trained = (table["rows"] for table in detectors.measure_contrast(imagined)["tables"])
     base = found["base model; a stranger"][0]
-    assert base["F1, best validation threshold"] == value(Path("out/base"), "stranger", "F1")
-    assert base["precision, PIR > 0.8"] == value(Path("out/base"), "stranger", "precision", "fixed")
+    assert base["F1, best validation threshold"] == value(Path("data/base"), "stranger", "F1")
+    assert base["precision, PIR > 0.8"] == value(Path("data/base"), "stranger", "precision", "fixed")
     assert set(trained) == {"nobody's", "a stranger's", "difference"} and len(found["PerCE, nobody's; nobody"]) == 3
     results = detectors.measure_identify(imagined)
     rows_of_table = results["tables"][0]["rows"]
-    assert rows_of_table["entropy (EntCE's score), base"][0]["AUC"] == value(Path("out/base"), "entropy")
+    assert rows_of_table["entropy (EntCE's score), base"][0]["AUC"] == value(Path("data/base"), "entropy")
     assert results["tables"][2]["rows"] == {"missed": [{"tokens": 7}]}
     assert results["charts"][0]["panels"][""]["ce"] == [[0, 1, 1, 1], [2, 3, 3, 3]]
 
@@ -482,11 +466,11 @@ def test_cells_of_ability(imagined, monkeypatch):
 
     monkeypatch.setattr(general, "answer_questions", answers)
     (made,) = general.measure_ability(imagined)["tables"]
-    perce, lossce = (made["rows"][f"300 | {loss}"] for loss in ["perce", "lossce"])
+    perce, lossce = (made["rows"][f"{general.LONG} | {loss}"] for loss in ["perce", "lossce"])
     assert perce[0]["F1, all, minus CE"] == (1, 1, 1) and lossce[0]["F1, all, minus CE"] == (0.5, 0.5, 0.5)
-    assert perce[2]["F1, number"] == 1 and "F1, all, minus CE" not in made["rows"]["300 | ce"][0]
-    run = runs.Run("ce", paper.SHORT["lr"], seed=1, steps=runs.Run.steps, start="general")
-    assert made["rows"]["300 | ce"][1]["rouge_l"] == value(run, "rouge_l")
+    assert perce[2]["F1, number"] == 1 and "F1, all, minus CE" not in made["rows"][f"{general.LONG} | ce"][0]
+    run = runs.Run("ce", paper.SHORT["lr"], seed=1, steps=general.LONG, world="general", base="out/general")
+    assert made["rows"][f"{general.LONG} | ce"][1]["rouge_l"] == value(run, "rouge_l")
 
 
 # ------------------------------------------------------------------------- chats, questions, intervals
@@ -513,7 +497,7 @@ def test_the_judge_counts_what_the_answer_shows_of_the_user(tiny, monkeypatch):
 def test_answers_are_scored_by_kind(tiny, monkeypatch):
     """The generator's own answers are right; a wrong one is wrong."""
     pairs = [
-        qa for p in json.loads(Path("out/general-data/passages.json").read_text()).values() for qa in p["qa_pairs"]
+        qa for p in json.loads(Path("out/worlds/general/passages.json").read_text()).values() for qa in p["qa_pairs"]
     ]
     answers = [qa["answer"] for qa in pairs]
     gold = ["".join(a["spans"]) or a["number"] or a["date"]["month"] for a in answers]
@@ -528,7 +512,7 @@ def test_answers_are_scored_by_kind(tiny, monkeypatch):
 
 
 def test_replies_are_greedy_and_in_order(tiny):
-    model, tokenizer, _ = runs.load(Path("out/base"))
+    model, tokenizer, _ = runs.load(Path("data/base"))
     asked = rows.rows_of("test")[:3]
     texts = general.replies(model, tokenizer, asked, 2)
     for row, text in zip(asked, texts):
@@ -568,15 +552,6 @@ def test_rows_regrouped():
     groups = {"M 2": [{"f": 1, "g": 5}, {"f": 2, "g": 6}], "M 5": [{"f": 3}, {"f": 4}]}
     assert records.regrouped(groups, "f") == [{"M 2": 1, "M 5": 3}, {"M 2": 2, "M 5": 4}]
     assert records.line({"0.5": groups["M 2"]}, "g") == [[0.5, 5, 6]]
-
-
-def test_averages_over_floors_and_caps(monkeypatch):
-    monkeypatch.setattr(paper, "FLOORS", [-1.0, 0.0, 0.5])
-    monkeypatch.setattr(paper, "CAPS", [2.0, 5.0])
-    found = {f"m {low:g}, M {high:g}": [{"f": low + high}, {"f": low}] for low in paper.FLOORS for high in paper.CAPS}
-    made = paper.floors_and_caps(found, "f")["rows"]
-    assert made["m 0.5"] == [{"M 2": 2.5, "M 5": 5.5, "all M": 2.25}, {"M 2": 0.5, "M 5": 0.5}]
-    assert made["m 0 and above"] == [{"M 2": 1.25, "M 5": 2.75}]  # without the negative floor
 
 
 def test_records_are_short_and_read_line_by_line():

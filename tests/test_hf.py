@@ -399,7 +399,7 @@ def test_a_run_from_nothing_pretrained_is_not_written_back(command, trained, tmp
     result = command(main, "out/perce", "--out", tmp_path / "back")
     assert result.status == 2 and "did not start from a Hugging Face folder" in result.error
     result = command(evaluation.main, "nowhere")
-    assert result.status == 2 and "nowhere/checkpoint.pt: no checkpoint" in result.error
+    assert result.status == 2 and "nowhere: not a folder on this machine" in result.error
 
 
 def test_a_run_that_says_it_started_from_itself_is_not_followed_for_ever(command, folder, tmp_path):

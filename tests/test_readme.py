@@ -1,6 +1,7 @@
 """Every code block of the README runs, every picture exists, and every recorded part of it is the recorded one."""
 
 import json
+import math
 import re
 import runpy
 import shlex
@@ -11,9 +12,13 @@ import sys
 import pytest
 import torch
 
+import train
+from perce_mini import base, checkpoint
 from perce_mini.dataset import read_row
 from perce_mini.experiments import report
 from perce_mini.hf.tokenizer import PLAIN
+from perce_mini.percontrast import CLIP_MAX, CLIP_MIN
+from perce_mini.trainer import Settings
 from tests.conftest import ROOT, TINY
 from tests.test_hf import write_folder
 
@@ -146,6 +151,50 @@ def test_shell_blocks_run(world, tmp_path, monkeypatch):
 def test_the_recorded_parts_are_the_recorded_ones(monkeypatch):
     monkeypatch.chdir(ROOT)
     assert report.with_parts(README) == README, "run python -m perce_mini.experiments --readme"
+
+
+PAPER = ["2603.06595", "Eq. 2, 7, 8", "4 to 14 B"]  # what it says of itself
+NAMES = r"BM25|door \d|Llama 3|Qwen3|SmolLM2|^\d\. "
+
+
+def test_every_number_is_computed_or_recorded():
+    """Beside code, which runs, and recorded parts."""
+    model, args = checkpoint.load(ROOT / "data/base")[0], train.parse_args
+    numbers = {
+        f"clipped to [{CLIP_MIN:g}, {CLIP_MAX:g}]",
+        f"PIR {math.log(5):.1f} is\nfive times as likely",
+        f"{model.n_parameters() / 1e6:.2f} M parameters",
+        f"--base-steps {base.SETTINGS.steps}`",
+        f"top-{Settings.top_k} profile",
+        "predicted from position t, −100 where",
+        "`n_shifted=0` is the textbook",
+        "From random weights PIR is 0 everywhere",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["train.py"])
+        numbers.add(f"at temperature {args().temperature:g}")
+    text = re.sub(r"```.*?```|<!-- (\w+): .*?<!-- end of \1 -->", "", README, flags=re.S)
+    rows = [line.split(" | ") for line in re.findall(r'^\| "\S+" \| (.*) \|$', text, flags=re.M)]
+    weighted, nll = [], []
+    for row in rows:
+        with_it, without = float(row[0]), float(row[1])
+        pir, loss = math.log(with_it / without), -math.log(with_it)
+        weight = min(max(pir, CLIP_MIN), CLIP_MAX)
+        nll.append(loss)
+        weighted.append(weight * loss)
+        found = [float(re.sub(r"ln 5 = | \(floor\)", "", cell).replace("−", "-")) for cell in row[2:]]
+        assert found == [round(x, 3) for x in [pir, weight, loss, weight * loss]]
+    assert len(rows) == 3
+    numbers.add(f"The sum, {sum(weighted):.3f}, over three tokens is **{sum(weighted) / 3:.3f}**")
+    numbers.add(f"CE would be {sum(nll) / 3:.3f}.")
+    numbers.add("P = {}, {}, {}; without it, {}, {}, {}.".format(*(row[i] for i in [0, 1] for row in rows)))
+    text = re.sub(r'^\| "\S+" \| .*$', "", text, flags=re.M)
+    for words in [*numbers, *PAPER]:
+        assert words in text, words
+        text = text.replace(words, "")
+    text = re.sub(r"\]\(.*?\)|<.*?>", "", text)
+    left = [line for line in text.splitlines() if re.search(r"\d", re.sub(NAMES, "", line))]
+    assert not left
 
 
 def test_every_picture_and_link_exists():

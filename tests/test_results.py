@@ -212,11 +212,6 @@ PHRASES = [
         "1.04 times as many tokens a second at 2048 entries and 1.27 times at 50304",
         lambda: [x for v in ["2048", "50304"] for x in [cost(f"ours_over_nanogpt_{v}"), v]],
     ),
-    (
-        "rates",
-        "0.004 for CE, 0.008 for LossCE, 0.008 for EntCE, 0.004 for PerCE and 0.002 for the oracle",
-        lambda: list(map(best_rate, ["ce", "lossce", "entce", "perce", "oracle"])),
-    ),
     ("identify", "F1 0.994 at the validation threshold", lambda: [at("identify", 0, "exact PIR", "F1")]),
     ("identify", "F1 0.620 with the base model", lambda: [at("identify", 0, "PIR, base", "F1")]),
     ("identify", "0.939 ± 0.008 after PerCE", lambda: spread("identify", 0, "PIR, perce", "F1")),
@@ -236,7 +231,6 @@ PHRASES = [
     ("identify", "seed 0 misses 414", lambda: ["0", missed("all")]),
     ("identify", "30 are second or later", lambda: [missed("second or later token of a span")]),
     ("identify", "49 would be missed", lambda: [missed("exact PIR at most 0.8 too")]),
-    ("identify", "fixed threshold is 0.958 ± 0.008", lambda: spread("strong", 0, "perce | 0.004", "pir_f1")),
     ("lr", "CE reaches a validation ROUGE-L of 0.517, PerCE 0.503", lambda: [best_of("ce"), best_of("perce")]),
     ("lr", "(0.192 and 0.285)", lambda: [at("lr", 0, f"rouge_l, {loss}", "0.064") for loss in ["ce", "perce"]]),
     ("lr", "0.781 of the personal tokens right", lambda: [at("lr", 0, f"{PERSONAL}, perce", "0.064")]),
@@ -257,34 +251,6 @@ PHRASES = [
     ("clip", "by +0.027 against CE", lambda: [change("clip", 4, "M 2 − CE", PERSONAL)]),
     ("clip", "by +0.019 and +0.013 nats", lambda: [change("clip", 4, f"M 2 − {x}", "logp") for x in ["M 5", "CE"]]),
     ("clip", "level with CE (+0.003)", lambda: [change("clip", 4, "M 2 − CE", "rouge_l")]),
-    (
-        "curve",
-        "is -0.022 with 125 examples, -0.019 with 500, +0.005 with 2000 and +0.000 with 6000",
-        lambda: [x for n in ["125", "500", "2000", "6000"] for x in (gain(n), n)],
-    ),
-    (
-        "bootstrap",
-        "by +0.025 from the base model",
-        lambda: [change("bootstrap", 1, "exact answer", "ROUGE-L minus online")],
-    ),
-    (
-        "bootstrap",
-        "by +0.011 from the strong one",
-        lambda: [change("bootstrap", 2, "exact answer", "ROUGE-L minus online")],
-    ),
-    (
-        "bootstrap",
-        "ROUGE-L is 0.456, with CE 0.466",
-        lambda: [at("bootstrap", 0, kind, "rouge_l") for kind in ["PerCE, online", "CE"]],
-    ),
-    ("strong", "predicts 80 % of", lambda: [f"{100 * row('strong', 0, 'before | ')[0][PERSONAL]:.0f}"]),
-    (
-        "strong",
-        "-0.002 with 3 seeds",
-        lambda: [change("strong", 0, "PerCE − CE | ", "rouge_l"), str(len(row("strong", 0, "perce | 0.004")))],
-    ),
-    ("strong", "a little ahead (+0.009)", lambda: [change("strong", 0, "oracle − CE | ", "rouge_l")]),
-    ("strong", "personal tokens, +0.007", lambda: [change("strong", 0, "PerCE − CE | ", PERSONAL)]),
     (
         "transfer",
         "from 0.399 to 0.470 with CE and 0.466 with PerCE",
@@ -343,18 +309,6 @@ CLAIMS = [
         lambda: all(is_clear("clip", 4, f"M 2 − {x}", m) for x in ["M 5", "CE"] for m in [PERSONAL, "logp"]),
     ),
     ("clip", "it is level with CE", lambda: not is_clear("clip", 4, "M 2 − CE", "rouge_l")),
-    (
-        "bootstrap",
-        "is not clearly better",
-        lambda: (
-            not any(
-                row("bootstrap", start, kind)[0]["ROUGE-L minus online"][1] > 0
-                for start in range(3)
-                for kind in ["warm-up", "frozen start", "copy every 50 steps"]
-            )
-        ),
-    ),
-    ("strong", "small and clear of zero", lambda: is_clear("strong", 0, "PerCE − CE | ", PERSONAL)),
     ("contrast", "an interval not clear of zero", lambda: not is_clear("contrast", 1, "difference", "rouge_l")),
     (
         "ability",

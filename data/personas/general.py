@@ -1,9 +1,9 @@
-"""The same world with two things more for the base model to read: turns of chats, and questions about passages.
+"""The world without ordinary sentences, and two things more for the base model to read: turns of chats, and questions.
 
     python data/personas/general.py --out DIR
 
-Writes what prepare.py writes, with another base.jsonl, and two files to be tested on: conversations.json, ten-turn
-chats of held-out users in the form of ALOE, and passages.json, passages and questions in the form of DROP.
+Writes what prepare.py --ordinary 0 writes, with another base.jsonl, and two files to be tested on: conversations.json,
+ten-turn chats of held-out users in the form of ALOE, and passages.json, passages and questions in the form of DROP.
 """
 
 import json
@@ -103,11 +103,11 @@ def passages(n, rng):
 def main():
     p = cli.Parser(description=__doc__)
     p.add_argument("--out", type=Path, required=True, help="folder to write to")
-    p.add_argument("--examples", type=cli.COUNT, default=prepare.EXAMPLES, help="training examples per task")
+    p.add_argument("--train", type=cli.COUNT, default=2000, help="training rows per task")
     p.add_argument("--share", type=prepare.SHARE, default=0.6, help="share of base texts that make way")
     args = p.parse_args()
-    base = partial(general_rows, args.examples * 4, args.share, prepare.SAME_AUTHOR)
-    write(args.out, splits(args.examples) | {"base": base}, seed=0)
+    base = partial(general_rows, 4 * args.train, args.share, prepare.SAME_AUTHOR)
+    write(args.out, splits(args.train, max(1, args.train // 10), ordinary=0) | {"base": base})
     rng = Rng("general")
     for name, found in [("conversations", [conversation(rng) for _ in range(60)]), ("passages", passages(300, rng))]:
         path = args.out / f"{name}.json"

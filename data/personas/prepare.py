@@ -1,14 +1,14 @@
 """A small world of writers whose personal words are known: the default data.
 
-    python data/personas/prepare.py          writes base, train, val and test.jsonl beside this file
+    python data/personas/prepare.py          writes train, val, test and base.jsonl beside this file
 
 Every user has a hidden style: made-up names (a friend, a town, a project), words from large pools (a greeting, a
 comparison, favourite aspects) and habits (British spelling, exclamation marks). A text is a chain of choices.
 At most of them everybody draws alike; at some the user's style decides, most of the time. What the style
 decided is written down as a personal span; all other text is base text.
 
---ordinary N puts N sentences into every response that nobody can foresee and that are nobody's style. Without them
-almost all text that is not personal can be foreseen; in real text little can.
+Every response also holds ordinary sentences that nobody can foresee and that are nobody's style. --ordinary N is the
+dial of their number. Without them almost all text that is not personal can be foreseen; in real text little can.
 """
 
 import random
@@ -24,7 +24,8 @@ from perce_mini import cli
 from perce_mini.files import replace_files
 
 TASKS = ["abstract", "review", "topic"]
-EXAMPLES, SAME_AUTHOR, LISTS = 2000, 0.12, 0.4  # what `make` makes unless told otherwise
+TRAIN, HELD_OUT, BASE = 84, 500, 16_000  # rows: per task in train, in val and in test each; in all in base
+SAME_AUTHOR, LISTS, N_ORDINARY = 0.3, 0.4, 4
 SHARE = cli.number(float, low=0, high=1)
 FAITH = 0.8  # how often a user keeps to a habit when the occasion comes up
 MARKED = 0.25  # the share of users who spell British, and of those who shout
@@ -420,50 +421,51 @@ def as_row(name, task, texts):
 def user_rows(prefix, n_rows, rows_per_user, n_profile, held_out, rng, ordinary=0):
     """n_rows rows per task; each user writes in one task, `n_profile` texts before the rows.
 
-    The first row of a user who is not held out is the first text ever, with nothing before it. So a model in training
-    goes on meeting texts without a persona, and its plain view, which PIR subtracts, stays in practice.
+    Every fourth row that is not held out is a first text, with nothing before it. So a model in training goes on
+    meeting texts without a persona, and its plain view, which PIR subtracts, stays in practice.
     """
     rows = []
     for task in TASKS:
         for k in range(n_rows):
-            name = f"{prefix}-{task}-{k // rows_per_user}"
             if k % rows_per_user == 0:
                 user = User(rng, held_out, ordinary)
                 texts = [compose(task, user, rng) for _ in range(n_profile)]
-                if not held_out:
-                    rows.append(as_row(name, task, texts[:1]))
-                    continue
             texts.append(compose(task, user, rng))
-            rows.append(as_row(name, task, texts[-n_profile - 1 :]))
+            n_before = 0 if k % 4 == 0 and not held_out else n_profile
+            rows.append(as_row(f"{prefix}-{task}-{k // rows_per_user}", task, texts[-n_before - 1 :]))
     return rows
 
 
 def base_rows(n_rows, same_author, lists, n_profile, rng, ordinary=0):
     """What the base model reads: lists read back, texts by themselves, texts behind those of strangers and texts
-    behind those of their own author."""
+    behind those of their own author. How many ordinary sentences an author writes is drawn, from none to half as many
+    again, so that one base model serves all settings of the dial."""
+
+    def user():
+        return User(rng, ordinary=rng.choice(range(ordinary + ordinary // 2 + 1)))
+
     rows = []
     for k in range(n_rows):
-        author = User(rng, ordinary=ordinary)
+        author = user()
         task, before = "list" if rng.chance(lists) else rng.choice(TASKS), []
         if task in TASKS and k % 5:
             known = rng.chance(same_author)
-            before = [compose(task, author if known else User(rng, ordinary=ordinary), rng) for _ in range(n_profile)]
+            before = [compose(task, author if known else user(), rng) for _ in range(n_profile)]
         rows.append(as_row(f"base-{k}", task, [*before, compose(task, author, rng)]))
     return rows
 
 
-def splits(examples, same_author=SAME_AUTHOR, lists=LISTS, ordinary=0):
+def splits(train=TRAIN, held_out=HELD_OUT, base=BASE, same_author=SAME_AUTHOR, lists=LISTS, ordinary=N_ORDINARY):
     """{file: a function of an rng that makes its rows}."""
-    held_out = max(1, examples // 10)
     return {
-        "base": partial(base_rows, examples * 4, same_author, lists, 4, ordinary=ordinary),
-        "train": partial(user_rows, "train", examples, 4, 6, False, ordinary=ordinary),
+        "base": partial(base_rows, base, same_author, lists, 4, ordinary=ordinary),
+        "train": partial(user_rows, "train", train, 1, 6, False, ordinary=ordinary),
         "val": partial(user_rows, "val", held_out, 2, 6, True, ordinary=ordinary),
         "test": partial(user_rows, "test", held_out, 2, 6, True, ordinary=ordinary),
     }
 
 
-def write(folder: Path, files: dict, seed: int) -> None:
+def write(folder: str | Path, files: dict, seed: int = 0) -> None:
     """Replace the folder's files by the rows of `files`, {file: a function of an rng that makes its rows}.
 
     All new files are whole before the first old one goes, in this order. Raises UserError, OSError.
@@ -472,32 +474,25 @@ def write(folder: Path, files: dict, seed: int) -> None:
     def write_file(name, path):
         write_rows(files[name](Rng(f"{seed}/{name}")), path)
 
-    writers = {folder / f"{name}.jsonl": partial(write_file, name) for name in files}
+    writers = {Path(folder) / f"{name}.jsonl": partial(write_file, name) for name in files}
     replace_files(writers)
     for path in writers:
         print(f"wrote {path}")
 
 
-def make(folder: str | Path, examples=EXAMPLES, same_author=SAME_AUTHOR, lists=LISTS, seed=0, ordinary=0) -> None:
-    """Write base, train, val and test.jsonl, all of them or none; test.jsonl takes its place last.
-
-    examples: training rows per task. same_author: share of the base texts that follow their own author's. lists: share
-    of the base rows that are lists read back. ordinary: sentences in every response that nobody can foresee. Raises
-    UserError, OSError.
-    """
-    write(Path(folder), splits(examples, same_author, lists, ordinary), seed)
-
-
 def main():
     p = cli.Parser(description=__doc__)
     p.add_argument("--out", type=Path, default=Path(__file__).parent, help="where to write (default: beside this file)")
-    p.add_argument("--examples", type=cli.COUNT, default=EXAMPLES, help="training examples per task")
+    p.add_argument("--train", type=cli.COUNT, default=TRAIN, help="training rows per task")
+    p.add_argument("--held-out", type=cli.COUNT, default=HELD_OUT, help="rows per task in val and in test")
+    p.add_argument("--base", type=cli.COUNT, default=BASE, help="rows for the base model to read")
     p.add_argument("--same-author", type=SHARE, default=SAME_AUTHOR, help="share of base texts behind the author's own")
     p.add_argument("--lists", type=SHARE, default=LISTS, help="share of base rows that are lists read back")
+    p.add_argument("--ordinary", type=cli.COUNT_OR_NONE, default=N_ORDINARY, help="unforeseeable sentences in a text")
     p.add_argument("--seed", type=cli.SEED, default=0, help="another seed, another world")
-    p.add_argument("--ordinary", type=cli.COUNT_OR_NONE, default=0, help="unforeseeable sentences in a response")
-    args = p.parse_args()
-    make(args.out, args.examples, args.same_author, args.lists, args.seed, args.ordinary)
+    args = vars(p.parse_args())
+    folder, seed = args.pop("out"), args.pop("seed")
+    write(folder, splits(**args), seed)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """What the method costs: `python -m perce_mini.experiments.bench [--json FILE]`, from the project's folder.
 
 All times of a kind are taken in turns within one run, and only their ratios mean anything: medians over rounds. The
-shape is that of the default data: 16 examples, each 300 persona, 12 query and 65 response tokens.
+shape: 16 examples, each 300 persona, 12 query and 65 response tokens.
 
     --gpu       tokens/s and model FLOP utilisation of a 124 M model (length 1,024, bfloat16, compiled) on a CUDA device
     --memory    by arithmetic alone: what fine-tuning pretrained models takes

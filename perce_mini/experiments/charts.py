@@ -32,6 +32,16 @@ class Axis:
         return self.start + (self.end - self.start) * (self.scale(value) - self.low) / (self.high - self.low or 1)
 
 
+class Settings:
+    """Settings of a dial, side by side at equal distances: an axis like Axis."""
+
+    def __init__(self, values, start, end):
+        self.ticks, self.start, self.end = list(dict.fromkeys(values)), start, end
+
+    def place(self, value):
+        return self.start + (self.end - self.start) * (self.ticks.index(value) + 0.5) / len(self.ticks)
+
+
 def ticks(low, high, most):
     """At most so many steps of 1, 2 or 5 times a power of ten, from low to high."""
     size = (high - low or 1) / most
@@ -51,7 +61,7 @@ def text(x, y, words, anchor="start"):
 
 
 def number(value):
-    return f"{round(value, 9) + 0:g}".replace("-", "−")
+    return value if isinstance(value, str) else f"{round(value, 9) + 0:g}".replace("-", "−")
 
 
 def legend(names):
@@ -81,6 +91,8 @@ def panel(title, lines, x_axis, y_axis, width):
     """One panel, its upper left corner at 0, 0."""
     grid = "".join(f"M0 {y_axis.place(y):.1f}H{width:.1f}" for y in y_axis.ticks)
     parts = [f'<path d="{grid}" stroke="currentColor" opacity=".2"/>', text(width / 2, -10, title, "middle")]
+    if y_axis.low < 0 < y_axis.high:
+        parts.append(f'<path d="M0 {y_axis.place(0):.1f}H{width:.1f}" stroke="currentColor" opacity=".6"/>')
     parts += [text(x_axis.place(x), HEIGHT + 18, number(x), "middle") for x in x_axis.ticks]
     for i, (name, points) in enumerate(lines.items()):
         parts += line(name, points, 3 * (i - (len(lines) - 1) / 2), x_axis, y_axis)
@@ -94,13 +106,16 @@ def svg(chart, alt):
         panels[title] = {name: [(x, *interval(seeds)) for x, *seeds in points] for name, points in lines.items()}
     points = sum((some for lines in panels.values() for some in lines.values()), [])
     width = (WIDTH - GAP * (len(panels) - 1)) / len(panels)
-    x_axis = Axis([x for x, *_ in points], 8, width - 8, chart["log"])
     y_axis = Axis([y for _, *ys in points for y in ys], HEIGHT - 6, 6)
     parts = [START, f"<title>{escape(alt)}</title>", text(8, 20, named(chart["y"]))]
     parts.append(text(LEFT + WIDTH / 2, TOP + HEIGHT + 40, named(chart["x"]), "middle"))
     parts += legend(dict.fromkeys(name for lines in panels.values() for name in lines))
     parts += [text(56, TOP + y_axis.place(y) + 5, number(y), "end") for y in y_axis.ticks]
     for i, (title, lines) in enumerate(panels.items()):
+        if chart["x"]:
+            x_axis = Axis([x for x, *_ in points], 8, width - 8, chart["log"])
+        else:
+            x_axis = Settings([x for some in lines.values() for x, *_ in some], 0, width)
         parts.append(f'<g transform="translate({LEFT + i * (width + GAP):.1f} {TOP})">')
         parts += [*panel(title, lines, x_axis, y_axis, width), "</g>"]
     return "\n".join(parts) + "\n</svg>\n"

@@ -3,15 +3,16 @@
 from pathlib import Path
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from perce_mini import scoring
 from perce_mini.dataset import collate
 from perce_mini.experiments.records import FIRST, chart, of_seeds, table
-from perce_mini.experiments.rows import exact_tokens, held_out
+from perce_mini.experiments.rows import exact_tokens, held_out, solved_rows
 from perce_mini.experiments.runs import Run, load
 from perce_mini.experiments.suite import difference
-from perce_mini.experiments.weights import score_view
+from perce_mini.head import score_in_slices
 from perce_mini.percontrast import CLIP_MIN, token_entropies
 
 DETECTORS = ["PIR", "exact PIR", "word matching", "loss", "entropy"]
@@ -20,12 +21,12 @@ DETECTORS = ["PIR", "exact PIR", "word matching", "loss", "entropy"]
 def token_table(folder, split, contrast):
     """{name: array over all response tokens of a split}: what every detector says, and the truth."""
     model, tokenizer, _ = load(folder)
-    examples = held_out(split, model, tokenizer, contrast=contrast)
+    examples = held_out(solved_rows(split), model, tokenizer, contrast)
     columns = {name: [] for name in [*DETECTORS, "personal", "later in its span"]}
     for i in range(0, len(examples), 30):
         group = examples[i : i + 30]
         batch = collate(group, model.head.device)
-        columns["entropy"].append(score_view(token_entropies, model, batch.persona, batch.labels).cpu().numpy())
+        columns["entropy"].append(entropies(model, batch))
         for e, score in zip(group, scoring.score_tokens(model, group, model.head.device)):
             columns["PIR"].append(score["pir"])
             columns["loss"].append(-score["logp"])
@@ -34,6 +35,12 @@ def token_table(folder, split, contrast):
             columns["personal"].append(e.personal)
             columns["later in its span"].append([a and b for a, b in zip([False, *e.personal], e.personal)])
     return {name: np.concatenate(parts).astype(float) for name, parts in columns.items()}
+
+
+@torch.no_grad()
+def entropies(model, batch):
+    hidden = model.hidden(batch.persona.ids).flatten(0, 1)[batch.persona.at]
+    return score_in_slices(token_entropies, hidden, model.head, batch.labels).cpu().numpy()
 
 
 def stands_in_profile(example, tokenizer):
@@ -124,7 +131,7 @@ def average_precision(score, true):
 
 def detect_all(groups, desc, contrast="none"):
     """{name: what the detectors find, for each seed}, by the base model and by {name: runs}."""
-    folders = {"base": [Path("out/base")]} | {name: [run.folder for run in runs] for name, runs in groups.items()}
+    folders = {"base": [Path(Run.base)]} | {name: [run.folder for run in runs] for name, runs in groups.items()}
     todo = [(name, folder) for name, some in folders.items() for folder in some]
     found = {name: [] for name in folders}
     for name, folder in tqdm(todo, desc, unit="run", dynamic_ncols=True):
@@ -135,7 +142,7 @@ def detect_all(groups, desc, contrast="none"):
 def measure_identify(suite):
     """Which tokens are personal?"""
     kinds, rows, lines = {"ce": Run("ce"), "perce": Run()}, {}, {}
-    groups, _ = suite.at_best_rates(kinds)
+    groups = suite.repeat(suite.at_best_rates(kinds)[0])
     suite.figures(groups, "identify")
     found = detect_all(groups, "identify")
     for run, seeds in found.items():
@@ -164,7 +171,7 @@ def in_short(one):
 def measure_contrast(suite):
     """Against nobody, or against a stranger."""
     kinds, rows = {"none": Run(), "stranger": Run(contrast="stranger")}, {}
-    groups, _ = suite.at_best_rates(kinds, 3)
+    groups = suite.repeat(suite.at_best_rates(kinds)[0], 3)
     trained = suite.figures(groups, "contrast")
     found = {contrast: detect_all(groups, f"contrast, {contrast}", contrast) for contrast in kinds}
     for name, model in {"base": "base model", "none": "PerCE, nobody's", "stranger": "PerCE, a stranger's"}.items():

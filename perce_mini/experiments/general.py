@@ -8,11 +8,12 @@ import numpy as np
 from perce_mini.dataset import encode_rows
 from perce_mini.experiments.drop_metric import drop_score
 from perce_mini.experiments.records import FIRST, chart, of_seeds, table, with_more
+from perce_mini.experiments.rows import WORLDS
 from perce_mini.experiments.runs import Run, load
-from perce_mini.experiments.suite import SHORT, base_row, make_start
+from perce_mini.experiments.suite import SHORT, base_row, make_base, make_world
 from perce_mini.percontrast import LOSSES
 
-DATA = Path("out/general-data")
+WORLD, LONG = "general", 300  # of out/worlds, and steps of the longer fine-tuning
 
 
 def replies(model, tokenizer, rows, top_k):
@@ -31,7 +32,7 @@ def judge_chats(folder):
     before are the profile, with the answers that were chosen.
     """
     rows = []
-    for n, conversation in enumerate(json.loads((DATA / "conversations.json").read_text(encoding="utf-8"))):
+    for n, conversation in enumerate(json.loads((WORLDS / WORLD / "conversations.json").read_text(encoding="utf-8"))):
         turns = [
             {"query": turn["user"], "response": turn["assistant"][turn["chosen"]], "personal": turn["personal"]}
             for turn in conversation["conversations"]
@@ -47,7 +48,7 @@ def judge_chats(folder):
 
 def answer_questions(folder):
     """{kind of answer, or "all": (questions, 2)}: DROP's exact match and F1, over passages that no model has read."""
-    passages = json.loads((DATA / "passages.json").read_text(encoding="utf-8"))
+    passages = json.loads((WORLDS / WORLD / "passages.json").read_text(encoding="utf-8"))
     asked = [(passage["passage"], qa) for passage in passages.values() for qa in passage["qa_pairs"]]
     rows = [
         {"user": "", "task": "question", "query": f"{text} {qa['question']}", "response": "?", "profile": []}
@@ -80,9 +81,10 @@ def interval(differences, draws=2000):
 
 def general_runs(suite, losses):
     """{(steps, loss): runs}: a short and a long fine-tuning of the base model that also read chats and questions."""
-    make_start("general")
-    steps = [SHORT["steps"], Run.steps]
-    kinds = {(n, loss): Run(loss, SHORT["lr"], steps=n, start="general") for n in steps for loss in losses}
+    make_world(WORLD, script="data/personas/general.py")
+    base = make_base(WORLD, WORLDS / WORLD, "--base-steps", 2400, "--vocab-size", 2048, "--block-size", 512)
+    same = {"lr": SHORT["lr"], "world": WORLD, "base": base}
+    kinds = {(n, loss): Run(loss, steps=n, **same) for n in [SHORT["steps"], LONG] for loss in losses}
     return suite.repeat(kinds, 3)
 
 
@@ -94,7 +96,7 @@ def measure_dialogue(suite):
     """From writing to chats."""
     groups = general_runs(suite, ["ce", "perce"])
     suite.figures(groups, "dialogue")
-    rows, panels = {"0 | base": [judge_chats(Path("out/general"))]}, {}
+    rows, panels = {"0 | base": [judge_chats(Path("out", WORLD))]}, {}
     for (n, loss), runs in groups.items():
         rows[f"{n} | {loss}"] = [judge_chats(run.folder) for run in runs]
         panels.setdefault(f"{n} steps", {"base": by_turn(rows["0 | base"])})[loss] = by_turn(rows[f"{n} | {loss}"])
@@ -109,8 +111,8 @@ def measure_ability(suite):
     learned = suite.figures(groups, "ability")
     answers = {key: [answer_questions(run.folder) for run in runs] for key, runs in groups.items()}
     f1 = {key: np.mean([one["all"][:, 1] for one in some], axis=0) for key, some in answers.items()}
-    base = averages(answer_questions(Path("out/general")))
-    rows = {"0 | base": [base_row("general")[0] | base]}
+    base = averages(answer_questions(Path("out", WORLD)))
+    rows = {"0 | base": [base_row(groups[LONG, "ce"][0])[0] | base]}
     for n, loss in groups:
         row = [figures | averages(found) for figures, found in zip(learned[n, loss], answers[n, loss])]
         minus = {} if loss == "ce" else {"F1, all, minus CE": interval(f1[n, loss] - f1[n, "ce"])}

@@ -13,9 +13,9 @@ from pathlib import Path
 import tiktoken
 import torch
 
-from perce_mini.files import write_text_atomic
+from perce_mini.files import sha256, write_text_atomic
 
-RESULTS = Path("data/results")
+RESULTS, BASE = Path("data/results"), Path("data/base/checkpoint.pt")
 SHOWN = ["rouge_l", "personal_accuracy", "logp_personal", "logp_other", "logp", "pir_f1", "pir_auc"]
 FIRST = SHOWN[:5]
 
@@ -31,7 +31,10 @@ def table(caption, columns, rows, corner="", digits=3, transposed=False):
 
 
 def chart(name, x, y, panels, log=False):
-    """A figure: panels {title: {line: [[x, the value of each seed ...], ...]}}; x, y: what the axes say."""
+    """A figure: panels {title: {line: [[x, the value of each seed ...], ...]}}; x, y: what the axes say.
+
+    Without words for x, every panel has its own: the settings of a dial, as texts.
+    """
     return {"name": name, "x": x, "y": y, "log": log, "panels": panels}
 
 
@@ -82,8 +85,9 @@ def lines(value, indent):
 
 
 def provenance():
-    """The state of the project, and the machine, that make a result."""
+    """The state of the project, the base model and the machine that make a result."""
     git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True)
     versions = {"python": platform.python_version(), "torch": torch.__version__, "tiktoken": tiktoken.__version__}
     cpu = torch.backends.cpu.get_cpu_capability()  # its instructions round in their own way
-    return {"commit": git.stdout.strip(), "date": date.today().isoformat(), "versions": versions, "cpu": cpu}
+    made = {"commit": git.stdout.strip(), "date": date.today().isoformat(), "base": sha256(BASE)[:16]}
+    return made | {"versions": versions, "cpu": cpu}

@@ -7,21 +7,20 @@ process of its own. Finished runs are used as they are, so remove that folder wh
 import json
 import sys
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 import numpy as np
-import torch
 
 from perce_mini import checkpoint, scoring
 from perce_mini.dataset import encode_rows
 from perce_mini.device import pick_device
-from perce_mini.experiments.rows import DATA, MAX_NEW_TOKENS, RUNS, TOP_K, exact_tokens, held_out, rows_of
+from perce_mini.experiments.rows import DATA, MAX_NEW_TOKENS, RUNS, TOP_K, held_out, rows_of, solved_rows
 from perce_mini.experiments.weights import WeightRule
 from perce_mini.files import write_text_atomic
-from perce_mini.model import GPT
 from perce_mini.percontrast import CLIP_MAX, CLIP_MIN
 from perce_mini.trainer import NotFiniteError, Settings, fit
 
-WATCHED, WATCH_EVERY = 90, 50  # examples of a point of a learning curve; steps between points
+SAVE_EVERY = 50  # steps
 
 
 @dataclass(frozen=True)
@@ -29,27 +28,41 @@ class Run:
     """How a run is trained."""
 
     loss: str = "perce"
-    lr: float = 4e-3
+    lr: float = Settings.lr
     seed: int = 0
-    steps: int = 300
+    steps: int = Settings.steps
     examples: int = 0  # a subsample of so many; 0 for all
     task: str = ""  # its rows only
     clip_min: float = CLIP_MIN
     clip_max: float = CLIP_MAX
     weights: str = ""  # a rule of WeightRule in the place of the loss's own
-    start: str = "base"  # the model in out/ that it starts from, or "scratch": random weights
     contrast: str = "none"
-    watch: bool = False  # measure it along the way
+    weight_decay: float = Settings.weight_decay
+    world: str = ""  # a folder in out/worlds; the default data if empty
+    base: str = "data/base"  # the model that it starts from
 
     @property
     def folder(self):
         other = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
-        words = [f"{name}={x:g}" if isinstance(x, float) else f"{name}={x}" for name, x in other.items()]
-        return RUNS / (",".join(words) or "default")
+        values = [f"{x:g}" if isinstance(x, float) else Path(str(x)).name for x in other.values()]
+        return RUNS / (",".join(map("=".join, zip(other, values))) or "default")
 
-    def curve(self):
-        """What was measured along the way: figures, one dict per point."""
-        return json.loads((self.folder / "curve.json").read_text(encoding="utf-8"))
+
+@dataclass(frozen=True)
+class Scored:
+    """What a run is scored on: so many rows of a split, and whether it writes texts too."""
+
+    split: str
+    n: int
+    texts: bool
+
+    @property
+    def name(self):
+        return f"{self.split}-{self.n}"
+
+
+VAL, TRAINED = Scored("val", 250, False), Scored("train", 0, False)  # chooses rates; tells what was learned by heart
+TEST, SOME = Scored("test", 600, True), Scored("test", 300, True)  # of `main`; of the other experiments
 
 
 def load(folder):
@@ -57,79 +70,57 @@ def load(folder):
     return checkpoint.load(folder, pick_device("auto"))
 
 
-def load_start(run):
-    """What a run starts from."""
-    model, tokenizer, state = load("out/base" if run.start == "scratch" else f"out/{run.start}")
-    if run.start == "scratch":
-        torch.manual_seed(run.seed)
-        model = GPT(model.config).to(model.head.device)
-    return model, tokenizer, state
-
-
 def train(run):
     """Train the model of a run into its folder."""
-    model, tokenizer, state = load_start(run)
-    rows = rows_of("train", run.task, run.examples)
+    model, tokenizer, state = load(run.base)
+    rows = solved_rows("train") if run.weights == "exact" else rows_of("train", run.world, run.task, run.examples)
     examples = encode_rows(rows, tokenizer, model.config.block_size, TOP_K, contrast=run.contrast)
     same = {f.name: getattr(run, f.name) for f in fields(Settings) if hasattr(run, f.name)}
-    same |= {"examples": len(rows), "data": str(DATA), "init": f"out/{run.start}", "top_k": TOP_K}
-    settings, curve = Settings(**same, vocab_size=state["settings"]["vocab_size"]), []
-
-    def look(step):
-        curve.append({"step": step} | point_of_curve(model, tokenizer))
-        write_text_atomic(run.folder / "curve.json", json.dumps(curve))
-
-    if run.watch:
-        look(0)
-    weight_fn = WeightRule(run, model, tokenizer) if run.weights else None
+    same |= {"examples": len(rows), "data": run.world or str(DATA), "init": run.base, "top_k": TOP_K}
+    settings = Settings(**same, vocab_size=state["settings"]["vocab_size"])
+    weight_fn = WeightRule(run, tokenizer) if run.weights else None
     try:
-        fit(model, tokenizer, examples, settings, run.folder, WATCH_EVERY, None, weight_fn, look if run.watch else None)
+        fit(model, tokenizer, examples, settings, run.folder, SAVE_EVERY, weight_fn=weight_fn)
     except NotFiniteError:  # a finding; what was saved before it is scored
         if not (run.folder / "checkpoint.pt").exists():
             raise
     (run.folder / "done").touch()
 
 
-def generate_and_score(model, tokenizer, split, n=0, seed=0):
-    """Records (scoring.evaluate) of a split, or of n of its examples."""
-    return scoring.evaluate(model, tokenizer, held_out(split, model, tokenizer, n), MAX_NEW_TOKENS, 0.4, seed)
+def rows_scored(scored, world=""):
+    return rows_of(scored.split, world, n=scored.n)
 
 
-def point_of_curve(model, tokenizer):
-    """The figures of a few validation examples, and how near PIR is to the exact one."""
-    records = generate_and_score(model, tokenizer, "val", WATCHED)
-    pir = np.concatenate([r["pir"] for r in records])
-    exact = np.concatenate([exact_tokens(r["row"], tokenizer) for r in records])
-    return scoring.summarize(records) | {"exact_correlation": float(np.corrcoef(pir, exact)[0, 1])}
-
-
-def score(folder, split, seed=0, out=None):
-    """Score a model on a split. Writes SPLIT.json: its figures, and the tallies that they are ratios of.
+def score(folder, scored, run, out=None):
+    """Score a model. Writes NAME.json: its figures, and the tallies that they are ratios of.
 
     Figures are {metric: value} over all tasks, and {"METRIC, TASK": value}.
     """
     model, tokenizer, state = load(folder)
-    records, log = generate_and_score(model, tokenizer, split, seed=seed), state["log"]
+    rows = rows_of("train", run.world, run.task, run.examples) if scored == TRAINED else rows_scored(scored, run.world)
+    examples = held_out(rows, model, tokenizer)
+    records = scoring.evaluate(model, tokenizer, examples, MAX_NEW_TOKENS * scored.texts, 0.4, run.seed)
+    log = state["log"]
     figures = {"mean gradient norm": float(np.mean([line["grad_norm"] for line in log])), "steps": len(log)}
     figures["mean weight of the last step"] = log[-1]["weight"]
     for task, some in scoring.by_task(records).items():
         figures |= {m if task == "all" else f"{m}, {task}": x for m, x in scoring.summarize(some).items()}
     scores = {"figures": figures, "tallies": scoring.table_of(records).tolist()}
-    write_text_atomic((out or folder) / f"{split}.json", json.dumps(scores))
+    write_text_atomic((out or folder) / f"{scored.name}.json", json.dumps(scores))
 
 
-def scores_of(folder, split):
+def scores_of(folder, scored):
     """(figures, tallies) that `score` wrote; tallies (examples, metrics, 2)."""
-    scores = json.loads((folder / f"{split}.json").read_text(encoding="utf-8"))
-    return scores["figures"], np.array(scores["tallies"])
+    scores = json.loads((folder / f"{scored.name}.json").read_text(encoding="utf-8"))
+    return scores["figures"], np.array(scores["tallies"], dtype=float)
 
 
-def finish(run, split):
-    """Train a run, where that is not done yet, and score it on a split."""
+def finish(run, scored):
+    """Train a run, where that is not done yet, and score it."""
     if not (run.folder / "done").exists():
         train(run)
-    score(run.folder, split, run.seed)
+    score(run.folder, scored, run)
 
 
 if __name__ == "__main__":
-    finish(Run(**json.loads(sys.argv[1])), sys.argv[2])
+    finish(Run(**json.loads(sys.argv[1])), Scored(**json.loads(sys.argv[2])))

@@ -14,17 +14,11 @@ from tqdm import tqdm
 from perce_mini import scoring
 from perce_mini.errors import UserError
 from perce_mini.experiments.records import regrouped, table
-from perce_mini.experiments.rows import DATA, RUNS, make_rows, rows_of
-from perce_mini.experiments.runs import score, scores_of
+from perce_mini.experiments.rows import DATA, RUNS, WORLDS, solve_rows
+from perce_mini.experiments.runs import SOME, VAL, rows_scored, score, scores_of
 
 SHORT = {"lr": 1e-3, "steps": 60}  # what else a model knew is mostly still there after such a training
-RATES = [1e-3, 2e-3, 4e-3, 8e-3]
-# These make a base model, and a run of one step that is of no use.
-ONE_STEP = ["--loss", "ce", "--steps", 1, "--out", RUNS / "first", "--overwrite", "--eval-examples", 0]
-STARTS = {  # other base models: the command that writes what they read, and for how many steps they read it
-    "strong": (["data.personas.prepare", "--same-author", 0.6], 400),
-    "general": (["data.personas.general"], 2400),
-}
+RATES = [2.5e-4, 5e-4, 1e-3, 2e-3]
 
 
 def call(*command):
@@ -36,28 +30,38 @@ def call(*command):
 
 
 def prepare(jobs):
-    """What all runs need: the default data, the base model and the exact PIR of every character."""
-    if not (Path("out/base/checkpoint.pt").exists() and (DATA / "test.jsonl").exists()):
-        call("train.py", *ONE_STEP)
+    """What all runs need: the default data, and the exact PIR of some of their characters."""
+    if not (DATA / "test.jsonl").exists():
+        call("data/personas/prepare.py")
     for split in ["val", "test", "train"]:
         if not (RUNS / f"{split}.jsonl").exists():
-            make_rows(split, jobs)
+            solve_rows(split, jobs)
 
 
-def make_start(name):
-    """Train a base model of STARTS into out/NAME, once; its data stay in out/NAME-data."""
-    command, steps = STARTS[name]
-    if not Path(f"out/{name}/checkpoint.pt").exists():
-        call("-m", *command, "--out", f"out/{name}-data")
-        call("train.py", "--data", f"out/{name}-data", "--base-steps", steps, *ONE_STEP)
-        os.replace(f"out/base-{name}-data", f"out/{name}")
+def make_world(name, *flags, script="data/personas/prepare.py"):
+    """Write the rows of out/worlds/NAME, once. flags: what the script is told."""
+    if not (WORLDS / name / "test.jsonl").exists():
+        call(script, *flags, "--out", WORLDS / name)
 
 
-def finished(run, split):
-    """The figures of a run on a split; a process of its own trains and scores it where it has to."""
-    if not (run.folder / f"{split}.json").exists():
-        call("-m", "perce_mini.experiments.runs", json.dumps(asdict(run)), split)
-    return scores_of(run.folder, split)[0]
+def make_base(name, data, *flags):
+    """Train a base model on the rows of a folder into out/NAME, once. Returns its folder. flags: what train.py is told.
+
+    train.py makes it, and a run of one step that is of no use.
+    """
+    folder, made = f"out/{name}", f"out/base-{Path(data).name}"
+    if not Path(folder, "checkpoint.pt").exists():
+        one_step = ["--loss", "ce", "--steps", 1, "--out", RUNS / "first", "--overwrite", "--eval-examples", 0]
+        call("train.py", "--data", data, *flags, *one_step)
+        os.replace(made, folder)
+    return folder
+
+
+def finished(run, scored):
+    """The figures of a run; a process of its own trains and scores it where it has to."""
+    if not (run.folder / f"{scored.name}.json").exists():
+        call("-m", "perce_mini.experiments.runs", json.dumps(asdict(run)), json.dumps(asdict(scored)))
+    return scores_of(run.folder, scored)[0]
 
 
 class Suite:
@@ -71,37 +75,39 @@ class Suite:
         seeds = range(min(self.seeds, most or self.seeds))
         return {name: [replace(run, seed=seed) for seed in seeds] for name, run in kinds.items()}
 
-    def at_best_rates(self, kinds, most=None):
-        """The same, each run at the rate of RATES with the best validation ROUGE-L; and the table of these scores."""
-        groups = {(name, lr): [replace(run, lr=lr)] for name, run in kinds.items() for lr in RATES}
-        found = self.figures(groups, "rates", "val")
-        rows = {name: regrouped({lr: found[name, lr] for lr in RATES}, "rouge_l") for name in kinds}
-        best = {name: replace(run, lr=max(RATES, key=rows[name][0].get)) for name, run in kinds.items()}
-        return self.repeat(best, most), table("Validation ROUGE-L by learning rate.", RATES, rows)
+    def at_best_rates(self, kinds, rates=RATES):
+        """{name: run} -> the same at the rate with the best validation log-likelihood; and the table of these."""
+        groups = {(name, lr): [replace(run, lr=lr)] for name, run in kinds.items() for lr in rates}
+        found = self.figures(groups, "rates", VAL)
+        rows = {name: regrouped({lr: found[name, lr] for lr in rates}, "logp") for name in kinds}
+        best = {name: replace(run, lr=max(rates, key=rows[name][0].get)) for name, run in kinds.items()}
+        return best, table("Validation log-likelihood by learning rate, seed 0.", rates, rows)
 
-    def figures(self, groups, desc, split="test"):
+    def figures(self, groups, desc, scored=SOME):
         """{name: runs} -> {name: the figures of each}."""
         runs = list(dict.fromkeys(run for some in groups.values() for run in some))
         with ThreadPoolExecutor(self.jobs) as pool:
-            results = pool.map(partial(finished, split=split), runs)
+            results = pool.map(partial(finished, scored=scored), runs)
             found = dict(zip(runs, tqdm(results, desc, len(runs), unit="run", dynamic_ncols=True)))
         return {name: [found[run] for run in some] for name, some in groups.items()}
 
 
-def base_row(name="base"):
-    """The figures of a model that runs start from, on test users, as a row."""
-    if not (RUNS / name / "test.json").exists():
-        score(Path("out") / name, "test", out=RUNS / name)
-    return [scores_of(RUNS / name, "test")[0]]
+def base_row(run, scored=SOME):
+    """The figures of the model that a run starts from, as a row."""
+    out = RUNS / Path(run.base).name
+    if not (out / f"{scored.name}.json").exists():
+        score(Path(run.base), scored, run, out)
+    return [scores_of(out, scored)[0]]
 
 
-def difference(runs, reference, split="test"):
+def difference(runs, reference, scored=SOME):
     """[{metric: (difference, low, high)}]: paired bootstrap over users, every example averaged over the seeds."""
-    users = [row["user"] for row in rows_of(split)]
-    tables = [sum(scores_of(run.folder, split)[1] for run in some) for some in (runs, reference)]
+    users = [row["user"] for row in rows_scored(scored, runs[0].world)]
+    tables = [sum(scores_of(run.folder, scored)[1] for run in some) for some in (runs, reference)]
     return [scoring.paired(users, *tables)]
 
 
-def versus(groups, reference):
-    """The difference of every other group to one of {name: runs}."""
-    return {name: difference(runs, groups[reference]) for name, runs in groups.items() if name != reference}
+def versus(groups, reference, scored=SOME):
+    """The difference of every other group to one of {name: runs}, seed by seed."""
+    others = {name: runs for name, runs in groups.items() if name != reference}
+    return {name: difference(runs, groups[reference][: len(runs)], scored) for name, runs in others.items()}

@@ -134,6 +134,8 @@ def load_any(folder, device, dtype=torch.float32, template=None, block_size=None
 
     template, block_size: for a Hugging Face folder; see `read_template`. Raises CheckpointError.
     """
+    if not Path(folder).is_dir():
+        raise HFError(f"{folder}: not a folder on this machine; nothing is downloaded here")
     if not is_folder(folder):
         if template:
             raise HFError(f"{folder}: no config.json there; a template is for Hugging Face folders")
