@@ -24,7 +24,7 @@ class Settings:
     loss: str = "perce"  # one of percontrast.LOSSES
     clip_min: float = CLIP_MIN
     clip_max: float = CLIP_MAX
-    lr: float = 5e-4  # peak learning rate of AdamW
+    lr: float = 1e-3  # peak learning rate of AdamW
     steps: int = 60  # optimisation steps
     warmup: float = 0.1  # share of the steps in which the rate rises
     weight_decay: float = 0.01

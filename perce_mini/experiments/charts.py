@@ -99,6 +99,27 @@ def panel(title, lines, x_axis, y_axis, width):
     return parts
 
 
+def differences(rows, title, alt):
+    """Differences beside a zero line, as the text of an SVG file: rows (label, difference, low, high)."""
+    axis = Axis([0, *(x for _, *values in rows for x in values)], 330, 780)
+    end = 60 + 24 * len(rows)
+    grid = "".join(f"M{axis.place(x):.1f} 44V{end}" for x in axis.ticks)
+    parts = [START.replace("360", str(end + 30)), f"<title>{escape(alt)}</title>", text(8, 24, title)]
+    parts.append(f'<path d="{grid}" stroke="currentColor" opacity=".2"/>')
+    parts.append(f'<path d="M{axis.place(0):.1f} 44V{end}" stroke="currentColor" opacity=".6"/>')
+    parts += [text(axis.place(x), end + 18, number(x), "middle") for x in axis.ticks]
+    colour, marker = LOOKS["perce"]
+    for y, (label, middle, low, high) in enumerate(rows):
+        y = 60 + 24 * y
+        place = f"translate({axis.place(middle):.1f} {y})"
+        parts.append(text(8, y + 5, label))
+        parts.append(
+            f'<path d="M{axis.place(low):.1f} {y}H{axis.place(high):.1f}" stroke="{colour}" stroke-width="2"/>'
+        )
+        parts.append(f'<path d="{marker}" transform="{place}" fill="{colour}"/>')
+    return "\n".join(parts) + "\n</svg>\n"
+
+
 def svg(chart, alt):
     """The chart as the text of an SVG file; alt: what it shows, in words."""
     panels = {}

@@ -8,9 +8,10 @@ from tqdm import tqdm
 
 from perce_mini import scoring
 from perce_mini.dataset import collate
-from perce_mini.experiments.records import FIRST, chart, of_seeds, table
+from perce_mini.experiments.picture import example_of
+from perce_mini.experiments.records import FIRST, chart, of_seeds, table, write
 from perce_mini.experiments.rows import exact_tokens, held_out, solved_rows
-from perce_mini.experiments.runs import Run, load
+from perce_mini.experiments.runs import TEST, Run, load
 from perce_mini.experiments.suite import difference
 from perce_mini.head import score_in_slices
 from perce_mini.percontrast import CLIP_MIN, token_entropies
@@ -139,11 +140,20 @@ def detect_all(groups, desc, contrast="none"):
     return found
 
 
+def record_example(run):
+    """Write example.json, for the picture at the top of the README: the test review with the most personal words."""
+    model, tokenizer, _ = load(run.folder)
+    row = max((row for row in solved_rows("test") if row["task"] == "review"), key=lambda row: len(row["personal"]))
+    records = scoring.evaluate(model, tokenizer, held_out([row], model, tokenizer), 0, 0)
+    write("example", example_of(records[0], tokenizer))
+
+
 def measure_identify(suite):
     """Which tokens are personal?"""
     kinds, rows, lines = {"ce": Run("ce"), "perce": Run()}, {}, {}
-    groups = suite.repeat(suite.at_best_rates(kinds)[0])
-    suite.figures(groups, "identify")
+    groups = suite.repeat(suite.at_best_rates(kinds)[0], 3)
+    suite.figures(groups, "identify", TEST)
+    record_example(groups["perce"][0])
     found = detect_all(groups, "identify")
     for run, seeds in found.items():
         rows[f"PIR, {run}"] = of_seeds(seeds, "PIR")

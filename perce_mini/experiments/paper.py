@@ -5,26 +5,24 @@ users.
 """
 
 from collections import ChainMap
-from dataclasses import replace
 
 import numpy as np
 from tqdm import tqdm
 
 from perce_mini.device import pick_device
-from perce_mini.experiments import bench, records
+from perce_mini.experiments import bench
 from perce_mini.experiments.detectors import measure_contrast, measure_identify
 from perce_mini.experiments.general import measure_ability, measure_dialogue
 from perce_mini.experiments.others import cost_table
-from perce_mini.experiments.records import FIRST, RESULTS, SHOWN, chart, line, of_seeds, regrouped, table, with_more
+from perce_mini.experiments.records import FIRST, SHOWN, chart, line, of_seeds, regrouped, table, with_more
 from perce_mini.experiments.regimes import KINDS, measure_regimes
 from perce_mini.experiments.rows import rows_of
-from perce_mini.experiments.runs import SOME, TEST, Run, Scored
+from perce_mini.experiments.runs import SOME, TEST, VAL, Run
 from perce_mini.experiments.suite import RATES, SHORT, base_row, versus
 from perce_mini.experiments.tabulate import named
 from perce_mini.rouge import rouge_l
 
 FEW_RATES, MORE_RATES = [5e-4, 1e-3], [*RATES, 8e-3, 1.6e-2, 3.2e-2]  # the last ones up to collapse
-WRITTEN = Scored("val", 300, True)
 TASKS, BOTH = ["abstract", "review", "topic"], ["ce", "perce"]
 PAPER = "PerCE, m 0.8, M 5"
 PAIRED = "Differences have paired bootstrap intervals over users, which know nothing of the spread over seeds."
@@ -37,9 +35,6 @@ def measure_main(suite):
     others, tried_others = suite.at_best_rates(others, FEW_RATES)
     groups = suite.repeat(best) | suite.repeat(others, 3)
     rates = ", ".join(f"{named(name)} {run.lr:g}" for name, run in (best | others).items())
-    cost = (records.read("cost") if (RESULTS / "cost.json").exists() else measure_cost(suite))["figures"]
-    steps = round(Run.steps / cost["perce_over_ce"])
-    groups["perce, CE's time"] = [replace(run, steps=steps) for run in groups["perce"][:3]]
     rows = {"base": base_row(Run(), TEST)} | suite.figures(groups, "main", TEST)
     columns = [SHOWN[0], "rouge_p", "rouge_r", *(f"rouge_l, {task}" for task in TASKS), *SHOWN[1:]]
     caption = f"{TEST.n} test examples, {Run.steps} steps of 16 examples. Best learning rates: {rates}."
@@ -78,7 +73,7 @@ def measure_cost(suite):
 def measure_lr(suite):
     """Learning rates up to collapse."""
     groups = suite.repeat({(loss, lr): Run(loss, lr) for loss in BOTH for lr in MORE_RATES}, 2)
-    found = suite.figures(groups, "lr", WRITTEN)
+    found = suite.figures(groups, "lr", VAL)
     by_loss = {loss: {lr: found[loss, lr] for lr in MORE_RATES} for loss in BOTH}
     metrics, norm = [*FIRST[:2], "logp_other"], "mean gradient norm"
     rows = {f"{metric}, {loss}": regrouped(by_loss[loss], metric) for metric in metrics for loss in BOTH}

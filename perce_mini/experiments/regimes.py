@@ -48,7 +48,7 @@ def measure_regimes(suite):
                 )
     caption = (
         f"PerCE − CE on {SOME.n} test examples, 3 seeds: paired bootstrap over users, every example averaged over the"
-        " seeds. Learning rates by validation log-likelihood."
+        " seeds. Learning rates by validation ROUGE-L."
     )
     tables = [table(caption, METRICS, rows, "dial | setting | CE's rate | PerCE's rate"), by_heart(suite)]
     charts = [chart(metric, "", f"PerCE − CE, {metric}", panels[metric]) for metric in METRICS]

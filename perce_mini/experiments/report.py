@@ -10,11 +10,11 @@ from pathlib import Path
 
 from perce_mini.errors import UserError
 from perce_mini.experiments import others, records
-from perce_mini.experiments.charts import svg
+from perce_mini.experiments.charts import differences, svg
 from perce_mini.experiments.paper import EXPERIMENTS
 from perce_mini.experiments.picture import response_svg
 from perce_mini.experiments.records import RESULTS
-from perce_mini.experiments.tabulate import caption, texts
+from perce_mini.experiments.tabulate import caption, named, texts
 from perce_mini.files import write_text_atomic
 
 README, COMMAND = Path("README.md"), "python -m perce_mini.experiments"
@@ -44,11 +44,29 @@ def findings():
 def figures():
     """{file: SVG} of all charts; what a chart shows stands in findings.md."""
     found, written = {}, dict(map(reversed, IMAGE.findall("".join(findings().values()))))
+    if rows := list(against_ce()):
+        found["differences.svg"] = differences(rows, "ROUGE-L minus CE's", written.get("differences.svg", "ROUGE-L"))
     for name, r in recorded().items():
         for chart in r.get("charts", []):
             file = f"{name}-{chart['name']}.svg"
             found[file] = svg(chart, written.get(file, r["title"]))
     return found
+
+
+def against_ce():
+    """(label, difference, low, high) in ROUGE-L of every recorded comparison with CE."""
+    found = recorded()
+    if "main" in found:
+        for kind, (one,) in found["main"]["tables"][1]["rows"].items():
+            yield f"main: {named(kind)}", *one["rouge_l"]
+    if "regimes" in found:
+        for label, (one,) in found["regimes"]["tables"][0]["rows"].items():
+            dial, setting = label.split(" | ")[:2]
+            yield f"PerCE with {setting} {dial}", *one["rouge_l"]
+    for table in found.get("real", {"tables": []})["tables"][::2]:
+        for kind, seeds in table["rows"].items():
+            if kind != "before" and (change := seeds[0].get("ROUGE-L minus CE")):
+                yield f"{kind}: {table['caption'].split(':')[0]}", *change
 
 
 def markdown_table(table):
@@ -77,8 +95,10 @@ def results_readme():
     """data/results/README.md."""
     titles = {name: r["title"] for name, r in recorded().items()}
     contents = "".join(f"- [{title}](#{anchor(title)})\n" for title in titles.values())
-    claims = f"## The paper's claims, one by one\n\n{findings()['claims']}\n\n" if "claims" in findings() else ""
-    return HEAD + claims + contents + "".join(f"\n## {titles[name]}\n\n{text}" for name, text in sections().items())
+    first = IMAGE.sub(r"\g<0>\n\n*\1*", findings()["overview"]) + "\n\n" if "overview" in findings() else ""
+    if "claims" in findings():
+        first += f"## The paper's claims, one by one\n\n{findings()['claims']}\n\n"
+    return HEAD + first + contents + "".join(f"\n## {titles[name]}\n\n{text}" for name, text in sections().items())
 
 
 def with_parts(readme):

@@ -61,7 +61,7 @@ class Scored:
         return f"{self.split}-{self.n}"
 
 
-VAL, TRAINED = Scored("val", 250, False), Scored("train", 0, False)  # chooses rates; tells what was learned by heart
+VAL, TRAINED = Scored("val", 400, True), Scored("train", 0, False)  # chooses rates; says what was learned by heart
 TEST, SOME = Scored("test", 600, True), Scored("test", 300, True)  # of `main`; of the other experiments
 
 
