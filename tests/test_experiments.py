@@ -373,8 +373,7 @@ def imagined(monkeypatch):
         for name, fake in {"difference": difference, "make_world": make, "make_base": make, "Run": REAL_RUN}.items():
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, fake)
-    for module in [paper, regimes]:
-        monkeypatch.setattr(module, "KINDS", REAL_KINDS)
+    monkeypatch.setattr(regimes, "KINDS", REAL_KINDS)
     monkeypatch.setattr(paper, "base_row", lambda run, scored=None: Imagined(1, 1).figures({0: [before(run)]}, "")[0])
     monkeypatch.setattr(general, "base_row", paper.base_row)
     return Imagined(3, 1)

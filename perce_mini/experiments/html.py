@@ -11,10 +11,13 @@ HEAD = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewp
 :root { color-scheme: light dark; --line: #8886; }
 body { font: 16px/1.6 system-ui, sans-serif; max-width: 72rem; margin: 0 auto; padding: 1rem; }
 h2 { font-size: 1.15rem; border-top: 1px solid var(--line); padding-top: .6rem; } code { font-size: .85rem; }
-.wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .8rem; font-variant-numeric: tabular-nums; }
+.wide { overflow-x: auto; background: /* a shadow where there is more to scroll to */
+linear-gradient(90deg, Canvas, transparent 2rem) local, linear-gradient(270deg, Canvas, transparent 2rem) local,
+linear-gradient(90deg, var(--line), transparent .6rem), linear-gradient(270deg, var(--line), transparent .6rem); }
+table { border-collapse: collapse; font-size: .8rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .15rem .6rem; border-bottom: 1px solid var(--line); text-align: right; vertical-align: bottom; }
 th, td { white-space: nowrap; } th:not(:first-child) { white-space: normal; min-width: 4rem; }
-th:first-child, td:first-child { text-align: left; } svg { width: 100%; max-width: 50rem; height: auto; }
+th:first-child, td:first-child { text-align: left; } svg { width: 100%; min-width: 43rem; max-width: 50rem; height: auto; }
 </style>
 """
 
@@ -35,7 +38,7 @@ def html_table(text):
 def block(text, svgs):
     """A paragraph of the Markdown that report.py writes."""
     if image := IMAGE.fullmatch(text):
-        return svgs[image[2]]
+        return f'<div class="wide">{svgs[image[2]]}</div>'
     if text.startswith("#"):
         marks, title = text.split(" ", 1)
         return f'<h{len(marks)} id="{anchor(title)}">{inline(title)}</h{len(marks)}>'

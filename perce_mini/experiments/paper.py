@@ -15,33 +15,30 @@ from perce_mini.experiments.detectors import measure_contrast, measure_identify
 from perce_mini.experiments.general import measure_ability, measure_dialogue
 from perce_mini.experiments.others import cost_table
 from perce_mini.experiments.records import FIRST, SHOWN, chart, line, of_seeds, regrouped, table, with_more
-from perce_mini.experiments.regimes import KINDS, measure_regimes
+from perce_mini.experiments.regimes import BOTH, best_kinds, measure_regimes
 from perce_mini.experiments.rows import rows_of
 from perce_mini.experiments.runs import SOME, TEST, VAL, Run
 from perce_mini.experiments.suite import RATES, SHORT, base_row, versus
 from perce_mini.experiments.tabulate import named
 from perce_mini.rouge import rouge_l
 
-FEW_RATES, MORE_RATES = [5e-4, 1e-3], [*RATES, 8e-3, 1.6e-2, 3.2e-2]  # the last ones up to collapse
-TASKS, BOTH = ["abstract", "review", "topic"], ["ce", "perce"]
+MORE_RATES, TASKS = [*RATES, 8e-3, 1.6e-2, 3.2e-2], ["abstract", "review", "topic"]  # up to collapse
 PAPER = "PerCE, m 0.8, M 5"
 PAIRED = "Differences have paired bootstrap intervals over users, which know nothing of the spread over seeds."
 
 
 def measure_main(suite):
     """CE, LossCE, EntCE, PerCE and an oracle."""
-    best, tried = suite.at_best_rates({name: KINDS[name] for name in BOTH})
-    others = {name: run for name, run in KINDS.items() if name not in BOTH}
-    others, tried_others = suite.at_best_rates(others, FEW_RATES)
-    groups = suite.repeat(best) | suite.repeat(others, 3)
-    rates = ", ".join(f"{named(name)} {run.lr:g}" for name, run in (best | others).items())
+    best, rates_tried = best_kinds(suite)
+    groups = {name: suite.repeat({name: run}, None if name in BOTH else 3)[name] for name, run in best.items()}
+    rates = ", ".join(f"{named(name)} {run.lr:g}" for name, run in best.items())
     rows = {"base": base_row(Run(), TEST)} | suite.figures(groups, "main", TEST)
     columns = [SHOWN[0], "rouge_p", "rouge_r", *(f"rouge_l, {task}" for task in TASKS), *SHOWN[1:]]
     caption = f"{TEST.n} test examples, {Run.steps} steps of 16 examples. Best learning rates: {rates}."
     scores = table(caption, columns, rows, transposed=True)
     caption = "Differences to CE: paired bootstrap over users, every example averaged over the seeds."
     minus = table(caption, SHOWN, versus(groups, "ce", TEST), "minus CE, the same examples", transposed=True)
-    return {"tables": [scores, minus, tried, tried_others]}
+    return {"tables": [scores, minus, *rates_tried]}
 
 
 def measure_again(suite):
