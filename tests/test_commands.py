@@ -200,7 +200,7 @@ def test_resume_refuses_another_run_before_any_work(run_train, tmp_path, world, 
     assert run_train().status == 0
     monkeypatch.setattr(train, "encode_rows", lambda *args, **kwargs: pytest.fail("encoded"))
     result = run_train("--resume", "--lr", 0.5)
-    assert result.status == 2 and "was made with lr 0.004, not 0.5" in result.error
+    assert result.status == 2 and "was made with lr 0.001, not 0.5" in result.error
 
 
 def test_resume_notices_that_the_rows_changed(run_train, tmp_path, world):

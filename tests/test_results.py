@@ -299,7 +299,11 @@ CLAIMS = [
     # experiment, words, whether the records say so
     ("main", "is clear of zero. The paper reports far more", lambda: is_clear("main", 1, "perce", "rouge_l")),
     ("main", "interval clear of zero)", lambda: is_clear("main", 1, "perce", PERSONAL)),
-    ("overview", "With weights from the exact PIR it does so clearly", lambda: is_clear("main", 1, "oracle", "rouge_l")),
+    (
+        "overview",
+        "With weights from the exact PIR it does so clearly",
+        lambda: is_clear("main", 1, "oracle", "rouge_l"),
+    ),
     (
         "main",
         "The same learning rate was the best for all",

@@ -62,12 +62,11 @@ def test_what_is_marked_is_what_the_profile_makes_likelier(trained, world, monke
         labels = torch.tensor([[-100] * (len(prompt) - 1) + ids])
         logp.append(token_logprobs(model(torch.tensor([(prompt + ids)[:-1]])), labels))
     pir = (logp[0] - logp[1]).detach()
-    monkeypatch.setattr(sample, "CLIP_MIN", pir.median().item())
+    threshold = pir.median().item() + 1e-5  # above the token in the middle by more than rounding
+    monkeypatch.setattr(sample, "CLIP_MIN", threshold)
     parts = sample.answer(model, tokenizer, row["profile"], row["query"])
     assert "".join(text for text, _ in parts) == tokenizer.decode(ids)
-    expected = [
-        sum(pir[group]).item() > pir.median() for _, group in sample.pieces([tokenizer.bytes_of[i] for i in ids])
-    ]
+    expected = [sum(pir[group]).item() > threshold for _, group in sample.pieces([tokenizer.bytes_of[i] for i in ids])]
     assert [mark for _, mark in parts] == expected and 0 < sum(expected) < len(expected)
 
 

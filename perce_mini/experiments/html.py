@@ -17,7 +17,8 @@ linear-gradient(90deg, var(--line), transparent .6rem), linear-gradient(270deg, 
 table { border-collapse: collapse; font-size: .8rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .15rem .6rem; border-bottom: 1px solid var(--line); text-align: right; vertical-align: bottom; }
 th, td { white-space: nowrap; } th:not(:first-child) { white-space: normal; min-width: 4rem; }
-th:first-child, td:first-child { text-align: left; } svg { width: 100%; min-width: 43rem; max-width: 50rem; height: auto; }
+th:first-child, td:first-child { text-align: left; }
+svg { width: 100%; min-width: 43rem; max-width: 50rem; height: auto; }
 </style>
 """
 
