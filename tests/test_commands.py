@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -357,7 +358,9 @@ def test_no_space_left_keeps_the_last_checkpoint(run_train, tmp_path, monkeypatc
 def test_ctrl_c_keeps_the_last_checkpoint(world, trained, tmp_path):
     given = ["--data", world, "--init", base_of(trained), "--out", tmp_path / "run", "--steps", 9999, "--save-every", 2]
     command = [sys.executable, ROOT / "train.py", *given, "--batch-size", 4, "--device", "cpu"]
-    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # what runs in the background ignores it
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(list(map(str, command)), preexec_fn=listen, **pipes)
     while not (tmp_path / "run/log.jsonl").exists():
         assert process.poll() is None
         time.sleep(0.02)
