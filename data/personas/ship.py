@@ -1,6 +1,6 @@
 """Keep a base model of the default data as the one that everybody starts from.
 
-    python train.py --base-steps 2000 --loss ce --steps 1 --eval-examples 0
+    python train.py --base-steps 1500 --loss ce --steps 1 --eval-examples 0
     python data/personas/ship.py out/base
 
 Writes data/base: the weights in bfloat16, without the optimiser, and every twentieth line of the log. Processors round
