@@ -127,6 +127,7 @@ def parse_args():
         p.error(str(error))
     args.out = args.out or Path("out") / args.loss
     args.start = args.init or base_folder(args)
+    args.base_steps = args.base_steps or base.SETTINGS.steps
     return args
 
 
@@ -140,12 +141,17 @@ def base_shape(args):
 # ------------------------------------------------------------------------------------ what a run needs first
 
 
+def make_default_data(args, names):
+    """Write these files of the default data, unless the last of them is there or the data are others."""
+    if args.data == DEFAULT_DATA:
+        if distributed.rank() == 0 and not (args.data / f"{names[-1]}.jsonl").exists():
+            prepare.write(args.data, {name: prepare.splits()[name] for name in names})
+        distributed.barrier()
+
+
 def load_rows(args):
     """The rows to train on and the rows to score. Makes the default data at first. Raises UserError."""
-    if args.data == DEFAULT_DATA and not (args.data / "test.jsonl").exists():  # the last to be written
-        if distributed.rank() == 0:
-            prepare.write(args.data, {name: make for name, make in prepare.splits().items() if name != "base"})
-        distributed.barrier()
+    make_default_data(args, ["train", "val", "test"])
     if not args.data.is_dir():
         raise UserError(f"{args.data}: --data takes a folder with train.jsonl in it")
     rows = read_examples(args.data / "train.jsonl")
@@ -168,20 +174,17 @@ def load_model(args, device):
         template = hf.read_template(args.template) if args.template else None
         frozen = torch.bfloat16 if args.lora_rank and device.type == "cuda" else torch.float32
         return hf.load_any(args.init, device, frozen, template, args.block_size)
-    if args.start == SHIPPED_BASE or base.is_finished(args.start, args.base_steps or base.SETTINGS.steps):
+    if args.start == SHIPPED_BASE or base.is_finished(args.start, args.base_steps):
         return checkpoint.load(args.start, device)
 
 
 def train_base(args, rows, device):
     """Train the data's base model, and load it."""
     file = args.data / "base.jsonl"
-    if args.data == DEFAULT_DATA and not file.exists():
-        if distributed.rank() == 0:
-            prepare.write(args.data, {"base": prepare.splits()["base"]})
-        distributed.barrier()
+    make_default_data(args, ["base"])
     settings = replace(
         base.SETTINGS,
-        steps=args.base_steps or base.SETTINGS.steps,
+        steps=args.base_steps,
         top_k=args.top_k,
         data=str(args.data),
         data_sha256=sha256(file if file.exists() else args.data / "train.jsonl"),
@@ -248,9 +251,8 @@ def announce(args, start, run, n_rows, n_held_out, device):
     else:
         model = GPT(GPTConfig(args.vocab_size or base.VOCAB_SIZE, **base_shape(args))).to(device)
         settings = make_settings(args, asdict(base.SETTINGS), n_rows)
-        steps = args.base_steps or base.SETTINGS.steps
-        what = f"train the base model {args.start}: {steps} steps"
-        tasks.append((what, steps * base.SETTINGS.batch_size))
+        n_examples = args.base_steps * base.SETTINGS.batch_size
+        tasks.append((f"train the base model {args.start}: {args.base_steps} steps", n_examples))
     done = run[2]["step"] if run else 0
     going_on = f", of which {done} are done" if done else ""
     what = f"fine-tune {args.start} with {args.loss} into {args.out}: {settings.steps} steps{going_on}"

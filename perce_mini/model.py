@@ -188,7 +188,7 @@ class GPT(nn.Module):
             block.compile(dynamic=True)
 
     @torch.no_grad()
-    def generate(self, prompts, max_new_tokens, end_id, temperature=0.0, top_p=1.0, seed=0):
+    def generate(self, prompts, max_new_tokens, end_id, temperature=0.0, seed=0):
         """Continue a batch of prompts (lists of ids, any lengths) until `end_id` or `max_new_tokens`.
 
         temperature 0 takes the likeliest token. The same seed and prompts give the same text.
@@ -198,7 +198,7 @@ class GPT(nn.Module):
         hidden, past, real, lengths = self.read_prompts(prompts, end_id, max_new_tokens)
         replies, live = [[] for _ in prompts], list(range(len(prompts)))
         for n in range(max_new_tokens):
-            new = sample((hidden @ self.head.T).float(), temperature, top_p, rng)
+            new = sample((hidden @ self.head.T).float(), temperature, rng)
             goes_on = (new != end_id).nonzero()[:, 0]
             for row in goes_on.tolist():
                 replies[live[row]].append(int(new[row]))
@@ -231,15 +231,10 @@ class GPT(nn.Module):
         return hidden[rows, last], past, torch.arange(T, device=device) < lengths[:, None], lengths
 
 
-def sample(logits, temperature, top_p, rng):
-    """One token id per row of logits (B, V), from the smallest set of tokens that holds `top_p` of the mass."""
+def sample(logits, temperature, rng):
+    """One token id per row of logits (B, V): the one in whose part of the mass a random point lies."""
     if temperature == 0:
         return logits.argmax(-1)
-    p = (logits / temperature).softmax(-1)
-    if top_p < 1:
-        sorted_p, order = p.sort(-1, descending=True)
-        beyond = sorted_p.cumsum(-1) - sorted_p >= top_p  # what comes before a token already holds top_p
-        p = p.scatter(-1, order, sorted_p.masked_fill(beyond, 0))
-    sums = p.double().cumsum(-1)
-    point = torch.rand(len(p), 1, dtype=torch.float64, device=p.device, generator=rng) * sums[:, -1:]
-    return torch.searchsorted(sums, point, right=True)[:, 0]  # the token in whose part of the mass the point lies
+    sums = (logits / temperature).softmax(-1).double().cumsum(-1)
+    point = torch.rand(len(sums), 1, dtype=torch.float64, device=sums.device, generator=rng) * sums[:, -1:]
+    return torch.searchsorted(sums, point, right=True)[:, 0]

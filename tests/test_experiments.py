@@ -17,7 +17,7 @@ import torch
 
 import train as train_command
 from data.personas.general import conversation, passages
-from data.personas.prepare import Rng
+from data.personas.prepare import N_ORDINARY, TASKS, TRAIN, Rng
 from perce_mini import checkpoint, trainer
 from perce_mini.base import make_tokenizer
 from perce_mini.dataset import collate, encode_example, encode_rows, read_examples
@@ -248,7 +248,7 @@ def test_a_run_is_a_process_of_its_own(tiny, monkeypatch):
     scored = runs.Scored("val", 3, True)
     figures = suite.finished(runs.Run("ce", seed=3, steps=1, examples=2), scored)
     folder = Path("out/experiments/loss=ce,seed=3,steps=1,examples=2")
-    assert json.loads((folder / "val-3.json").read_text())["figures"] == figures and 0 <= figures["rouge_l"] <= 1
+    assert json.loads((folder / "val-3-texts.json").read_text())["figures"] == figures and 0 <= figures["rouge_l"] <= 1
     with pytest.raises(UserError, match="-c .* failed: the reason"):
         CALL("-c", "import sys; sys.exit('much\\nthe reason')")
 
@@ -278,6 +278,12 @@ def test_differences_are_paired_over_seeds(tiny):
     expected = figures["perce"][0]["logp"] - figures["ce"][0]["logp"]
     assert change["logp"][0] == pytest.approx(expected) and expected != 0
     assert change["logp"][1] <= expected <= change["logp"][2]
+
+
+def test_runs_with_fewer_seeds_are_compared_with_the_same_seeds(monkeypatch):
+    monkeypatch.setattr(suite, "difference", lambda mine, reference, scored: (mine, reference))
+    groups = {"ce": ["ce 0", "ce 1", "ce 2"], "oracle": ["oracle 0", "oracle 1"]}
+    assert suite.versus(groups, "ce") == {"oracle": (["oracle 0", "oracle 1"], ["ce 0", "ce 1"])}
 
 
 def test_what_the_detectors_say_of_every_token(tiny):
@@ -418,6 +424,7 @@ def test_cells_of_regimes(imagined):
     found = regimes.measure_regimes(imagined)
     dials, heart = (table["rows"] for table in found["tables"])
     steps, n = [60, *regimes.STEPS], regimes.EXAMPLES[-1]
+    assert (N_ORDINARY, len(TASKS) * TRAIN) == (4, 252)  # of the default run
     assert len(dials) == 1 + len(regimes.SENTENCES) + len(steps) + 1 + len(regimes.EXAMPLES)
     (label,) = [label for label in dials if label.startswith(f"examples | {n} |")]
     how = {"world": "many", "examples": n}
@@ -584,6 +591,27 @@ def test_a_chart_shows_its_points_and_their_spread():
     assert len(bars) == 1 and bars[0].count("M") == 1  # the one point whose seeds differ
     top, bottom = sorted(map(float, re.fullmatch(r"M\S+ (\S+)V(\S+)", bars[0]).groups()))
     assert (top + bottom) / 2 == pytest.approx(first[1], abs=0.2)  # from 2 to 4 around 3
+
+
+def test_settings_of_a_dial_stand_side_by_side():
+    panels = {"steps": {"perce": [["20", -1.0], ["40", 1.0]]}, "examples": {"perce": [["x", 0.5]]}}
+    root = ET.fromstring(charts.svg(records.chart("c", "", "y", panels), "alt"))
+    lines = [element.get("points") for element in root.iter() if element.tag.endswith("polyline")]
+    width = (charts.WIDTH - charts.GAP) / 2
+    places = [[float(at.split(",")[0]) for at in line.split()] for line in lines]
+    assert places == [[pytest.approx(width / 4, abs=0.1), pytest.approx(3 * width / 4, abs=0.1)], [width / 2]]
+    texts = [element.text for element in root.iter() if element.tag.endswith("text")]
+    assert {"20", "40", "x", "steps", "examples"} <= set(texts)
+
+
+def test_differences_lie_where_their_numbers_say():
+    svg = charts.differences([("a & b", 0.5, 0.0, 1.0), ("c", -0.5, -1.0, 0.0)], "title", "alt")
+    root = ET.fromstring(svg)
+    bars = [tuple(map(float, found)) for found in re.findall(r'd="M(\d\S*) \d+H(\d\S*)"', svg)]
+    markers = [float(x) for x in re.findall(r"translate\((\S+) ", svg)]
+    zero = (330 + 780) / 2
+    assert bars == [(zero, 780), (330, zero)] and markers == [(zero + 780) / 2, (zero + 330) / 2]
+    assert f"M{zero} 44V" in svg and "a & b" in [element.text for element in root.iter()]
 
 
 def test_a_loss_looks_the_same_in_every_chart(monkeypatch):

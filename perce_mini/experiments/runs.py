@@ -58,7 +58,13 @@ class Scored:
 
     @property
     def name(self):
-        return f"{self.split}-{self.n}"
+        return f"{self.split}-{self.n}{'-texts' * self.texts}"
+
+    def rows(self, run):
+        """Those to train on are the run's own."""
+        if self.split == "train":
+            return rows_of("train", run.world, run.task, run.examples)
+        return rows_of(self.split, run.world, n=self.n)
 
 
 VAL, TRAINED = Scored("val", 400, True), Scored("train", 0, False)  # chooses rates; says what was learned by heart
@@ -87,18 +93,13 @@ def train(run):
     (run.folder / "done").touch()
 
 
-def rows_scored(scored, world=""):
-    return rows_of(scored.split, world, n=scored.n)
-
-
 def score(folder, scored, run, out=None):
     """Score a model. Writes NAME.json: its figures, and the tallies that they are ratios of.
 
     Figures are {metric: value} over all tasks, and {"METRIC, TASK": value}.
     """
     model, tokenizer, state = load(folder)
-    rows = rows_of("train", run.world, run.task, run.examples) if scored == TRAINED else rows_scored(scored, run.world)
-    examples = held_out(rows, model, tokenizer)
+    examples = held_out(scored.rows(run), model, tokenizer)
     records = scoring.evaluate(model, tokenizer, examples, MAX_NEW_TOKENS * scored.texts, 0.4, run.seed)
     log = state["log"]
     figures = {"mean gradient norm": float(np.mean([line["grad_norm"] for line in log])), "steps": len(log)}

@@ -15,7 +15,7 @@ from perce_mini import scoring
 from perce_mini.errors import UserError
 from perce_mini.experiments.records import regrouped, table
 from perce_mini.experiments.rows import DATA, RUNS, WORLDS, solve_rows
-from perce_mini.experiments.runs import SOME, VAL, rows_scored, score, scores_of
+from perce_mini.experiments.runs import SOME, VAL, score, scores_of
 
 SHORT = {"lr": 1e-3, "steps": 60}  # what else a model knew is mostly still there after such a training
 RATES = [5e-4, 1e-3, 2e-3]
@@ -103,7 +103,7 @@ def base_row(run, scored=SOME):
 
 def difference(runs, reference, scored=SOME):
     """[{metric: (difference, low, high)}]: paired bootstrap over users, every example averaged over the seeds."""
-    users = [row["user"] for row in rows_scored(scored, runs[0].world)]
+    users = [row["user"] for row in scored.rows(runs[0])]
     tables = [sum(scores_of(run.folder, scored)[1] for run in some) for some in (runs, reference)]
     return [scoring.paired(users, *tables)]
 
