@@ -7,7 +7,7 @@ loss and is worth nothing for new users; PerCE gives these tokens the weight of 
 from dataclasses import replace
 
 from perce_mini.experiments.records import chart, of_seeds, table
-from perce_mini.experiments.runs import SOME, TEST, TRAINED, Run
+from perce_mini.experiments.runs import NEW, SOME, TRAINED, Run
 from perce_mini.experiments.suite import make_world, versus
 from perce_mini.percontrast import LOSSES
 
@@ -16,7 +16,7 @@ KINDS |= {"perce, weights of mean one": Run(weights="mean_one"), "oracle": Run(w
 BOTH, FEW_RATES = ["ce", "perce"], [5e-4, 1e-3]
 DECAYED = "ce, weight decay 1"
 METRICS = ["rouge_l", "personal_accuracy", "logp_personal", "logp_other"]
-SENTENCES, STEPS, EXAMPLES = [0, 2, 6], [20, 40, 120], [125, 500, 1000, 6000]  # beside those of the default run
+SENTENCES, STEPS, EXAMPLES = [0, 2, 6], [30, 120, 240], [125, 1000, 6000]  # beside those of the default run
 
 
 def best_kinds(suite):
@@ -29,7 +29,7 @@ def best_kinds(suite):
 
 def dials():
     """{dial: {setting: how a run differs from the default}}."""
-    found = {"ordinary sentences": {"4": {}}, "steps": {str(Run.steps): {}}, "examples": {"252": {}}}
+    found = {"steps": {str(Run.steps): {}}, "ordinary sentences": {"4": {}}, "examples": {"252": {}}}
     for n in SENTENCES:
         make_world(f"ordinary-{n}", "--ordinary", n)
         found["ordinary sentences"][str(n)] = {"world": f"ordinary-{n}"}
@@ -41,15 +41,21 @@ def dials():
 
 def measure_regimes(suite):
     """When does it help?"""
-    rows, panels = {}, {metric: {} for metric in METRICS}
+    centre, _ = best_kinds(suite)
+    changes, rows, panels = {}, {}, {metric: {} for metric in METRICS}
     for dial, settings in dials().items():
+        ends = [*settings][0], [*settings][-1]
         for setting, how in settings.items():
-            best, _ = suite.at_best_rates({loss: replace(Run(loss), **how) for loss in BOTH})
-            groups = suite.repeat(best, 3)
+            runs = {loss: replace(centre[loss], **how) for loss in BOTH}
+            if setting in ends:
+                runs, _ = suite.at_best_rates(runs)
+            groups = suite.repeat(runs, 3)
             found = suite.figures(groups, f"{dial} {setting}")
             (change,) = versus(groups, "ce")["perce"]
-            rates = f"{best['ce'].lr:g} | {best['perce'].lr:g}"
-            rows[f"{dial} | {setting} | {rates}"] = [{metric: change[metric] for metric in METRICS}]
+            changes[f"{dial} | {setting}"] = [{metric: change[metric] for metric in METRICS}]
+            for loss in BOTH:
+                label = f"{dial} | {setting} | {loss} | {runs[loss].lr:g}"
+                rows[label] = [{metric: one[metric] for metric in METRICS} for one in found[loss]]
             for metric in METRICS:
                 pairs = zip(of_seeds(found["perce"], metric), of_seeds(found["ce"], metric))
                 panels[metric].setdefault(dial, {}).setdefault("perce", []).append(
@@ -57,18 +63,27 @@ def measure_regimes(suite):
                 )
     caption = (
         f"PerCE − CE on {SOME.n} test examples, 3 seeds: paired bootstrap over users, every example averaged over the"
-        " seeds. Learning rates by validation ROUGE-L."
+        " seeds."
     )
-    tables = [table(caption, METRICS, rows, "dial | setting | CE's rate | PerCE's rate"), by_heart(suite)]
+    rates = (
+        f"Both on these examples. Learning rates by validation ROUGE-L at the default run and at both ends of a dial;"
+        " the default run's in between."
+    )
+    tables = [
+        table(caption, METRICS, changes, "dial | setting"),
+        table(rates, METRICS, rows, "dial | setting | loss | rate"),
+        by_heart(suite, centre),
+    ]
     charts = [chart(metric, "", f"PerCE − CE, {metric}", panels[metric]) for metric in METRICS]
     return {"tables": tables, "charts": charts}
 
 
-def by_heart(suite):
+def by_heart(suite, kinds):
     """What is known better of the training texts than of new users' texts."""
-    kinds = {name: run for name, run in best_kinds(suite)[0].items() if name != "oracle"}
-    groups = suite.repeat(kinds | {DECAYED: replace(kinds["ce"], weight_decay=1.0)}, 3)
-    trained, new, rows = suite.figures(groups, "trained texts", TRAINED), suite.figures(groups, "new texts", TEST), {}
+    longer = {f"{loss}, {STEPS[-1]} steps": replace(kinds[loss], steps=STEPS[-1]) for loss in BOTH}
+    kinds = {name: run for name, run in kinds.items() if name != "oracle"}
+    groups = suite.repeat(kinds | {DECAYED: replace(kinds["ce"], weight_decay=1.0)} | longer, 3)
+    trained, new, rows = suite.figures(groups, "trained texts", TRAINED), suite.figures(groups, "new texts", NEW), {}
     for name in groups:
         rows[name] = [
             {f"{metric}, {where}": one[metric] for metric in METRICS[2:] for where, one in [("trained", a), ("new", b)]}

@@ -67,7 +67,8 @@ class Scored:
         return rows_of(self.split, run.world, n=self.n)
 
 
-VAL, TRAINED = Scored("val", 400, True), Scored("train", 0, False)  # chooses rates; says what was learned by heart
+VAL = Scored("val", 400, True)  # chooses rates
+TRAINED, NEW = Scored("train", 0, False), Scored("test", 600, False)  # say what was learned by heart
 TEST, SOME = Scored("test", 600, True), Scored("test", 300, True)  # of `main`; of the other experiments
 
 
