@@ -8,7 +8,7 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ET
 import zlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -142,7 +142,7 @@ def test_the_best_rate_is_the_best_on_validation_users(monkeypatch):
 REAL_RUN, REAL_KINDS = runs.Run, regimes.KINDS
 
 
-SCORED = [("VAL", "val", 2, True), ("TRAINED", "train", 0, False), ("TEST", "test", 3, True)]
+SCORED = [("VAL", "val", 2, True), ("TRAINED", "train", 0, False), ("NEW", "test", 3, False), ("TEST", "test", 3, True)]
 SCORED += [("SOME", "test", 3, True)]
 
 
@@ -422,25 +422,38 @@ def test_cells_of_lr_and_main(imagined):
 
 def test_cells_of_regimes(imagined):
     found = regimes.measure_regimes(imagined)
-    dials, heart = (table["rows"] for table in found["tables"])
+    changes, figures, heart = (table["rows"] for table in found["tables"])
     steps, n = [60, *regimes.STEPS], regimes.EXAMPLES[-1]
     assert (N_ORDINARY, len(TASKS) * TRAIN) == (4, 252)  # of the default run
-    assert len(dials) == 1 + len(regimes.SENTENCES) + len(steps) + 1 + len(regimes.EXAMPLES)
-    (label,) = [label for label in dials if label.startswith(f"examples | {n} |")]
-    how = {"world": "many", "examples": n}
-    ce, perce = (
-        max([runs.Run(loss, lr, **how) for lr in suite.RATES], key=lambda run: value(run, "rouge_l"))
-        for loss in ["ce", "perce"]
-    )
-    assert label == f"examples | {n} | {ce.lr:g} | {perce.lr:g}"
-    groups = imagined.repeat({"ce": ce, "perce": perce})
-    assert dials[label] == [{m: [value(groups["perce"], groups["ce"], m), 0, 1] for m in regimes.METRICS}]
-    (chart,) = [chart for chart in found["charts"] if chart["name"] == "logp_other"]
-    (point,) = [point for point in chart["panels"]["examples"]["perce"] if point[0] == str(n)]
-    pairs = zip(groups["perce"], groups["ce"])
-    assert point[1:] == [value(a, "logp_other") - value(b, "logp_other") for a, b in pairs]
-    assert [point[0] for point in chart["panels"]["steps"]["perce"]] == list(map(str, sorted(steps)))
-    assert set(heart) == {*REAL_KINDS, regimes.DECAYED} - {"oracle"} and heart["ce"][0]["other tokens by heart"] == 0
+    assert len(changes) == 1 + len(regimes.SENTENCES) + len(steps) + 1 + len(regimes.EXAMPLES)
+    assert len(figures) == 2 * len(changes)
+
+    def best(**how):
+        some = {loss: [runs.Run(loss, lr, **how) for lr in suite.RATES] for loss in ["ce", "perce"]}
+        return {loss: max(some[loss], key=lambda run: value(run, "rouge_l")) for loss in some}
+
+    def check(dial, setting, rates, **how):
+        kinds = {loss: replace(run, lr=rates[loss].lr, **how) for loss, run in best().items()}
+        groups, label = imagined.repeat(kinds), f"{dial} | {setting}"
+        assert changes[label] == [{m: [value(groups["perce"], groups["ce"], m), 0, 1] for m in regimes.METRICS}]
+        for loss, some in groups.items():
+            row = figures[f"{label} | {loss} | {kinds[loss].lr:g}"]
+            assert row == [{m: value(run, m) for m in regimes.METRICS} for run in some]
+        (chart,) = [chart for chart in found["charts"] if chart["name"] == "logp_other"]
+        (point,) = [point for point in chart["panels"][dial]["perce"] if point[0] == str(setting)]
+        pairs = zip(groups["perce"], groups["ce"])
+        assert point[1:] == [value(a, "logp_other") - value(b, "logp_other") for a, b in pairs]
+        assert [point[0] for point in chart["panels"]["steps"]["perce"]] == list(map(str, sorted(steps)))
+
+    many = {"world": "many", "examples": n}
+    check("examples", n, best(**many), **many)  # the end of a dial has rates of its own
+    ends = [[run.lr for run in best(**how).values()] for how in [{}, many]]
+    assert ends[0] != ends[1]
+    check("ordinary sentences", 2, best(), world="ordinary-2")  # those in between have the default run's
+    check("steps", 60, best())
+    longer = {f"{loss}, {regimes.STEPS[-1]} steps" for loss in ["ce", "perce"]}
+    assert set(heart) == {*REAL_KINDS, regimes.DECAYED, *longer} - {"oracle"}
+    assert heart["ce"][0]["other tokens by heart"] == 0
 
 
 def test_cells_of_contrast_and_identify(imagined, monkeypatch):
