@@ -5,8 +5,6 @@ import math
 import os
 import sys
 
-import torch
-
 from perce_mini.errors import UserError
 
 
@@ -77,7 +75,9 @@ def run(main):
     except (UserError, OSError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         sys.exit(2)
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's, told by its name: importing torch takes a second
+            raise
         reason = str(error).split(". ")[0]
         print(f"error: {reason}: lower --batch-size or --block-size, or train with --recompute", file=sys.stderr)
         sys.exit(2)

@@ -400,6 +400,12 @@ def test_a_full_device_is_one_clear_line(command):
     assert result.status == 2 and result.err.count("\n") == 1
     assert "CUDA out of memory: lower --batch-size" in result.error
 
+    def fault():
+        raise RuntimeError("a fault of the project")
+
+    with pytest.raises(RuntimeError, match="a fault"):
+        command(fault)
+
 
 @pytest.mark.parametrize("how", ["closed", "ascii", "pipe"])
 def test_whatever_reads_the_output(how, trained, world):

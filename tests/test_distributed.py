@@ -25,9 +25,9 @@ def log(folder):
 
 
 def test_two_processes_make_the_weights_of_one(world, trained, tmp_path):
-    """20 steps of 2 x 2 x 3 examples. Of 39, an epoch's last step has one micro-batch: none is left for the second."""
+    """8 steps of 2 x 2 x 3 examples. Of 39, an epoch's last step has one micro-batch: none is left for the second."""
     (base,) = (trained / "out").glob("base*")
-    same = ["--data", world, "--init", base, "--loss", "perce", "--steps", 20, "--batch-size", 3, "--eval-examples", 2]
+    same = ["--data", world, "--init", base, "--loss", "perce", "--steps", 8, "--batch-size", 3, "--eval-examples", 2]
     same += ["--examples", 39, "--device", "cpu", "--lr", 1e-2]
     one = train(tmp_path, *same, "--grad-accum", 4, "--out", "one")
     two = train(tmp_path, *same, "--grad-accum", 2, "--out", "two", processes=2)
