@@ -9,6 +9,7 @@ import sys
 import xml.etree.ElementTree as ET
 import zlib
 from dataclasses import asdict, dataclass, replace
+from html import unescape
 from pathlib import Path
 
 import numpy as np
@@ -617,13 +618,24 @@ def test_settings_of_a_dial_stand_side_by_side():
     assert {"20", "40", "x", "steps", "examples"} <= set(texts)
 
 
+def test_the_pages_tables_hold_what_the_readmes_hold(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    cells = [unescape(re.sub("<.*?>", "", cell)) for cell in re.findall("<t[hd]>(.*?)</t[hd]>", html.page())]
+    rows = [line for line in report.results_readme().splitlines() if line.startswith("|") and "|---" not in line]
+    assert cells == [cell.strip().strip("*").replace("`", "") for row in rows for cell in row[1:-1].split("|")]
+    assert html.block("| a | |\n|---|---|\n| *b* | |", {}).count("<td></td>") == 1  # an empty cell is one
+    assert "<em>b</em>" in html.block("| a |\n|---|\n| *b* |", {})
+
+
 def test_differences_lie_where_their_numbers_say():
-    svg = charts.differences([("a & b", 0.5, 0.0, 1.0), ("c", -0.5, -1.0, 0.0)], "title", "alt")
+    svg = charts.differences([("a & b", "ce", 0.5, 0.0, 1.0), ("c", "oracle", -0.5, -1.0, 0.0)], "title", "alt")
     root = ET.fromstring(svg)
     bars = [tuple(map(float, found)) for found in re.findall(r'd="M(\d\S*) \d+H(\d\S*)"', svg)]
     markers = [float(x) for x in re.findall(r"translate\((\S+) ", svg)]
     zero = (330 + 780) / 2
     assert bars == [(zero, 780), (330, zero)] and markers == [(zero + 780) / 2, (zero + 330) / 2]
+    looks = re.findall(r'd="(\S[^"]*)" transform=.*? fill="(.*?)"', svg)
+    assert [(colour, marker) for marker, colour in looks] == [charts.LOOKS[loss] for loss in ["ce", "oracle"]]
     assert f"M{zero} 44V" in svg and "a & b" in [element.text for element in root.iter()]
 
 

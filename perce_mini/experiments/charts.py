@@ -11,6 +11,7 @@ LOOKS = {  # of a line: colour, marker
     "perce": ("#d55e00", "M0-6L5 4H-5z"),
     "lossce": ("#009e73", "M-4-4h8v8h-8z"),
     "entce": ("#cc79a7", "M0-6l6 6l-6 6l-6-6z"),
+    "oracle": ("#8a63d2", "M-5-3H5v6H-5z"),
     "base": ("#8c8c8c", "M-5-1h4v-4h2v4h4v2h-4v4h-2v-4h-4z"),
 }
 START = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 800 360" role="img">
@@ -100,17 +101,17 @@ def panel(title, lines, x_axis, y_axis, width):
 
 
 def differences(rows, title, alt):
-    """Differences beside a zero line, as the text of an SVG file: rows (label, difference, low, high)."""
-    axis = Axis([0, *(x for _, *values in rows for x in values)], 330, 780)
+    """Differences beside a zero line, as the text of an SVG file: rows (label, loss, difference, low, high)."""
+    axis = Axis([0, *(x for _, _, *values in rows for x in values)], 330, 780)
     end = 60 + 24 * len(rows)
     grid = "".join(f"M{axis.place(x):.1f} 44V{end}" for x in axis.ticks)
     parts = [START.replace("360", str(end + 30)), f"<title>{escape(alt)}</title>", text(8, 24, title)]
     parts.append(f'<path d="{grid}" stroke="currentColor" opacity=".2"/>')
     parts.append(f'<path d="M{axis.place(0):.1f} 44V{end}" stroke="currentColor" opacity=".6"/>')
     parts += [text(axis.place(x), end + 18, number(x), "middle") for x in axis.ticks]
-    colour, marker = LOOKS["perce"]
-    for y, (label, middle, low, high) in enumerate(rows):
-        y = 60 + 24 * y
+    for i, (label, loss, middle, low, high) in enumerate(rows):
+        colour, marker = LOOKS[loss]
+        y = 60 + 24 * i
         place = f"translate({axis.place(middle):.1f} {y})"
         parts.append(text(8, y + 5, label))
         parts.append(

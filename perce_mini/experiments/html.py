@@ -18,9 +18,11 @@ table { border-collapse: collapse; font-size: .8rem; font-variant-numeric: tabul
 th, td { padding: .15rem .6rem; border-bottom: 1px solid var(--line); text-align: right; vertical-align: bottom; }
 th, td { white-space: nowrap; } th:not(:first-child) { white-space: normal; min-width: 4rem; }
 th:first-child, td:first-child { text-align: left; }
+.prose table { min-width: 43rem; } .prose th, .prose td { white-space: normal; text-align: left; vertical-align: top; }
 svg { width: 100%; min-width: 43rem; max-width: 50rem; height: auto; }
 </style>
 """
+LONG = 40  # characters of a cell: a table with longer ones holds sentences rather than numbers
 
 
 def inline(text):
@@ -31,9 +33,11 @@ def inline(text):
 
 
 def html_table(text):
-    head, _, *rows = [inline(line)[2:-2].replace(" | ", "</td><td>") for line in text.splitlines()]
-    body = "".join(f"<tr><td>{row}</td></tr>" for row in rows)
-    return f'<div class="wide"><table><tr><th>{head.replace("td>", "th>")}</th></tr>{body}</table></div>'
+    head, _, *rows = [[inline(cell.strip()) for cell in line[1:-1].split("|")] for line in text.splitlines()]
+    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
+    prose = " prose" * any(len(cell) > LONG for row in rows for cell in row[1:])
+    top = "".join(f"<th>{cell}</th>" for cell in head)
+    return f'<div class="wide{prose}"><table><tr>{top}</tr>{body}</table></div>'
 
 
 def block(text, svgs):

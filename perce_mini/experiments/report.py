@@ -10,7 +10,7 @@ from pathlib import Path
 
 from perce_mini.errors import UserError
 from perce_mini.experiments import others, records
-from perce_mini.experiments.charts import differences, svg
+from perce_mini.experiments.charts import LOOKS, differences, svg
 from perce_mini.experiments.paper import EXPERIMENTS
 from perce_mini.experiments.picture import response_svg
 from perce_mini.experiments.records import RESULTS
@@ -54,19 +54,19 @@ def figures():
 
 
 def against_ce():
-    """(label, difference, low, high) in ROUGE-L of every recorded comparison with CE."""
+    """(label, loss, difference, low, high) in ROUGE-L of every recorded comparison with CE."""
     found = recorded()
     if "main" in found:
         for kind, (one,) in found["main"]["tables"][1]["rows"].items():
-            yield f"main: {named(kind)}", *one["rouge_l"]
+            yield f"main: {named(kind)}", kind if kind in LOOKS else "perce", *one["rouge_l"]
     if "regimes" in found:
         for label, (one,) in found["regimes"]["tables"][0]["rows"].items():
-            dial, setting = label.split(" | ")[:2]
-            yield f"PerCE with {setting} {dial}", *one["rouge_l"]
+            dial, setting = label.split(" | ")
+            yield f"PerCE with {setting} {dial}", "perce", *one["rouge_l"]
     for table in found.get("real", {"tables": []})["tables"][::2]:
         for kind, seeds in table["rows"].items():
             if kind != "before" and (change := seeds[0].get("ROUGE-L minus CE")):
-                yield f"{kind}: {table['caption'].split(':')[0]}", *change
+                yield f"{kind}: {table['caption'].split(':')[0]}", "perce", *change
 
 
 def markdown_table(table):
