@@ -17,6 +17,7 @@ import pytest
 import torch
 
 import train as train_command
+from data.personas.exact import exact_logprobs
 from data.personas.general import conversation, passages
 from data.personas.prepare import N_ORDINARY, TASKS, TRAIN, Rng
 from perce_mini import checkpoint, trainer
@@ -89,9 +90,10 @@ def test_word_matching_looks_at_whole_words():
 
 def test_exact_values_of_characters_add_up_over_tokens():
     tokenizer = Tokenizer.train("kettle kettle kettle", 280)
-    row = {"response": "a kettle", "exact": list(range(9))}
+    row = {"response": "a kettle", "exact": list(range(9)), "exact_logp": [-1] * 9}
     sums = rows.exact_tokens(row, tokenizer)
     assert sums.sum() == sum(range(9)) and sums[-1] == 8
+    assert rows.exact_tokens(row, tokenizer, "exact_logp").sum() == -9
     assert len(sums) == len(tokenizer.encode("a kettle")) + 1 < 9
 
 
@@ -308,6 +310,15 @@ def test_what_the_detectors_say_of_every_token(tiny):
     for name, values in columns.items():
         assert np.allclose(found[name], values, atol=1e-5), name
     assert np.allclose(found["exact PIR"], np.concatenate([rows.exact_tokens(e.row, tokenizer) for e in examples]))
+    for e in examples:  # the texts of a profile that stand in the prompt are those that the exact reader has read
+        items, ends = [e.row["profile"][i] for i in sorted(e.read)], range(1, len(e.row["response"]) + 2)
+        assert np.allclose(e.row["exact_logp"], exact_logprobs(e.row, items, ends), atol=1e-4)
+        plain = exact_logprobs(e.row, [], ends)
+        assert np.allclose(np.subtract(e.row["exact_logp"], e.row["exact"]), plain, atol=2e-4)
+    known = detectors.detect(Path("data/base"))["known, exact loss"]
+    table = detectors.token_table(Path("data/base"), "test", "none")
+    assert known["logp_personal"] == pytest.approx(-np.mean(table["exact loss"][table["personal"] == 1]))
+    assert known["logp_other"] == pytest.approx(-np.mean(table["exact loss"][table["personal"] == 0]))
     assert any(columns["later in its span"]) and np.ptp(columns["PIR"]) > 0
 
 
@@ -462,7 +473,9 @@ def test_cells_of_contrast_and_identify(imagined, monkeypatch):
         scores = {name: value(folder, contrast, name) for name in ["AUC", "average precision", "F1", "precision"]}
         fixed = {name: value(folder, contrast, name, "fixed") for name in ["F1", "precision"]}
         others = {name: {"AUC": value(folder, name)} for name in ["loss", "entropy", "exact PIR", "word matching"]}
-        return {"PIR": scores, "fixed": fixed, "mistakes": {"missed": 7}, "calibration": [[0, 1], [2, 3]]} | others
+        known = {f"known, {name}": {"logp_other": value(folder, "known", name)} for name in ["loss", "exact loss"]}
+        found = {"PIR": scores, "fixed": fixed, "mistakes": {"missed": 7}, "calibration": [[0, 1], [2, 3]]}
+        return found | others | known
 
     monkeypatch.setattr(detectors, "detect", detect)
     monkeypatch.setattr(detectors, "record_example", lambda run: None)
@@ -475,6 +488,10 @@ def test_cells_of_contrast_and_identify(imagined, monkeypatch):
     rows_of_table = results["tables"][0]["rows"]
     assert rows_of_table["entropy (EntCE's score), base"][0]["AUC"] == value(Path("data/base"), "entropy")
     assert results["tables"][2]["rows"] == {"missed": [{"tokens": 7}]}
+    base, *_, exact = results["tables"][3]["rows"].values()
+    perce = runs.Run(lr=max(suite.RATES, key=lambda lr: value(runs.Run(lr=lr), "rouge_l"))).folder
+    assert base == [{"logp_other": value(Path("data/base"), "known", "loss")}]
+    assert exact == [{"logp_other": value(perce, "known", "exact loss")}]
     assert results["charts"][0]["panels"][""]["ce"] == [[0, 1, 1, 1], [2, 3, 3, 3]]
 
 

@@ -178,13 +178,13 @@ def begins(row, items):
     return mass / mass[0]
 
 
-def exact_pir(row: dict, items: list, ends) -> np.ndarray:
-    """The exact PIR, (N,) float64 in nats, of tokens that end before the characters `ends` of the response.
+def exact_logprobs(row: dict, items: list, ends) -> np.ndarray:
+    """The exact log P, (N,) float64 in nats, of tokens that end before the characters `ends` of the response.
 
-    The end of the response counts as one character more. items: the part of the profile that is read.
+    The end of the response counts as one character more. items: the part of the profile that is read; with it minus
+    with none is the exact PIR.
     """
-    ends = [0, *ends]
-    return np.diff(np.log(begins(row, items)[ends]) - np.log(begins(row, [])[ends]))
+    return np.diff(np.log(begins(row, items)[[0, *ends]]))
 
 
 class Again(Writer):

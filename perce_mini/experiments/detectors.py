@@ -23,7 +23,7 @@ def token_table(folder, split, contrast):
     """{name: array over all response tokens of a split}: what every detector says, and the truth."""
     model, tokenizer, _ = load(folder)
     examples = held_out(solved_rows(split), model, tokenizer, contrast)
-    columns = {name: [] for name in [*DETECTORS, "personal", "later in its span"]}
+    columns = {name: [] for name in [*DETECTORS, "exact loss", "personal", "later in its span"]}
     for i in range(0, len(examples), 30):
         group = examples[i : i + 30]
         batch = collate(group, model.head.device)
@@ -32,6 +32,7 @@ def token_table(folder, split, contrast):
             columns["PIR"].append(score["pir"])
             columns["loss"].append(-score["logp"])
             columns["exact PIR"].append(exact_tokens(e.row, tokenizer))
+            columns["exact loss"].append(-exact_tokens(e.row, tokenizer, "exact_logp"))
             columns["word matching"].append(stands_in_profile(e, tokenizer))
             columns["personal"].append(e.personal)
             columns["later in its span"].append([a and b for a, b in zip([False, *e.personal], e.personal)])
@@ -61,7 +62,8 @@ def stands_in_profile(example, tokenizer):
 def detect(folder, contrast="none"):
     """How well each detector finds the personal tokens of test users, at validation users' best threshold.
 
-    {detector: {measure: value}}, and what PIR finds and takes wrongly at the fixed threshold, the floor of the weights.
+    {detector: {measure: value}}; what PIR finds and takes wrongly at the fixed threshold, the floor of the weights; and
+    how well the texts are known, by the model and by an exact reader.
     """
     val, test = token_table(folder, "val", contrast), token_table(folder, "test", contrast)
     true, found = test["personal"] > 0, {}
@@ -71,6 +73,9 @@ def detect(folder, contrast="none"):
         found[name] |= precision_recall(test[name] > best, true)
     correlation = float(np.corrcoef(test["PIR"], test["exact PIR"])[0, 1])
     found["fixed"] = precision_recall(test["PIR"] > CLIP_MIN, true) | {"correlation with the exact PIR": correlation}
+    for name in ["loss", "exact loss"]:
+        means = {"logp_personal": -test[name][true].mean(), "logp_other": -test[name][~true].mean()}
+        found[f"known, {name}"] = means | {"logp": -test[name].mean()}
     return found | {"mistakes": mistakes(test, true), "calibration": calibration(test["PIR"], test["exact PIR"])}
 
 
@@ -165,10 +170,13 @@ def measure_identify(suite):
     lines["exact = estimated"] = [[-1, -1], [5, 5]]
     fixed = {run: of_seeds(seeds, "fixed") for run, seeds in found.items()}
     mistakes = {name: [{"tokens": n}] for name, n in first["mistakes"].items()}
+    known = {run: of_seeds(seeds, "known, loss") for run, seeds in found.items()}
+    known["who knows the grammar and has read as much"] = [first["known, exact loss"]]
     tables = [
         table("Test users; thresholds of the best F1 on validation users.", first["PIR"], rows),
         table("The fixed threshold, the floor of the weights.", first["fixed"], fixed, "PIR > 0.8"),
         table("What it gets wrong.", ["tokens"], mistakes, "PerCE, seed 0"),
+        table("What is left to learn.", known["base"][0], known, "reader"),
     ]
     return {"tables": tables, "charts": [chart("calibration", "estimated PIR, nats", "exact PIR, nats", {"": lines})]}
 

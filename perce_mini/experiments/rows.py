@@ -21,7 +21,7 @@ def rows_of(split, world="", task="", n=0):
 
 
 def solve_rows(split, jobs):
-    """Write rows with the exact PIR of their characters ("exact"): all to train on, SOLVED held-out ones. Minutes."""
+    """Write rows with exact PIR and log P of their characters: all to train on, SOLVED held-out ones. Minutes."""
     rows = rows_of(split, n=0 if split == "train" else SOLVED)
     with ProcessPoolExecutor(jobs) as pool:
         solved = list(tqdm(pool.map(solve, rows, chunksize=10), f"exact PIR, {split}", len(rows), dynamic_ncols=True))
@@ -29,10 +29,11 @@ def solve_rows(split, jobs):
 
 
 def solve(row):
-    from data.personas.exact import exact_pir  # importable in the project's folder only, where the command has to run
+    from data.personas.exact import exact_logprobs  # importable in the project's folder only
 
-    items = [row["profile"][i] for i in sorted(retrieve(row, TOP_K))]
-    return row | {"exact": np.round(exact_pir(row, items, range(1, len(row["response"]) + 2)), 4).tolist()}
+    items, ends = [row["profile"][i] for i in sorted(retrieve(row, TOP_K))], range(1, len(row["response"]) + 2)
+    logp, plain = (exact_logprobs(row, some, ends) for some in [items, []])
+    return row | {name: np.round(x, 4).tolist() for name, x in {"exact": logp - plain, "exact_logp": logp}.items()}
 
 
 def solved_rows(split):
@@ -44,7 +45,10 @@ def held_out(rows, model, tokenizer, contrast="none"):
     return encode_rows(rows, tokenizer, model.config.block_size, TOP_K, MAX_NEW_TOKENS, contrast)
 
 
-def exact_tokens(row, tokenizer):
-    """The exact PIR (N,) of a solved row's response tokens: sums over their characters; the last is the end."""
+def exact_tokens(row, tokenizer, what="exact"):
+    """The exact PIR (N,) of a solved row's response tokens: sums over their characters; the last is the end.
+
+    what: "exact_logp" for the exact log P instead.
+    """
     spans = tokenizer.spans(tokenizer.encode(row["response"]))  # bytes are characters: the default data are ASCII
-    return np.array([sum(row["exact"][start:end]) for start, end in spans] + [row["exact"][-1]])
+    return np.array([sum(row[what][start:end]) for start, end in spans] + [row[what][-1]])
