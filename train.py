@@ -8,7 +8,7 @@ out/perce, scores held-out users and shows a table. What exists already is used 
 
 import math
 import os
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -17,12 +17,11 @@ from data.personas import prepare
 from perce_mini import base, checkpoint, cli, distributed, heatmap, hf, lora
 from perce_mini.cli import COUNT, COUNT_OR_NONE, number
 from perce_mini.dataset import CONTRASTS, encode_rows, held_out_file, read_examples, steps_per_epoch, subsample
-from perce_mini.device import pick_device
+from perce_mini.device import pick_device, print_plan
 from perce_mini.errors import UserError
 from perce_mini.files import sha256, write_text_atomic
 from perce_mini.model import GPT, GPTConfig
 from perce_mini.percontrast import CLIP_MAX, CLIP_MIN, LOSSES
-from perce_mini.plan import print_plan
 from perce_mini.sample import NOBODY, show_answers, three_users
 from perce_mini.scoring import evaluate, summarize
 from perce_mini.tables import say, show_table, write_predictions, write_scores
@@ -121,21 +120,17 @@ def parse_args():
         p.error("--resume and --overwrite exclude each other")
     if not args.clip_min <= args.clip_max:
         p.error(f"--clip-min {args.clip_min} is above --clip-max {args.clip_max}")
+    usual = base.SHAPE | {"base_steps": base.SETTINGS.steps, "tokenizer": "bpe", "vocab_size": base.VOCAB_SIZE}
+    args.asked = {name: getattr(args, name) for name in usual if getattr(args, name) is not None}
+    vars(args).update(usual | args.asked)
+    args.shape = {name: getattr(args, name) for name in base.SHAPE}
     try:
-        base.check_shape(args.vocab_size or base.VOCAB_SIZE, base_shape(args))
+        base.check_shape(args.vocab_size, args.shape)
     except ValueError as error:
         p.error(str(error))
     args.out = args.out or Path("out") / args.loss
     args.start = args.init or base_folder(args)
-    args.base_steps = args.base_steps or base.SETTINGS.steps
     return args
-
-
-def base_shape(args):
-    """The flags of the base model's shape, and base.SHAPE where they say nothing."""
-    return {
-        name: default if getattr(args, name) is None else getattr(args, name) for name, default in base.SHAPE.items()
-    }
 
 
 # ------------------------------------------------------------------------------------ what a run needs first
@@ -164,8 +159,7 @@ def base_folder(args):
     data of one's own."""
     if args.data != DEFAULT_DATA:
         return Path(f"out/base-{args.data.resolve().name}")
-    asked = any(getattr(args, name) is not None for name in ["base_steps", "tokenizer", "vocab_size", *base.SHAPE])
-    return Path("out/base") if asked else SHIPPED_BASE
+    return Path("out/base") if args.asked else SHIPPED_BASE
 
 
 def load_model(args, device):
@@ -173,7 +167,7 @@ def load_model(args, device):
     if args.init:
         template = hf.read_template(args.template) if args.template else None
         frozen = torch.bfloat16 if args.lora_rank and device.type == "cuda" else torch.float32
-        return hf.load_any(args.init, device, frozen, template, args.block_size)
+        return hf.load_any(args.init, device, frozen, template, args.asked.get("block_size"))
     if args.start == SHIPPED_BASE or base.is_finished(args.start, args.base_steps):
         return checkpoint.load(args.start, device)
 
@@ -188,12 +182,12 @@ def train_base(args, rows, device):
         top_k=args.top_k,
         data=str(args.data),
         data_sha256=sha256(file if file.exists() else args.data / "train.jsonl"),
-        tokenizer=args.tokenizer or "bpe",
-        vocab_size=args.vocab_size or base.VOCAB_SIZE,
+        tokenizer=args.tokenizer,
+        vocab_size=args.vocab_size,
         processes=distributed.world_size(),
     )
     rows = read_examples(file) if file.exists() else rows
-    base.make(settings, base_shape(args), rows, args.start, device, args.save_every, args.compile)
+    base.make(settings, args.shape, rows, args.start, device, args.save_every, args.compile)
     return checkpoint.load(args.start, device)
 
 
@@ -243,14 +237,10 @@ def load_run(args, n_rows, device):
 # ------------------------------------------------------------------------------------------------- the run
 
 
-def announce(args, start, run, n_rows, n_held_out, device):
+def announce(args, settings, start, run, n_held_out, device):
     """Say what this run will do. start, run: what `load_model` and `load_run` found."""
-    tasks = []
-    if start:
-        model, settings = start[0], make_settings(args, start[2]["settings"], n_rows)
-    else:
-        model = GPT(GPTConfig(args.vocab_size or base.VOCAB_SIZE, **base_shape(args))).to(device)
-        settings = make_settings(args, asdict(base.SETTINGS), n_rows)
+    model, tasks = start[0] if start else GPT(GPTConfig(args.vocab_size, **args.shape)).to(device), []
+    if not start:
         n_examples = args.base_steps * base.SETTINGS.batch_size
         tasks.append((f"train the base model {args.start}: {args.base_steps} steps", n_examples))
     done = run[2]["step"] if run else 0
@@ -305,11 +295,11 @@ def main():
     run = load_run(args, len(rows), device)
     start = run or load_model(args, device)
     distributed.barrier()  # all have seen what is there
-    announce(args, start, run, len(rows), len(held_out), device)
+    settings = make_settings(args, start[2]["settings"] if start else vars(args), len(rows))
+    announce(args, settings, start, run, len(held_out), device)
     model, tokenizer, state = start or train_base(args, rows, device)
-    base.check_flags(args, model, state, args.start)
+    base.check_flags(args.asked, model, state, args.start)
 
-    settings = make_settings(args, state["settings"], len(rows))
     examples = encode_rows(rows, tokenizer, model.config.block_size, args.top_k, contrast=args.contrast)
     to_score = encode_held_out(args, held_out, model, tokenizer)
     torch.manual_seed(args.seed)

@@ -70,11 +70,10 @@ def check_shape(vocab_size, shape):
         raise ValueError(f"{n / 1e9:.1f} billion parameters: a base model may have {MAX_PARAMETERS // 10**9} billion")
 
 
-def check_flags(args, model, state, init):
+def check_flags(asked, model, state, init):
     """A flag that describes the base model must not be without effect unseen. Raises UserError."""
     existing = {name: getattr(model.config, name) for name in SHAPE}
     existing |= {name: state["settings"].get(name) for name in ["tokenizer", "vocab_size"]}
     for name, value in existing.items():
-        asked = getattr(args, name)
-        if asked not in (None, value):
-            raise UserError(f"{init} exists with {name} {value}, not {asked}: move it away to train another base")
+        if asked.get(name, value) != value:
+            raise UserError(f"{init} exists with {name} {value}, not {asked[name]}: move it away to train another base")

@@ -16,19 +16,15 @@ from perce_mini.percontrast import precise
 ROWS = 256  # tokens in a slice: few enough to stay in a processor's cache, enough for fast matrix products
 
 
-def slices(n):
-    return [slice(i, i + ROWS) for i in range(0, n, ROWS)]
-
-
-def make_room(hidden, head):
-    return torch.empty(min(ROWS, len(hidden)), len(head), device=hidden.device, dtype=head.dtype)
-
-
-def project(rows, head, room):
-    """Logits of a slice, float32 at least, in memory that is used again: to take it anew costs half a product."""
-    if torch.is_autocast_enabled(rows.device.type):  # which chooses the precision, and the memory
-        return precise(rows @ head.T)
-    return precise(torch.mm(rows, head.T, out=room[: len(rows)]))
+@torch.no_grad()
+def logits_in_slices(hidden, head):
+    """(slice, its logits), float32 at least, in memory that is used again: to take it anew costs half a product."""
+    room = torch.empty(min(ROWS, len(hidden)), len(head), device=hidden.device, dtype=head.dtype)
+    for at in (slice(i, i + ROWS) for i in range(0, len(hidden), ROWS)):
+        if torch.is_autocast_enabled(hidden.device.type):  # which chooses the precision, and the memory
+            yield at, precise(hidden[at] @ head.T)
+        else:
+            yield at, precise(torch.mm(hidden[at], head.T, out=room[: len(hidden[at])]))
 
 
 @torch.no_grad()
@@ -37,8 +33,7 @@ def score_in_slices(score, hidden, head, labels):
 
     hidden (N, C): the states that predict the N response tokens; head (V, C): the output embedding; labels (N,) int64.
     """
-    room = make_room(hidden, head)
-    return torch.cat([score(project(hidden[at], head, room), labels[at]) for at in slices(len(labels))])
+    return torch.cat([score(logits, labels[at]) for at, logits in logits_in_slices(hidden, head)])
 
 
 def logprobs_in_place(logits, labels):
@@ -56,19 +51,16 @@ def backward_in_slices(loss_of, hidden, head, labels):
     """
     to_hidden = torch.empty_like(hidden)
     to_head = torch.zeros_like(head) if head.requires_grad else None
-    room = make_room(hidden, head)
-    for at in slices(len(labels)):
-        with torch.no_grad():
-            rows, y = hidden[at], labels[at, None]
-            logits = project(rows, head, room)
-            logits -= logits.logsumexp(-1, keepdim=True)  # now log P of every entry
+    for at, logits in logits_in_slices(hidden, head):
+        y = labels[at, None]
+        logits -= logits.logsumexp(-1, keepdim=True)  # now log P of every entry
         logp = logits.gather(-1, y)[:, 0].requires_grad_()
         (factor,) = torch.autograd.grad(loss_of(logp, logits, at), logp)  # dL/dlog P(y)
         with torch.no_grad():
             gradient = logits.exp_().mul_(-factor[:, None]).scatter_add_(-1, y, factor[:, None]).to(head.dtype)
             to_hidden[at] = gradient @ head
             if to_head is not None:
-                to_head.addmm_(gradient.T, rows.to(head.dtype))
+                to_head.addmm_(gradient.T, hidden[at].to(head.dtype))
     if to_head is None:
         hidden.backward(to_hidden)
     else:

@@ -9,6 +9,7 @@ What an answer owes to the profile is marked: tokens with PIR > 0.8, when it is 
 
 import os
 import sys
+from itertools import groupby
 from pathlib import Path
 
 from perce_mini import cli, hf
@@ -96,15 +97,12 @@ def answer(model, tokenizer, profile, query, temperature=0.0, seed=0):
 def marked(parts, colour):
     """The text, with what comes from the profile in bold colour, or in [brackets] where there are no colours."""
     start, end = ("\033[1;33m", "\033[0m") if colour else ("[", "]")
-    text, inside = "", False
-    for piece, personal in parts:
-        piece = printable(piece)
-        if personal != inside:
-            space = " " if personal and piece.startswith(" ") else ""
-            text += space + start if personal else end
-            piece = piece[len(space) :]
-        text, inside = text + piece, personal
-    return text + (end if inside else "")
+    text = ""
+    for personal, group in groupby(parts, key=lambda part: part[1]):
+        piece = printable("".join(piece for piece, _ in group))
+        space = " " if personal and piece.startswith(" ") else ""
+        text += space + start + piece[len(space) :] + end if personal else piece
+    return text
 
 
 def show_answers(model, tokenizer, people, query, **how):

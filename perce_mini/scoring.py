@@ -37,17 +37,16 @@ def is_likeliest(logits, labels):
 
 
 @torch.no_grad()
-def score_tokens(model, examples, device):
-    """Per example, arrays over its response tokens: log P in both views, PIR, and whether the likeliest was right."""
+def score_tokens(model, examples, device, **more):
+    """Per example, arrays over its response tokens: log P in both views, PIR, whether the likeliest was right; and what
+    `more` names, functions of (logits, labels) with the persona."""
     batch, head = collate(examples, device), model.head
     with autocast(device):
         persona = model.hidden(batch.persona.ids).flatten(0, 1)[batch.persona.at]
         plain = model.hidden(batch.plain.ids).flatten(0, 1)[batch.plain.at]
-        per_token = {
-            "logp": score_in_slices(logprobs_in_place, persona, head, batch.labels).double(),
-            "logp_plain": score_in_slices(logprobs_in_place, plain, head, batch.labels).double(),
-            "hit": score_in_slices(is_likeliest, persona, head, batch.labels).double(),
-        }
+        scores = {"logp": logprobs_in_place, "hit": is_likeliest, **more}
+        per_token = {name: score_in_slices(scores[name], persona, head, batch.labels).double() for name in scores}
+        per_token["logp_plain"] = score_in_slices(logprobs_in_place, plain, head, batch.labels).double()
     per_token["pir"] = personal_influence_ratio(per_token["logp"], per_token["logp_plain"])
     ends = np.cumsum([len(e.response) for e in examples])[:-1]
     split = {name: np.split(values.cpu().numpy(), ends) for name, values in per_token.items()}

@@ -13,6 +13,7 @@ import heapq
 import re
 import unicodedata
 from collections import Counter, defaultdict
+from itertools import accumulate, pairwise
 
 import tiktoken
 
@@ -153,10 +154,7 @@ class Tokenizer:
 
     def spans(self, ids):
         """Where each token's bytes lie in their text: [(start, end), ...) in UTF-8 bytes."""
-        ends = [0]
-        for i in ids:
-            ends.append(ends[-1] + len(self.bytes_of.get(i, b"")))
-        return list(zip(ends, ends[1:]))
+        return list(pairwise(accumulate((len(self.bytes_of.get(i, b"")) for i in ids), initial=0)))
 
     def lay_out(self, part, query="", response=""):
         """The ids of a part of the layout ("start", "item", "query"), with these texts in their places."""

@@ -158,7 +158,8 @@ def fit(model, tokenizer, examples, settings, out, save_every=50, state=None, we
     saved = first
     micro_batches = settings.grad_accum * settings.processes
     steps = training_steps(examples, settings.batch_size, micro_batches, settings.seed, first)
-    bar = progress(out, first, settings.steps)
+    quiet = distributed.rank() > 0
+    bar = tqdm(desc=str(out), total=settings.steps, initial=first, bar_format=BAR, dynamic_ncols=True, disable=quiet)
     try:
         for step, groups in zip(range(first, settings.steps), steps):
             log.append(training_step(run, model, optimizer, groups, settings, step, weight_fn))
@@ -177,11 +178,6 @@ def fit(model, tokenizer, examples, settings, out, save_every=50, state=None, we
     finally:
         bar.close()
     distributed.barrier()  # until the first process has written
-
-
-def progress(out, first, steps):
-    quiet = distributed.rank() > 0
-    return tqdm(total=steps, initial=first, desc=str(out), bar_format=BAR, dynamic_ncols=True, disable=quiet)
 
 
 def kept(out, saved):

@@ -1,7 +1,8 @@
 """What the benchmark counts: memory and operations, against what is measured or counted by hand."""
 
+import inspect
 import json
-from types import SimpleNamespace
+from functools import partial
 
 import pytest
 import torch
@@ -9,26 +10,58 @@ import torch
 from perce_mini import lora
 from perce_mini.dataset import collate
 from perce_mini.distributed import replicate
-from perce_mini.experiments import bench, others, speed
-from perce_mini.experiments.memory import PeakMemory, memory_table, training_bytes
-from perce_mini.experiments.speed import some_examples
+from perce_mini.experiments import bench
+from perce_mini.experiments.bench import some_examples
+from perce_mini.experiments.memory import PeakMemory, measure_memory, training_bytes
 from perce_mini.experiments.tabulate import texts
 from perce_mini.model import GPT, GPTConfig
 from perce_mini.trainer import Settings, backward
 
 
 def test_every_figure_is_written(command, tmp_path, monkeypatch):
-    monkeypatch.setitem(bench.measure.__globals__, "speed", lambda rounds: speed.speed(rounds, {2048: 1}))
-    result = command(bench.main, "--rounds", 1, "--batch-size", 1, "--device", "cpu", "--json", tmp_path / "bench.json")
+    monkeypatch.setattr(bench, "measure", partial(bench.measure, batches={bench.VOCAB_SIZE: 1, 3000: 1}))
+    result = command(bench.main, "--rounds", 1, "--json", tmp_path / "bench.json")
     assert result.status == 0, result.err
     figures = json.loads((tmp_path / "bench.json").read_text())
-    names = {"perce_over_ce", "floor_over_ce", "naive_over_ce", "rouge_speedup", "cache_speedup", "commit", "date"}
-    assert names <= set(figures)
-    assert 1 < figures["floor_over_ce"] < 1.2 and figures["rouge_speedup"] > 50
-    assert figures["perce_memory_over_ce"] <= 1.05 < figures["naive_memory_over_ce"]
-    rows = texts(others.cost_table("", figures, "corner"))
-    assert rows[0] == ["corner", "cpu"] and len(rows) == 1 + len(bench.LABELS.keys() & figures.keys())
-    assert ["PerCE step / CE step, time", f"{figures['perce_over_ce']:.2f}"] in rows
+    assert {"commit", "date", "base"} <= set(figures)
+    for name in bench.LABELS:
+        assert figures[name] > 0 and (f"{name}_3000" in figures) == ("naive" not in name)
+        assert f"{name:28} {figures[name]:.3f}\n" in result.out
+    assert (
+        1 < figures["floor_over_ce"] < 1.2 and figures["perce_memory_over_ce"] < 1.1 < figures["naive_memory_over_ce"]
+    )
+
+
+def test_ratios_are_of_the_times_and_bytes_of_their_steps(monkeypatch):
+    seconds, peaks = (
+        {"ce": 2, "perce": 3, "naive": 5, "all scored": 4, "nanogpt": 8},
+        {"ce": 10, "perce": 11, "naive": 30},
+    )
+    monkeypatch.setattr(bench, "our_step", lambda kind, *size: kind)
+    monkeypatch.setattr(bench, "nanogpt_step", lambda *size: "nanogpt")
+    monkeypatch.setattr(
+        bench, "times", lambda steps, rounds, desc: {kind: seconds[step] for kind, step in steps.items()}
+    )
+    monkeypatch.setattr(bench, "peak_of", peaks.get)
+    found = bench.measure(batches={bench.VOCAB_SIZE: 1, 7000: 1})
+    assert found.pop("floor_over_ce") == bench.floor(bench.VOCAB_SIZE) and found.pop("floor_over_ce_7000") > 1
+    both = {"perce_over_ce": 1.5, "perce_memory_over_ce": 1.1, "ours_over_nanogpt": 2}
+    naive = {"naive_over_ce": 2.5, "naive_memory_over_ce": 3}
+    assert found == both | naive | {f"{name}_7000": value for name, value in both.items()}
+
+
+def test_steps_are_of_the_loss_that_they_name():
+    """On the same examples: PerCE as written down and the project's take the same step, CE another."""
+    torch.manual_seed(0)
+    steps = {kind: bench.our_step(kind, 300, 2) for kind in ["ce", "perce", "naive", "all scored"]}
+    moved = {}
+    for kind, step in steps.items():
+        step()
+        model = inspect.getclosurevars(step).nonlocals["model"]
+        moved[kind] = torch.cat([p.grad.flatten() for p in model.parameters()])
+    assert torch.allclose(moved["perce"], moved["naive"], atol=1e-5) and moved["ce"].norm() > 0
+    assert not torch.allclose(moved["ce"], moved["perce"], atol=1e-5)
+    assert not torch.allclose(moved["ce"], moved["all scored"], atol=1e-5)
 
 
 def test_peak_memory_counts_what_lives_at_once():
@@ -57,51 +90,11 @@ def test_the_memory_by_arithmetic_is_about_what_is_measured(rank, recompute):
     assert 0.8 < watched.peak / expected < 1.25, (watched.peak, parts)
 
 
-def test_utilisation_counts_the_models_own_operations(monkeypatch):
-    config = GPTConfig(500, 64, n_layer=2, n_head=2, n_kv_head=2, n_shifted=0, n_embd=32)
-    monkeypatch.setattr(GPT, "compile_blocks", lambda model: None)
-    monkeypatch.setattr(bench, "PEAK_FLOPS", {"cpu": 1e12})
-    figures = bench.utilisation(SimpleNamespace(batch_size=2, rounds=1), torch.device("cpu"), config, 40, 4, 21)
-
-    def operations(length):
-        """2 per multiplication: in two layers, and in the projection of 21 tokens on 500 entries."""
-        return 2 * (length * 2 * (4 * 32 * 32 + 3 * 32 * config.n_hidden + 32 * length) + 21 * 32 * 500)
-
-    by_hand = 3 * operations(64)  # forward, and twice as much backward
-    assert figures["ce_utilisation"] == pytest.approx(figures["ce_tokens_per_s"] / 64 * by_hand / 1e12)
-    assert figures["floor_over_ce"] == pytest.approx(1 + operations(24) / by_hand)
-
-
-def test_the_gpus_figures_and_the_memory_become_tables(monkeypatch, tmp_path):
-    monkeypatch.setattr(others, "RESULTS", tmp_path)
-    monkeypatch.setattr(others, "read", lambda name: json.loads((tmp_path / f"{name}.json").read_text()))
-    assert others.recorded() == {}
-    figures = {"device": "H100", "parameters": 124e6, "ce_utilisation": 0.4, "commit": "0" * 40, "date": "2026-01-01"}
-    (tmp_path / "gpu.json").write_text(json.dumps(figures))
-    (tmp_path / "memory.json").write_text(json.dumps(memory_table() | {"versions": {"python": "3"}}))
-    found = others.recorded()
-    assert texts(found["gpu"]["tables"][0]) == [["", "H100"], ["CE, model FLOP utilisation", "0.40"]]
-    head, *rows = texts(found["memory"]["tables"][0])
+def test_the_memory_becomes_a_table():
+    (made,) = measure_memory(None)["tables"]
+    head, *rows = texts(made)
     assert head[0] == "GB" and head[-1] == "all" and len(rows) == 3
     assert float(rows[0][-1]) == pytest.approx(sum(map(float, rows[0][1:-1])), abs=0.3)
-
-
-def test_a_gpu_is_asked_for_by_name(command):
-    if torch.cuda.is_available():
-        pytest.skip("there is one")
-    assert "--device cuda: not available" in command(bench.main, "--gpu").error
-    assert "a CUDA device, not cpu" in command(bench.main, "--gpu", "--device", "cpu").error
-
-
-def test_large_vocabularies_are_measured_beside_nanogpts_shape():
-    figures = speed.speed(1, {3000: 2})
-    assert figures["ours_over_nanogpt_3000"] == pytest.approx(
-        figures["ours_tokens_per_s_3000"] / figures["nanogpt_tokens_per_s_3000"]
-    )
-    assert figures["perce_over_ce_3000"] == pytest.approx(
-        figures["ce_tokens_per_s_3000"] / figures["perce_tokens_per_s_3000"]
-    )
-    assert figures["perce_memory_over_ce_3000"] < 1.1 and 1.1 < figures["floor_over_ce_3000"] < 1.34
 
 
 def test_the_floor_counts_the_head():
@@ -113,16 +106,16 @@ def test_the_floor_counts_the_head():
         return length * 4 * block + scored * 128 * vocab_size
 
     for vocab_size in [2048, 151936]:
-        extra = forward(106, 97, vocab_size) / (3 * forward(256, 97, vocab_size))
-        assert speed.floor(vocab_size) == pytest.approx(1 + extra)
-    assert speed.floor(151936) > speed.floor(2048)
+        extra = forward(107, 96, vocab_size) / (3 * forward(537, 96, vocab_size))
+        assert bench.floor(vocab_size) == pytest.approx(1 + extra)
+    assert bench.floor(151936) > bench.floor(2048)
 
 
 def test_nanogpts_shape_is_causal_and_learns():
     torch.manual_seed(0)
-    model = speed.NanoGPT(50)
-    ids = torch.randint(0, 50, (1, speed.LENGTH + 1))
+    model = bench.NanoGPT(50)
+    ids = torch.randint(0, 50, (1, bench.LENGTH + 1))
     assert model.loss(ids).item() == pytest.approx(3.9, abs=0.5)  # ln 50
     n = sum(p.numel() for p in model.parameters())
     ours = GPT(GPTConfig(50, n_layer=4, n_head=4, n_kv_head=4, n_shifted=0, n_embd=128)).n_parameters()
-    assert abs(n - speed.LENGTH * 128 - ours) / ours < 0.02  # as large, its learned positions aside
+    assert abs(n - bench.LENGTH * 128 - ours) / ours < 0.02  # as large, its learned positions aside

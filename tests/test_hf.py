@@ -849,7 +849,7 @@ def test_a_comparison_takes_the_best_rate_of_each_loss_and_keeps_what_is_done(co
     assert result.status == 0, result.err
     found = json.loads((tmp_path / "r.json").read_text())
     assert found["rates"] == {"ce": 0.002, "perce": 0.002, "perce-stranger": 0.001} and found["examples"] == 6
-    assert found["validation log-likelihood"]["ce"] == {"0.001": -0.66667, "0.002": -0.33333}
+    assert found["validation log-likelihood"]["ce"] == {"0.001": -0.6666667, "0.002": -0.3333333}
     assert [set(seed["none"]["runs"]) for seed in found["seeds"]] == [{*compare.LOSSES, "before"}, {*compare.LOSSES}]
     assert found["seeds"][0]["stranger"]["minus ce"]["perce"] == {"logp": 0.3} and found["settings"] == {"top_k": 4}
     trained = [line for line in asked if line.startswith("train.py")]

@@ -113,15 +113,11 @@ def read_authors(repositories, key, max_chars):
                 continue
             changed = [path for path in paths.split("\n") if path]
             listed = ", ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
-            user = hashed(email, key) if key else name
+            user = hmac.new(key, email.lower().encode(), hashlib.sha256).hexdigest()[:12] if key else name
             authors[user].append({"query": f"{subject}\n{listed}".strip(), "response": body})
     for user in [user for user, commits in authors.items() if len(commits) < 3]:
         dropped["author with fewer than 3 commits"] += len(authors.pop(user))
     return authors, dropped
-
-
-def hashed(email, key):
-    return hmac.new(key, email.lower().encode(), hashlib.sha256).hexdigest()[:12]
 
 
 def read_key(folder):

@@ -8,7 +8,6 @@ keeps its split; the users of any other file are split 8 : 1 : 1. LaMP's pair is
 """
 
 import hashlib
-import itertools
 import json
 import math
 import os
@@ -66,8 +65,7 @@ def read_rows(path):
     try:
         whole = json.loads(text)
     except (ValueError, RecursionError) as error:
-        if text.lstrip().startswith("["):
-            raise UserError(f"{path}: row {bad_row(text)}: not JSON ({error})") from None
+        check(not text.lstrip().startswith("["), path, f"not JSON ({error})")
         lines = [(f"{path}:{number}", line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
         return [(where, parse(line, where)) for where, line in lines]
     if isinstance(whole, dict) and "golds" in whole:
@@ -81,16 +79,6 @@ def parse(line, where):
         return json.loads(line)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{where}: not JSON ({error})") from None
-
-
-def bad_row(text):
-    """Which row of a JSON list, counted from 1, is the first that cannot be read."""
-    between, at = re.compile(r"[\s\[,]*"), 0
-    for number in itertools.count(1):
-        try:
-            _, at = json.JSONDecoder().raw_decode(text, between.match(text, at).end())
-        except (ValueError, RecursionError):
-            return number
 
 
 def read_files(paths):

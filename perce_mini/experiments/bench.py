@@ -1,70 +1,143 @@
 """What the method costs: `python -m perce_mini.experiments.bench [--json FILE]`, from the project's folder.
 
-All times of a kind are taken in turns within one run, and only their ratios mean anything: medians over rounds. The
-shape: 16 examples, each 300 persona, 12 query and 65 response tokens.
+Steps (forward, backward, AdamW) are taken in turns within one run on the CPU, and only their ratios mean anything:
+medians over rounds. PerCE stands beside CE, beside its floor by arithmetic, and beside PerCE as first written down.
 
-    --gpu       tokens/s and model FLOP utilisation of a 124 M model (length 1,024, bfloat16, compiled) on a CUDA device
-    --memory    by arithmetic alone: what fine-tuning pretrained models takes
+Beside all that stands a step of nanoGPT's shape, written down here as plain torch: learned positions, LayerNorm, GELU
+of width 4 C, one product for queries, keys and values, and logits of all positions through `F.cross_entropy`. Ours
+then scores every token, too.
 """
 
 import random
-from functools import partial
+import statistics
+import time
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
+from torch import nn
+from tqdm import tqdm
 
 from perce_mini import cli
-from perce_mini.dataset import collate, size, training_steps
-from perce_mini.device import pick_device
+from perce_mini.base import VOCAB_SIZE, as_document
+from perce_mini.dataset import Example, collate
 from perce_mini.distributed import replicate
-from perce_mini.errors import UserError
-from perce_mini.experiments.memory import PeakMemory, forward_flops, memory_table
+from perce_mini.experiments.memory import forward_flops, peak_of
 from perce_mini.experiments.records import dump, provenance
-from perce_mini.experiments.speed import some_examples, speed, times
 from perce_mini.files import check_writable, write_text_atomic
 from perce_mini.model import GPT, GPTConfig
-from perce_mini.percontrast import LOSSES, perce_loss, token_logprobs
-from perce_mini.rouge import lcs_length
-from perce_mini.trainer import Settings, backward
+from perce_mini.percontrast import perce_loss, token_logprobs
+from perce_mini.trainer import Settings, backward, make_optimizer
 
-PERSONA, QUERY, RESPONSE = 300, 12, 65
-LABELS = {  # figures that the report shows, in its order
+LAYERS, WIDTH, HEADS = 4, 128, 4
+PERSONA, QUERY, RESPONSE = 430, 12, 96  # tokens of an example
+LENGTH = PERSONA + QUERY + RESPONSE - 1
+BATCHES = {VOCAB_SIZE: 16, 50304: 8, 151936: 2}  # vocabulary: examples in a step
+LABELS = {  # figures, in the order of the table
     "perce_over_ce": "PerCE step / CE step, time",
-    "floor_over_ce": "the floor: one forward of the short view more, by arithmetic",
+    "floor_over_ce": "its floor: one forward of the short view more, by arithmetic",
     "naive_over_ce": "PerCE with logits of every position / CE step, time",
-    "lossce_over_ce": "LossCE step / CE step, time",
-    "entce_over_ce": "EntCE step / CE step, time",
     "perce_memory_over_ce": "PerCE step / CE step, peak memory",
     "naive_memory_over_ce": "PerCE with logits of every position / CE step, peak memory",
-    "lossce_memory_over_ce": "LossCE step / CE step, peak memory",
-    "entce_memory_over_ce": "EntCE step / CE step, peak memory",
-    "ce_tokens_per_s": "CE, tokens/s (this machine)",
-    "perce_tokens_per_s": "PerCE, tokens/s",
-    "ce_utilisation": "CE, model FLOP utilisation",
-    "perce_utilisation": "PerCE, model FLOP utilisation",
-    "ce_peak_mb": "CE step, peak memory, MB",
-    "peak_gb": "peak memory, GB",
-    "rouge_speedup": "ROUGE-L: quadratic table / bits, 500 words",
-    "cache_speedup": "generation: uncached / cached",
-    "ours_over_nanogpt_2048": "tokens/s over nanoGPT's shape, all scored, vocabulary 2,048",
-    "ours_over_nanogpt_50304": "tokens/s over nanoGPT's shape, all scored, vocabulary 50,304",
-    "ours_over_nanogpt_151936": "tokens/s over nanoGPT's shape, all scored, vocabulary 151,936",
-    "perce_over_ce_2048": "PerCE / CE, AdamW included, 3/8 scored, vocabulary 2,048",
-    "floor_over_ce_2048": "its floor, head included, vocabulary 2,048",
-    "perce_over_ce_50304": "PerCE / CE, AdamW included, 3/8 scored, vocabulary 50,304",
-    "floor_over_ce_50304": "its floor, head included, vocabulary 50,304",
-    "perce_over_ce_151936": "PerCE / CE, AdamW included, 3/8 scored, vocabulary 151,936",
-    "floor_over_ce_151936": "its floor, head included, vocabulary 151,936",
-    "perce_memory_over_ce_151936": "PerCE / CE, peak memory, vocabulary 151,936",
-    "loader_over_trainer": "loader's tokens/s / trainer's",
+    "ours_over_nanogpt": "tokens/s over nanoGPT's shape, all scored",
 }
 
 
-def naive_step(model, batch):
+def times(functions, rounds, desc):
+    """{name: median seconds} of functions called in turns."""
+    taken = {name: [] for name in functions}
+    for _ in tqdm(range(rounds + 1), desc=desc, dynamic_ncols=True):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            function()
+            taken[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values[1:]) for name, values in taken.items()}  # the first round warms up
+
+
+def some_examples(n, persona, query, response, vocab_size):
+    rng = random.Random(0)
+
+    def some(n):
+        return [rng.randrange(vocab_size) for _ in range(n)]
+
+    return [Example({}, some(persona), some(query), some(response), []) for _ in range(n)]
+
+
+class NanoBlock(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm_1, self.norm_2 = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
+        self.qkv, self.out = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
+        self.up, self.down = nn.Linear(WIDTH, 4 * WIDTH), nn.Linear(4 * WIDTH, WIDTH)
+
+    def forward(self, x):
+        B, T, C = x.shape
+        q, k, v = self.qkv(self.norm_1(x)).view(B, T, 3, HEADS, C // HEADS).permute(2, 0, 3, 1, 4)
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + self.out(y.transpose(1, 2).reshape(B, T, C))
+        return x + self.down(F.gelu(self.up(self.norm_2(x))))
+
+
+class NanoGPT(nn.Module):
+    def __init__(self, vocab_size):
+        super().__init__()
+        self.tokens, self.positions = nn.Embedding(vocab_size, WIDTH), nn.Embedding(LENGTH, WIDTH)
+        self.blocks = nn.Sequential(*(NanoBlock() for _ in range(LAYERS)))
+        self.norm = nn.LayerNorm(WIDTH)
+        for embedding in [self.tokens, self.positions]:
+            nn.init.normal_(embedding.weight, std=0.02)
+
+    def loss(self, ids):
+        """Next-token prediction of all positions; ids (B, LENGTH + 1)."""
+        x = self.tokens(ids[:, :-1]) + self.positions.weight
+        logits = self.norm(self.blocks(x)) @ self.tokens.weight.T
+        return F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
+
+
+def nanogpt_step(vocab_size, batch_size):
+    """A function that takes one step: forward, backward, AdamW."""
+    torch.manual_seed(0)
+    model = NanoGPT(vocab_size)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    ids = torch.randint(0, vocab_size, (batch_size, LENGTH + 1))
+
+    def step():
+        optimizer.zero_grad()
+        model.loss(ids).backward()
+        optimizer.step()
+
+    return step
+
+
+def config_of(vocab_size):
+    return GPTConfig(vocab_size, n_layer=LAYERS, n_head=HEADS, n_kv_head=HEADS, n_shifted=0, n_embd=WIDTH)
+
+
+def our_step(kind, vocab_size, batch_size):
+    """The same for the project's own step: a loss, "all scored" (CE of every token), or "naive" (PerCE)."""
+    torch.manual_seed(0)
+    model = GPT(config_of(vocab_size))
+    settings, run = Settings(loss="perce" if kind == "perce" else "ce"), replicate(model)
+    optimizer = make_optimizer(model, settings)
+    examples = some_examples(batch_size, PERSONA, QUERY, RESPONSE, vocab_size)
+    batch = collate([as_document(e) for e in examples] if kind == "all scored" else examples)
+
+    def step():
+        optimizer.zero_grad()
+        if kind == "naive":
+            naive_backward(model, batch)
+        else:
+            backward(run, model, batch, settings, len(batch.labels))
+        optimizer.step()
+
+    return step
+
+
+def naive_backward(model, batch):
     """PerCE as first written down: logits of every position, in both views."""
 
     def logp(view):
-        labels = torch.full((view.ids.numel(),), -100, device=view.ids.device).scatter(0, view.at, batch.labels)
+        labels = torch.full((view.ids.numel(),), -100).scatter(0, view.at, batch.labels)
         return token_logprobs(model(view.ids), labels.view_as(view.ids))
 
     with torch.no_grad():
@@ -72,142 +145,45 @@ def naive_step(model, batch):
     perce_loss(logp(batch.persona), plain).backward()
 
 
-def take_step(model, batch, loss):
-    """Forward and backward of one of LOSSES, or of the "naive" PerCE."""
-    model.zero_grad()
-    if loss == "naive":
-        naive_step(model, batch)
-    else:
-        backward(replicate(model), model, batch, Settings(loss), len(batch.labels))
+def floor(vocab_size):
+    """PerCE / CE by arithmetic: one forward of the short view more, its head included."""
+    lengths = LENGTH, QUERY + RESPONSE - 1
+    long, short = (forward_flops(config_of(vocab_size), length, RESPONSE) for length in lengths)
+    return 1 + short / (3 * long)
 
 
-def quadratic_lcs(a, b):
-    row = [0] * (len(b) + 1)
-    for x in a:
-        above, row = row, [0]
-        for j, y in enumerate(b):
-            row.append(above[j] + 1 if x == y else max(above[j + 1], row[j]))
-    return row[-1]
-
-
-def uncached(model, prompts, n):
-    """Greedy generation that reads the whole text again for every token. Prompts of one length."""
-    ids = torch.tensor(prompts, device=model.head.device)
-    with torch.no_grad():
-        for _ in range(n):
-            ids = torch.cat([ids, (model.hidden(ids)[:, -1] @ model.head.T).argmax(-1, keepdim=True)], dim=1)
-
-
-def measure_steps(model, examples, rounds, device):
-    """Steps of every loss against CE's: time, memory, tokens/s; and the loader's against the trainer's."""
-    batch, config = collate(examples, device), model.config
-    steps = {name: partial(take_step, model, batch, name) for name in [*LOSSES, "naive"]}
-    seconds, peak = times(steps, rounds, device, "training steps"), {}
-    for name, take in steps.items():
-        model.zero_grad()
-        with PeakMemory() as memory:
-            take()
-        peak[name] = memory.peak
-    loader = training_steps(examples * 64, len(examples), 1, seed=0)
-    load = times({"load": lambda: collate(next(loader)[0], device)}, rounds, device, "loader")["load"]
-    persona, plain = PERSONA + QUERY + RESPONSE - 1, QUERY + RESPONSE - 1
-    others = [name for name in steps if name != "ce"]
-    return {
-        "floor_over_ce": 1 + forward_flops(config, plain, RESPONSE) / (3 * forward_flops(config, persona, RESPONSE)),
-        **{f"{name}_over_ce": seconds[name] / seconds["ce"] for name in others},
-        **{f"{name}_memory_over_ce": peak[name] / peak["ce"] for name in others},
-        **{f"{name}_tokens_per_s": sum(map(size, examples)) / seconds[name] for name in steps},
-        "ce_peak_mb": peak["ce"] / 2**20,
-        "loader_over_trainer": seconds["ce"] / load,
-    }
-
-
-def measure_rest(model, examples, device):
-    """ROUGE-L and generation, against their slow forms."""
-    rng = random.Random(0)
-    words = [[str(rng.randrange(150)) for _ in range(500)] for _ in range(2)]
-    lcs = times({"bits": lambda: lcs_length(*words), "table": lambda: quadratic_lcs(*words)}, 5, device, "ROUGE-L")
-    prompts, new = [e.persona + e.query for e in examples[:8]], 64
-    cached, slow = partial(model.generate, prompts, new, end_id=-1), partial(uncached, model, prompts, new)
-    generate = times({"cached": cached, "uncached": slow}, 2, device, "generation")
-    return {"rouge_speedup": lcs["table"] / lcs["bits"], "cache_speedup": generate["uncached"] / generate["cached"]}
-
-
-def measure(device, rounds=10, batch_size=16):
-    """{name: ratio or figure} of a model of the default shape, and of vocabularies of all sizes."""
-    torch.manual_seed(0)
-    model = GPT(GPTConfig(2048)).to(device)
-    examples = some_examples(batch_size, PERSONA, QUERY, RESPONSE, model.config.vocab_size)
-    figures = {"device": str(device)} | measure_steps(model, examples, rounds, device)
-    figures |= measure_rest(model, examples, device)
-    return figures | (speed(rounds) if device.type == "cpu" else {})
-
-
-# dense bfloat16 operations a second, by name of the device; a multiplication and its addition are two
-PEAK_FLOPS = {
-    "H100": 989e12,
-    "H200": 989e12,
-    "A100": 312e12,
-    "B200": 2250e12,
-    "L40S": 362e12,
-    "L4": 121e12,
-    "4090": 165e12,
-}
-
-
-def utilisation(args, device, config=None, persona=800, query=24, response=201):
-    """What a 124 M model reaches on one GPU: tokens/s, and its own operations as a share of the device's peak."""
-    config = config or GPTConfig(50304, 1024, n_layer=12, n_head=12, n_kv_head=12, n_shifted=0, n_embd=768)
-    torch.manual_seed(0)
-    model = GPT(config).to(device)
-    model.compile_blocks()
-    batch = collate(some_examples(args.batch_size, persona, query, response, config.vocab_size), device)
-    n_tokens = args.batch_size * (persona + query + response - 1)
-
-    steps = {loss: partial(take_step, model, batch, loss) for loss in ["ce", "perce"]}
-    seconds = times(steps, args.rounds, device, "training steps")
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    peak = next((flops for kind, flops in PEAK_FLOPS.items() if kind in name), None)
-    long = 3 * 2 * forward_flops(config, persona + query + response - 1, response)  # forward, twice as much backward
-    short = 2 * forward_flops(config, query + response - 1, response)
-    used = {"ce": args.batch_size * long, "perce": args.batch_size * (long + short)}
-    figures = {"device": name, "parameters": model.n_parameters()}
-    figures |= {"perce_over_ce": seconds["perce"] / seconds["ce"], "floor_over_ce": 1 + short / long}
-    for loss in seconds:
-        figures[f"{loss}_tokens_per_s"] = n_tokens / seconds[loss]
-        figures[f"{loss}_utilisation"] = used[loss] / seconds[loss] / peak if peak else None
-    if device.type == "cuda":
-        figures["peak_gb"] = torch.cuda.max_memory_allocated(device) / 1e9
+def measure(rounds=10, batches=BATCHES):
+    """{figure, "figure_VOCABULARY" beside the default one: value}."""
+    figures = {}
+    for vocab_size, batch_size in batches.items():
+        kinds = ["all scored", "ce", "perce", *(["naive"] if vocab_size == VOCAB_SIZE else [])]
+        steps = {kind: our_step(kind, vocab_size, batch_size) for kind in kinds}
+        steps["nanogpt"] = nanogpt_step(vocab_size, batch_size)
+        seconds = times(steps, rounds, f"vocabulary {vocab_size:,}")
+        found = {"floor_over_ce": floor(vocab_size), "ours_over_nanogpt": seconds["nanogpt"] / seconds["all scored"]}
+        for kind in kinds[2:]:
+            found[f"{kind}_over_ce"] = seconds[kind] / seconds["ce"]
+            found[f"{kind}_memory_over_ce"] = peak_of(steps[kind]) / peak_of(steps["ce"])
+        figures |= {named(name, vocab_size): value for name, value in found.items()}
     return figures
+
+
+def named(figure, vocab_size):
+    return figure if vocab_size == VOCAB_SIZE else f"{figure}_{vocab_size}"
 
 
 def main():
     p = cli.Parser(prog="python -m perce_mini.experiments.bench", description=__doc__)
     p.add_argument("--json", type=Path, metavar="FILE", help="write the figures")
-    p.add_argument("--gpu", action="store_true", help="measure a 124 M model on a CUDA device instead")
-    p.add_argument("--memory", action="store_true", help="say what pretrained models take instead, by arithmetic (GB)")
     p.add_argument("--rounds", type=cli.COUNT, default=10, help="times that every step is taken")
-    p.add_argument("--batch-size", type=cli.COUNT, default=16, help="examples in the step")
-    p.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
     args = p.parse_args()
-    if args.gpu and args.memory:
-        p.error("--gpu and --memory exclude each other")
-    device = pick_device("cuda" if args.gpu and args.device == "auto" else args.device)
-    if args.gpu and device.type != "cuda":
-        raise UserError(f"--gpu measures a CUDA device, not {device}")
     if args.json:
         check_writable(args.json)
-    made = provenance()
-    if args.memory:
-        figures = memory_table()
-    else:
-        figures = utilisation(args, device) if args.gpu else measure(device, args.rounds, args.batch_size)
+    figures = measure(args.rounds)
     for name, value in figures.items():
-        if isinstance(value, (int, float)):
-            value = f"{value:,.3f}" if isinstance(value, float) and value < 1000 else f"{value:,.0f}"
-        print(f"{name:26}", value)
+        print(f"{name:28} {value:.3f}")
     if args.json:
-        write_text_atomic(args.json, dump(figures | made))
+        write_text_atomic(args.json, dump(figures | provenance()))
 
 
 if __name__ == "__main__":

@@ -21,26 +21,21 @@ LEFT, TOP, WIDTH, HEIGHT, GAP = 64, 76, 720, 236, 28  # of all panels together
 
 
 class Axis:
-    """From values to places between `start` and `end`, with round ticks."""
+    """From values to places between `start` and `end`, with round ticks; texts stand side by side."""
 
     def __init__(self, values, start, end, log=False):
-        self.scale, self.start, self.end = math.log10 if log else float, start, end
+        self.start, self.end = start, end
+        if isinstance(values[0], str):
+            self.ticks = list(dict.fromkeys(values))
+            self.scale, self.low, self.high = self.ticks.index, -0.5, len(self.ticks) - 0.5
+            return
+        self.scale = math.log10 if log else float
         self.low, self.high = self.scale(min(values)), self.scale(max(values))
         most = abs(end - start) // 45
         self.ticks = log_ticks(min(values), max(values)) if log else ticks(self.low, self.high, most)
 
     def place(self, value):
         return self.start + (self.end - self.start) * (self.scale(value) - self.low) / (self.high - self.low or 1)
-
-
-class Settings:
-    """Settings of a dial, side by side at equal distances: an axis like Axis."""
-
-    def __init__(self, values, start, end):
-        self.ticks, self.start, self.end = list(dict.fromkeys(values)), start, end
-
-    def place(self, value):
-        return self.start + (self.end - self.start) * (self.ticks.index(value) + 0.5) / len(self.ticks)
 
 
 def ticks(low, high, most):
@@ -137,7 +132,7 @@ def svg(chart, alt):
         if chart["x"]:
             x_axis = Axis([x for x, *_ in points], 8, width - 8, chart["log"])
         else:
-            x_axis = Settings([x for some in lines.values() for x, *_ in some], 0, width)
+            x_axis = Axis([x for some in lines.values() for x, *_ in some], 0, width)
         parts.append(f'<g transform="translate({LEFT + i * (width + GAP):.1f} {TOP})">')
         parts += [*panel(title, lines, x_axis, y_axis, width), "</g>"]
     return "\n".join(parts) + "\n</svg>\n"

@@ -12,17 +12,15 @@ from perce_mini.experiments.rows import WORLDS
 from perce_mini.experiments.runs import Run, load
 from perce_mini.experiments.suite import SHORT, base_row, make_base, make_world
 from perce_mini.percontrast import LOSSES
+from perce_mini.scoring import evaluate
 
 WORLD, LONG = "general", 300  # of out/worlds, and steps of the longer fine-tuning
 
 
 def replies(model, tokenizer, rows, top_k):
     """What the model answers to every row, greedily."""
-    texts = []
-    for i in range(0, len(rows), 50):
-        examples = encode_rows(rows[i : i + 50], tokenizer, model.config.block_size, top_k)
-        texts += map(tokenizer.decode, model.generate([e.prompt for e in examples], 40, tokenizer.end))
-    return texts
+    examples = encode_rows(rows, tokenizer, model.config.block_size, top_k)
+    return [record["prediction"] for record in evaluate(model, tokenizer, examples, 40, 0, desc="answer")]
 
 
 def judge_chats(folder):

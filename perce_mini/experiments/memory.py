@@ -6,6 +6,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from perce_mini import lora
+from perce_mini.experiments.records import table
 from perce_mini.head import ROWS
 from perce_mini.model import GPT, GPTConfig
 
@@ -33,6 +34,12 @@ class PeakMemory(TorchDispatchMode):
                     weakref.finalize(storage, self.free, storage._cdata, storage.nbytes())
         self.peak = max(self.peak, self.now)
         return out
+
+
+def peak_of(step):
+    with PeakMemory() as memory:
+        step()
+    return memory.peak
 
 
 def forward_flops(config, length, scored):
@@ -87,10 +94,12 @@ NEEDS = {
 }
 
 
-def memory_table():
-    """GB by part, of one example of 5,000 tokens (1,000 of them scored) in a micro-batch, blocks being recomputed."""
-    table = {}
+def measure_memory(suite):
+    """How much memory does a step take?"""
+    rows = {}
     for name, (config, rank) in NEEDS.items():
         parts = training_bytes(config, 1, 5000, 1000, rank)
-        table[name] = {part: round(size / 1e9, 2) for part, size in (parts | {"all": sum(parts.values())}).items()}
-    return table
+        rows[name] = [{part: n / 1e9 for part, n in (parts | {"all": sum(parts.values())}).items()}]
+    what = "One example of 5,000 tokens, 1,000 of them scored, blocks being recomputed"
+    caption = f"{what}; head: a slice of logits, and its gradient."
+    return {"tables": [table(caption, rows[name][0], rows, "GB", digits=1)]}

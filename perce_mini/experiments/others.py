@@ -1,44 +1,17 @@
-"""What other commands record, as tables: the benchmark on a GPU and by arithmetic, and runs on real texts."""
+"""What perce_mini.hf.compare records of runs on real texts (data/results/real-*.json), as an experiment's results."""
 
-from perce_mini.experiments.bench import LABELS
 from perce_mini.experiments.records import RESULTS, read, table
 
-COMMANDS = {
-    "gpu": "python -m perce_mini.experiments.bench --gpu --json data/results/gpu.json",
-    "memory": "python -m perce_mini.experiments.bench --memory --json data/results/memory.json",
-    "real": "python -m perce_mini.hf.compare MODEL_FOLDER DATA_FOLDER",
-}
-TITLES = {"gpu": "How fast on one GPU?", "memory": "How much memory does a step take?", "real": "Real texts"}
+COMMAND = "python -m perce_mini.hf.compare MODEL_FOLDER DATA_FOLDER"
 REAL = {"before": "before", "ce": "CE", "perce": "PerCE", "perce-stranger": "PerCE against a stranger"}
 
 
 def recorded():
-    """{name: results} as experiments have them."""
-    found = {}
-    for name, tables_of in {"gpu": gpu_tables, "memory": memory_tables, "real": real_tables}.items():
-        if results := [read(path.stem) for path in sorted(RESULTS.glob(f"{name}*.json"))]:
-            tables = [one for r in results for one in tables_of(r)]
-            found[name] = {"title": TITLES[name], "command": COMMANDS[name], "tables": tables}
-            found[name] |= {key: results[0][key] for key in ["commit", "date"] if key in results[0]}
-    return found
-
-
-def gpu_tables(r):
-    caption = f"{r['parameters'] / 1e6:.0f} M parameters, length 1,024, bfloat16, compiled."
-    return [cost_table(caption, r)]
-
-
-def cost_table(caption, figures, corner=""):
-    """What the benchmark found, on one device."""
-    rows = {label: [{figures["device"]: figures[name]}] for name, label in LABELS.items() if figures.get(name)}
-    return table(caption, [figures["device"]], rows, corner, digits=0)
-
-
-def memory_tables(r):
-    rows = {name: [parts] for name, parts in r.items() if isinstance(parts, dict) and "all" in parts}
-    what = "One example of 5,000 tokens, 1,000 of them scored, blocks being recomputed"
-    caption = f"{what}; head: a slice of logits, and its gradient."
-    return [table(caption, next(iter(rows.values()))[0], rows, "GB", digits=1)]
+    """{"real": results}, or {} where there are none."""
+    found = [read(path.stem) for path in sorted(RESULTS.glob("real*.json"))]
+    tables = [one for r in found for one in real_tables(r)]
+    made = {key: found[0][key] for key in ["commit", "date"] if key in found[0]} if found else {}
+    return {"real": {"title": "Real texts", "command": COMMAND, "tables": tables} | made} if found else {}
 
 
 def real_tables(r):

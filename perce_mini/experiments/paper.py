@@ -9,12 +9,11 @@ from collections import ChainMap
 import numpy as np
 from tqdm import tqdm
 
-from perce_mini.device import pick_device
 from perce_mini.experiments import bench
 from perce_mini.experiments.detectors import measure_contrast, measure_identify
 from perce_mini.experiments.general import measure_ability, measure_dialogue
-from perce_mini.experiments.others import cost_table
-from perce_mini.experiments.records import FIRST, SHOWN, chart, line, of_seeds, regrouped, table, with_more
+from perce_mini.experiments.memory import measure_memory
+from perce_mini.experiments.records import FIRST, SHOWN, chart, of_seeds, regrouped, table, with_more
 from perce_mini.experiments.regimes import BOTH, best_kinds, measure_regimes
 from perce_mini.experiments.rows import rows_of
 from perce_mini.experiments.runs import SOME, TEST, VAL, Run
@@ -62,9 +61,11 @@ def measure_again(suite):
 
 def measure_cost(suite):
     """What it costs."""
-    figures = bench.measure(pick_device("auto"))
-    shape = "16 examples of 300 persona, 12 query and 65 response tokens"
-    return {"figures": figures, "tables": [cost_table("Ratios of medians within one run.", figures, shape)]}
+    figures, rows = bench.measure(), {}
+    for name, words in bench.LABELS.items():
+        rows[words] = [{n: figures[key] for n in bench.BATCHES if (key := bench.named(name, n)) in figures}]
+    caption = f"Examples of {bench.PERSONA} persona, {bench.QUERY} query and {bench.RESPONSE} response tokens."
+    return {"figures": figures, "tables": [table(caption, bench.BATCHES, rows, "vocabulary", digits=2)]}
 
 
 def measure_lr(suite):
@@ -72,13 +73,14 @@ def measure_lr(suite):
     groups = suite.repeat({(loss, lr): Run(loss, lr) for loss in BOTH for lr in MORE_RATES}, 2)
     found = suite.figures(groups, "lr", VAL)
     by_loss = {loss: {lr: found[loss, lr] for lr in MORE_RATES} for loss in BOTH}
-    metrics, norm = [*FIRST[:2], "logp_other"], "mean gradient norm"
+    metrics = [*FIRST[:2], "logp_other"]
     rows = {f"{metric}, {loss}": regrouped(by_loss[loss], metric) for metric in metrics for loss in BOTH}
-    norms = {f"{norm}, {loss}": regrouped(by_loss[loss], norm) for loss in BOTH}
     broken = [f"{loss} at {lr:g}" for (loss, lr), row in found.items() if min(of_seeds(row, "steps")) < Run.steps]
     caption = "Validation users." + (f" The loss was no number any more: {'; '.join(broken)}." if broken else "")
-    tables = [table(caption, MORE_RATES, rows), table("The same runs.", MORE_RATES, norms, digits=2)]
-    lines = {loss: line(by_rate, "rouge_l") for loss, by_rate in by_loss.items()}
+    lines = {
+        loss: [[lr, *of_seeds(row, "rouge_l")] for lr, row in by_rate.items()] for loss, by_rate in by_loss.items()
+    }
+    tables = [table(caption, MORE_RATES, rows)]
     return {"tables": tables, "charts": [chart("rouge_l", "learning rate", "rouge_l", {"": lines}, log=True)]}
 
 
@@ -115,5 +117,5 @@ def on_each_task(by_loss, metric):
 
 
 TABLE = [measure_main, measure_regimes, measure_again, measure_cost, measure_identify, measure_lr, measure_clip]
-TABLE += [measure_transfer, measure_contrast, measure_dialogue, measure_ability]
+TABLE += [measure_transfer, measure_contrast, measure_dialogue, measure_ability, measure_memory]
 EXPERIMENTS = {measure.__name__.removeprefix("measure_"): measure for measure in TABLE}

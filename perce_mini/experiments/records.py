@@ -47,11 +47,6 @@ def regrouped(groups, metric):
     return [dict(zip(groups, values)) for values in zip(*(of_seeds(row, metric) for row in groups.values()))]
 
 
-def line(groups, metric):
-    """{x: row} -> a line of a chart."""
-    return [[float(x), *of_seeds(row, metric)] for x, row in groups.items()]
-
-
 def with_more(row, more):
     """A row with more cells, which belong to no single seed."""
     return [row[0] | more, *row[1:]]

@@ -66,7 +66,7 @@ def measure_regimes(suite):
         " seeds."
     )
     rates = (
-        f"Both on these examples. Learning rates by validation ROUGE-L at the default run and at both ends of a dial;"
+        "Both on these examples. Learning rates by validation ROUGE-L at the default run and at both ends of a dial;"
         " the default run's in between."
     )
     tables = [

@@ -8,7 +8,6 @@ import json
 import re
 from pathlib import Path
 
-from perce_mini.errors import UserError
 from perce_mini.experiments import others, records
 from perce_mini.experiments.charts import LOOKS, differences, svg
 from perce_mini.experiments.paper import EXPERIMENTS
@@ -24,7 +23,6 @@ Written by `{COMMAND} --readme` from the recorded figures (`NAME.json`) and from
 `NOTES.md` is the lab book.
 
 """
-NOT_YET = "Not recorded yet.\n"
 IMAGE = re.compile(r"!\[(.*)\]\((\S+\.svg)\)")
 
 
@@ -95,30 +93,17 @@ def results_readme():
     """data/results/README.md."""
     titles = {name: r["title"] for name, r in recorded().items()}
     contents = "".join(f"- [{title}](#{anchor(title)})\n" for title in titles.values())
-    first = IMAGE.sub(r"\g<0>\n\n*\1*", findings()["overview"]) + "\n\n" if "overview" in findings() else ""
-    if "claims" in findings():
-        first += f"## The paper's claims, one by one\n\n{findings()['claims']}\n\n"
+    first = IMAGE.sub(r"\g<0>\n\n*\1*", findings()["overview"])
+    first += f"\n\n## The paper's claims, one by one\n\n{findings()['claims']}\n\n"
     return HEAD + first + contents + "".join(f"\n## {titles[name]}\n\n{text}" for name, text in sections().items())
 
 
 def with_parts(readme):
-    """A README with its parts <!-- name: ... --> to <!-- end of name --> filled. Raises UserError for unknown names.
-
-    A part is an experiment, or the file (.md, .txt) that its comment ends with: `recorded in data/results/FILE`.
-    """
-    parts = dict.fromkeys(["claims", *EXPERIMENTS, *others.COMMANDS], NOT_YET) | sections()
-    parts |= {"claims": findings()["claims"] + "\n"} if "claims" in findings() else {}
-
-    def fill(match):
-        start, name, file, end = match.groups()
-        if name not in parts and not file:
-            raise UserError(f"{README}: no part {name!r} is known; there are {', '.join(parts)}")
-        text = parts.get(name) or (Path(file).read_text(encoding="utf-8") if Path(file).exists() else NOT_YET)
-        text = f"```text\n{text}```\n" if file and file.endswith(".txt") else text
-        return start + IMAGE.sub(rf"![\1]({RESULTS}/\2)", text) + end
-
-    pattern = r"(<!-- (\w+): [^\n]*?(\S+\.(?:md|txt))? -->\n).*?(<!-- end of \2 -->)"
-    return re.sub(pattern, fill, readme, flags=re.S)
+    """A README with its parts filled, from <!-- NAME: ... --> to <!-- end of NAME -->: the output, and the claims."""
+    output = (RESULTS / "train_output.txt").read_text(encoding="utf-8")
+    parts = {"example": f"```text\n{output}```", "claims": findings()["claims"]}
+    pattern = rf"(<!-- ({'|'.join(parts)}): .*? -->\n).*?(\n<!-- end of \2 -->)"
+    return re.sub(pattern, lambda part: part[1] + parts[part[2]] + part[3], readme, flags=re.S)
 
 
 def write_readmes():

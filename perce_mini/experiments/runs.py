@@ -15,7 +15,7 @@ from perce_mini import checkpoint, scoring
 from perce_mini.dataset import encode_rows
 from perce_mini.device import pick_device
 from perce_mini.experiments.rows import DATA, MAX_NEW_TOKENS, RUNS, TOP_K, held_out, rows_of, solved_rows
-from perce_mini.experiments.weights import WeightRule
+from perce_mini.experiments.weights import WeightRules
 from perce_mini.files import write_text_atomic
 from perce_mini.percontrast import CLIP_MAX, CLIP_MIN
 from perce_mini.trainer import NotFiniteError, Settings, fit
@@ -35,7 +35,7 @@ class Run:
     task: str = ""  # its rows only
     clip_min: float = CLIP_MIN
     clip_max: float = CLIP_MAX
-    weights: str = ""  # a rule of WeightRule in the place of the loss's own
+    weights: str = ""  # a rule of WeightRules in the place of the loss's own
     contrast: str = "none"
     weight_decay: float = Settings.weight_decay
     world: str = ""  # a folder in out/worlds; the default data if empty
@@ -85,7 +85,7 @@ def train(run):
     same = {f.name: getattr(run, f.name) for f in fields(Settings) if hasattr(run, f.name)}
     same |= {"examples": len(rows), "data": run.world or str(DATA), "init": run.base, "top_k": TOP_K}
     settings = Settings(**same, vocab_size=state["settings"]["vocab_size"])
-    weight_fn = WeightRule(run, tokenizer) if run.weights else None
+    weight_fn = getattr(WeightRules(run, tokenizer), run.weights) if run.weights else None
     try:
         fit(model, tokenizer, examples, settings, run.folder, SAVE_EVERY, weight_fn=weight_fn)
     except NotFiniteError:  # a finding; what was saved before it is scored
@@ -103,8 +103,7 @@ def score(folder, scored, run, out=None):
     examples = held_out(scored.rows(run), model, tokenizer)
     records = scoring.evaluate(model, tokenizer, examples, MAX_NEW_TOKENS * scored.texts, 0.4, run.seed)
     log = state["log"]
-    figures = {"mean gradient norm": float(np.mean([line["grad_norm"] for line in log])), "steps": len(log)}
-    figures["mean weight of the last step"] = log[-1]["weight"]
+    figures = {"steps": len(log), "mean weight of the last step": log[-1]["weight"]}
     for task, some in scoring.by_task(records).items():
         figures |= {m if task == "all" else f"{m}, {task}": x for m, x in scoring.summarize(some).items()}
     scores = {"figures": figures, "tallies": scoring.table_of(records).tolist()}

@@ -7,14 +7,11 @@ from perce_mini.experiments.rows import exact_tokens
 from perce_mini.percontrast import perce_weights
 
 
-class WeightRule:
-    """The rule that a run names: one of the methods below."""
+class WeightRules:
+    """Of a run, which names one of the methods below."""
 
     def __init__(self, run, tokenizer):
-        self.run, self.tokenizer, self.rule = run, tokenizer, getattr(self, run.weights)
-
-    def __call__(self, batch, logp_persona, logp_plain):
-        return self.rule(batch, logp_persona, logp_plain)
+        self.run, self.tokenizer = run, tokenizer
 
     def clip(self, pir):
         return perce_weights(pir, self.run.clip_min, self.run.clip_max)

@@ -16,6 +16,7 @@ from pathlib import Path
 from perce_mini import checkpoint, cli
 from perce_mini.dataset import CONTRASTS
 from perce_mini.errors import UserError
+from perce_mini.experiments.records import dump
 from perce_mini.files import check_writable, write_text_atomic
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -118,10 +119,6 @@ def score_seed(args, rates, seed):
     return found, scored["examples"]
 
 
-def five_digits(number):
-    return float(f"{float(number):.5g}")
-
-
 def main():
     args = parse_args()
     check_same_settings(args)
@@ -135,8 +132,7 @@ def main():
     figures = {"model": args.model.name, "data": args.data.name, "settings": same, "rates": rates}
     figures |= {"validation log-likelihood": tried, "seeds": seeds, "examples": examples[0]}
     if args.json:
-        rounded = json.loads(json.dumps(figures), parse_float=five_digits)
-        write_text_atomic(args.json, json.dumps(rounded, indent=1) + "\n")
+        write_text_atomic(args.json, dump(figures))
         print(f"wrote {args.json}")
 
 
