@@ -18,7 +18,7 @@ from perce_mini.scoring import summarize
 
 LIGHT = {"paper": "#ffffff", "ink": "#1f2328", "soft": "#59636e"}
 DARK = {"paper": "#0d1117", "ink": "#f0f6fc", "soft": "#9198a1"}
-SCALE = [-2, -0.5, 0, 0.8, 2, 5]  # nats
+SCALE = [-5, -2, 0, 0.8, 2, 5]  # nats
 STYLE = """
 html { scroll-padding-bottom: 6rem; } h1 { font-size: 1.5rem; line-height: 1.3; margin: 0; }
 body { font: 16px/1.6 system-ui, sans-serif; color: var(--ink); background: var(--paper); overflow-wrap: anywhere;
@@ -215,7 +215,7 @@ and {without}. The log-ratio of a token's two probabilities is its <b>personal i
 <p class="formula">PIR = ln P(token | persona, query, prefix) − ln P(token | {given}query, prefix)</p>
 <p>{f"The first token below with PIR &gt; {CLIP_MIN} is {word}" if first else ""}</p>
 <div class="scale">{"".join(scale)} nats</div>
-<p>Orange: likelier with the persona. Blue: less likely. Underlined: known to be personal.</p>
+<p>Orange: likelier with the persona. Blue: less likely. Underlined: personal, as the data say.</p>
 """
 
 

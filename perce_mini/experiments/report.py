@@ -20,7 +20,7 @@ README, COMMAND = Path("README.md"), "python -m perce_mini.experiments"
 HEAD = f"""# Recorded results
 
 Written by `{COMMAND} --readme` from the recorded figures (`NAME.json`) and from what `findings.md` says of them.
-`NOTES.md` is the lab book.
+`NOTES.md` is the lab book; `--page FILE` makes one page of all this.
 
 """
 IMAGE = re.compile(r"!\[(.*)\]\((\S+\.svg)\)")
