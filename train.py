@@ -120,6 +120,7 @@ def parse_args():
         p.error("--resume and --overwrite exclude each other")
     if not args.clip_min <= args.clip_max:
         p.error(f"--clip-min {args.clip_min} is above --clip-max {args.clip_max}")
+    # args.asked: what was said of the base model; what was not is as usual.
     usual = base.SHAPE | {"base_steps": base.SETTINGS.steps, "tokenizer": "bpe", "vocab_size": base.VOCAB_SIZE}
     args.asked = {name: getattr(args, name) for name in usual if getattr(args, name) is not None}
     vars(args).update(usual | args.asked)
