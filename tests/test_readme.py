@@ -169,7 +169,6 @@ def test_every_number_is_computed_or_recorded():
         f"--base-steps {base.SETTINGS.steps}`",
         f"top-{Settings.top_k} profile",
         "predicted from position t, −100 where",
-        "`n_shifted=0` is the textbook",
         "From random weights PIR is 0 everywhere",
     }
     with pytest.MonkeyPatch.context() as patch:

@@ -6,9 +6,12 @@ from statistics import mean
 
 import pytest
 
+from data.personas.prepare import TRAIN
 from perce_mini.base import VOCAB_SIZE
 from perce_mini.experiments import report
+from perce_mini.experiments.regimes import DECAYED, STEPS
 from perce_mini.experiments.tabulate import interval
+from perce_mini.trainer import Settings
 from tests.conftest import ROOT
 
 RESULTS = ROOT / "data/results"
@@ -58,6 +61,26 @@ def gain(kind, metric):
 def share(kind):
     """ROUGE-L's change, of CE's ROUGE-L."""
     return f"{100 * row('main', 1, kind)[0]['rouge_l'][0] / mean(seeds('main', 0, 'ce', 'rouge_l')):+.1f}"
+
+
+def dial(setting, metric):
+    return change("regimes", 0, setting, metric)
+
+
+def dialled(loss, setting, metric):
+    """The mean over seeds, whatever the rate."""
+    (label,) = (label for label in READ["regimes"]["tables"][1]["rows"] if label.startswith(f"{setting} | {loss} |"))
+    return mean(seeds("regimes", 1, label, metric))
+
+
+def best_length(loss):
+    """(ROUGE-L, steps) at the best number of steps."""
+    settings = [label for label in READ["regimes"]["tables"][0]["rows"] if label.startswith("steps")]
+    return max((dialled(loss, setting, "rouge_l"), setting.split(" | ")[1]) for setting in settings)
+
+
+def by_heart(*kinds):
+    return [at("regimes", 2, kind, "other tokens by heart") for kind in kinds]
 
 
 def way(kind):
@@ -187,6 +210,46 @@ PHRASES = [
         "CE and PerCE have 5 seeds, the others 3",
         lambda: [str(len(row("main", 0, kind))) for kind in ["perce", "oracle"]],
     ),
+    ("regimes", "predicted right change by -0.001", lambda: [dial("ordinary sentences | 0", PERSONAL)]),
+    ("regimes", "log-likelihood (-0.011 nats)", lambda: [dial("ordinary sentences | 0", "logp_other")]),
+    (
+        "regimes",
+        "change by +0.009, +0.006 and +0.006",
+        lambda: [dial(f"ordinary sentences | {n}", PERSONAL) for n in [2, 4, 6]],
+    ),
+    (
+        "regimes",
+        "change by +0.006 after 60 steps, +0.010 after 120 and +0.018 after 240",
+        lambda: [x for n in ["60", "120", "240"] for x in [dial(f"steps | {n}", PERSONAL), n]],
+    ),
+    (
+        "regimes",
+        "the other tokens by -0.001, +0.014 and +0.028 nats",
+        lambda: [dial(f"steps | {n}", "logp_other") for n in [60, 120, 240]],
+    ),
+    (
+        "regimes",
+        "after 240 steps CE knows the other tokens of its training texts by 0.916",
+        lambda: ["240", *by_heart("ce, 240 steps")],
+    ),
+    ("regimes", "PerCE by 0.807", lambda: by_heart("perce, 240 steps")),
+    ("regimes", "After 60 steps it is 0.165 and 0.156", lambda: ["60", *by_heart("ce", "perce")]),
+    ("regimes", "than PerCE does: 0.159", lambda: by_heart("ce, weight decay 1")),
+    (
+        "regimes",
+        "with 6000 examples personal tokens predicted right change by +0.009 and ROUGE-L by +0.006",
+        lambda: ["6000", dial("examples | 6000", PERSONAL), dial("examples | 6000", "rouge_l")],
+    ),
+    ("regimes", "in the other tokens (-0.007)", lambda: [dial("examples | 6000", "logp_other")]),
+    (
+        "regimes",
+        "best after 60 steps, 0.360, and PerCE's best is 0.364",
+        lambda: [best_length("ce")[1], *(f"{best_length(loss)[0]:.3f}" for loss in ["ce", "perce"])],
+    ),
+    ("regimes", "For 30 steps", lambda: [str(min(STEPS))]),
+    ("regimes", "as much as +0.032 there", lambda: [dial("steps | 30", "logp_other")]),
+    ("regimes", "after 60 steps, and behind", lambda: [str(Settings.steps)]),
+    ("regimes", "examples from 252 on", lambda: [str(len(TASKS) * TRAIN)]),
     ("again", "ROUGE-L of 0.316", lambda: [at("again", 0, "a stranger", "all")]),
     ("again", "asked again, reach 0.392", lambda: [at("again", 0, "the user", "all")]),
     ("again", "0.413 if they keep", lambda: [at("again", 0, "the user, true to every habit", "all")]),
@@ -295,7 +358,30 @@ PHRASES = [
 CLAIMS = [
     ("claims", "interval clear of zero", lambda: is_clear("main", 1, "perce", "rouge_l")),
     ("claims", "three times as large", lambda: 2.5 < gain("oracle", PERSONAL) / gain("perce", PERSONAL) < 3.5),
-    ("claims", "the whole text is a little likelier", lambda: is_clear("main", 1, "perce", "logp")),
+    ("claims", "It grows with the passes", lambda: dial("steps | 60", PERSONAL) < dial("steps | 240", PERSONAL)),
+    (
+        "claims",
+        "is gone where nearly all",
+        lambda: not any(is_clear("regimes", 0, "ordinary sentences | 0", m) for m in [PERSONAL, "rouge_l"]),
+    ),
+    (
+        "regimes",
+        "The gain does not vanish with many texts",
+        lambda: all(is_clear("regimes", 0, "examples | 6000", m) for m in [PERSONAL, "rouge_l"]),
+    ),
+    (
+        "regimes",
+        "For 30 steps CE's is twice PerCE's",
+        lambda: {"steps | 30 | ce | 0.002", "steps | 30 | perce | 0.001"} <= set(READ["regimes"]["tables"][1]["rows"]),
+    ),
+    (
+        "regimes",
+        "The rate is chosen anew",
+        lambda: (
+            {"steps | 240 | ce | 0.001", "steps | 240 | perce | 0.001"} <= set(READ["regimes"]["tables"][1]["rows"])
+        ),
+    ),
+    ("regimes", "Ten times the weight decay", lambda: float(DECAYED.split()[-1]) == 10 * Settings.weight_decay),
     ("main", "LossCE is behind CE", lambda: row("main", 1, "lossce")[0]["rouge_l"][2] < 0),
     # experiment, words, whether the records say so
     ("main", "is clear of zero. The paper reports far more", lambda: is_clear("main", 1, "perce", "rouge_l")),

@@ -116,11 +116,16 @@ def differences(rows, title, alt):
     return "\n".join(parts) + "\n</svg>\n"
 
 
+def bar(values):
+    """(middle, low, high): of a difference, which has an interval, or of the values of each seed."""
+    return values[0] if isinstance(values[0], list) else interval(values)
+
+
 def svg(chart, alt):
     """The chart as the text of an SVG file; alt: what it shows, in words."""
     panels = {}
     for title, lines in chart["panels"].items():
-        panels[title] = {name: [(x, *interval(seeds)) for x, *seeds in points] for name, points in lines.items()}
+        panels[title] = {name: [(x, *bar(values)) for x, *values in points] for name, points in lines.items()}
     points = sum((some for lines in panels.values() for some in lines.values()), [])
     width = (WIDTH - GAP * (len(panels) - 1)) / len(panels)
     y_axis = Axis([y for _, *ys in points for y in ys], HEIGHT - 6, 6)

@@ -6,7 +6,7 @@ loss and is worth nothing for new users; PerCE gives these tokens the weight of 
 
 from dataclasses import replace
 
-from perce_mini.experiments.records import chart, of_seeds, table
+from perce_mini.experiments.records import chart, table
 from perce_mini.experiments.runs import NEW, SOME, TRAINED, Run
 from perce_mini.experiments.suite import make_world, versus
 from perce_mini.percontrast import LOSSES
@@ -57,10 +57,7 @@ def measure_regimes(suite):
                 label = f"{dial} | {setting} | {loss} | {runs[loss].lr:g}"
                 rows[label] = [{metric: one[metric] for metric in METRICS} for one in found[loss]]
             for metric in DRAWN:
-                pairs = zip(of_seeds(found["perce"], metric), of_seeds(found["ce"], metric))
-                panels[metric].setdefault(dial, {}).setdefault("perce", []).append(
-                    [setting, *(a - b for a, b in pairs)]
-                )
+                panels[metric].setdefault(dial, {}).setdefault("perce", []).append([setting, change[metric]])
     caption = (
         f"PerCE − CE on {SOME.n} test examples, 3 seeds: paired bootstrap over users, every example averaged over the"
         " seeds."
