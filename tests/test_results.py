@@ -67,16 +67,22 @@ def dial(setting, metric):
     return change("regimes", 0, setting, metric)
 
 
-def dialled(loss, setting, metric):
-    """The mean over seeds, whatever the rate."""
+def label_of(loss, setting):
+    """Whatever the rate."""
     (label,) = (label for label in READ["regimes"]["tables"][1]["rows"] if label.startswith(f"{setting} | {loss} |"))
-    return mean(seeds("regimes", 1, label, metric))
+    return label
+
+
+def rate(loss, setting):
+    return float(label_of(loss, setting).split(" | ")[-1])
 
 
 def best_length(loss):
     """(ROUGE-L, steps) at the best number of steps."""
     settings = [label for label in READ["regimes"]["tables"][0]["rows"] if label.startswith("steps")]
-    return max((dialled(loss, setting, "rouge_l"), setting.split(" | ")[1]) for setting in settings)
+    return max(
+        (mean(seeds("regimes", 1, label_of(loss, setting), "rouge_l")), setting.split(" | ")[1]) for setting in settings
+    )
 
 
 def by_heart(*kinds):
@@ -372,23 +378,16 @@ CLAIMS = [
     (
         "regimes",
         "For 30 steps CE's is twice PerCE's",
-        lambda: {"steps | 30 | ce | 0.002", "steps | 30 | perce | 0.001"} <= set(READ["regimes"]["tables"][1]["rows"]),
+        lambda: rate("ce", "steps | 30") == 2 * rate("perce", "steps | 30"),
     ),
-    (
-        "regimes",
-        "The rate is chosen anew",
-        lambda: (
-            {"steps | 240 | ce | 0.001", "steps | 240 | perce | 0.001"} <= set(READ["regimes"]["tables"][1]["rows"])
-        ),
-    ),
-    ("regimes", "Ten times the weight decay", lambda: float(DECAYED.split()[-1]) == 10 * Settings.weight_decay),
+    ("regimes", "A hundred times the weight decay", lambda: float(DECAYED.split()[-1]) == 100 * Settings.weight_decay),
     ("main", "LossCE is behind CE", lambda: row("main", 1, "lossce")[0]["rouge_l"][2] < 0),
     # experiment, words, whether the records say so
     ("main", "is clear of zero. The paper reports far more", lambda: is_clear("main", 1, "perce", "rouge_l")),
     ("main", "interval clear of zero)", lambda: is_clear("main", 1, "perce", PERSONAL)),
     (
         "overview",
-        "With weights from the exact PIR it does so clearly",
+        "With weights from the exact PIR it is clearly ahead",
         lambda: is_clear("main", 1, "oracle", "rouge_l"),
     ),
     (
