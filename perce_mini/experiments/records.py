@@ -33,8 +33,8 @@ def table(caption, columns, rows, corner="", digits=3, transposed=False):
 def chart(name, x, y, panels, log=False):
     """A figure: panels {title: {line: [[x, the value of each seed ...], ...]}}; x, y: what the axes say.
 
-    In the place of the values a difference and its interval may stand. Without words for x, every panel has its own: the
-    settings of a dial, as texts.
+    For the values a difference and its interval may stand. Without words for x, every panel has its own: the settings
+    of a dial, as texts.
     """
     return {"name": name, "x": x, "y": y, "log": log, "panels": panels}
 
