@@ -367,7 +367,8 @@ class Imagined(suite.Suite):
     def figures(self, groups, desc, scored=None):
         names = [*records.SHOWN, "pir", "mean weight of the last step"]
         names += [f"{metric}, {task}" for metric in records.SHOWN for task in ["abstract", "review", "topic"]]
-        figures = {run: {name: value(run, name) for name in names} for some in groups.values() for run in some}
+        on = {runs.TRAINED: ["trained"], runs.NEW: ["new"]}.get(scored, [])
+        figures = {run: {name: value(run, name, *on) for name in names} for some in groups.values() for run in some}
         return {name: [figures[run] | {"steps": run.steps} for run in some] for name, some in groups.items()}
 
 
@@ -457,7 +458,14 @@ def test_cells_of_regimes(imagined):
     check("steps", 60, best())
     longer = {f"{loss}, {regimes.STEPS[-1]} steps" for loss in ["ce", "perce"]}
     assert set(heart) == {*REAL_KINDS, regimes.DECAYED, *longer} - {"oracle"}
-    assert heart["ce"][0]["other tokens by heart"] == 0
+    assert (runs.TRAINED.split, runs.NEW.split) == ("train", "test")
+    for name, run in {
+        regimes.DECAYED: replace(best()["ce"], weight_decay=1.0, seed=1),
+        f"perce, {max(steps)} steps": replace(best()["perce"], steps=max(steps), seed=1),
+    }.items():
+        trained, new = (value(run, "logp_other", where) for where in ["trained", "new"])
+        assert heart[name][1]["logp_other, trained"] == trained and heart[name][1]["logp_other, new"] == new
+        assert heart[name][1]["other tokens by heart"] == trained - new
 
 
 def test_cells_of_contrast_and_identify(imagined, monkeypatch):
@@ -613,6 +621,19 @@ def test_a_chart_shows_its_points_and_their_spread():
     assert len(bars) == 1 and bars[0].count("M") == 1  # the one point whose seeds differ
     top, bottom = sorted(map(float, re.fullmatch(r"M\S+ (\S+)V(\S+)", bars[0]).groups()))
     assert (top + bottom) / 2 == pytest.approx(first[1], abs=0.2)  # from 2 to 4 around 3
+
+
+def test_a_difference_is_drawn_with_its_own_interval():
+    points = [["a", [0.5, 0.25, 1.0]], ["b", [0.0, 0.0, 0.0]]]
+    svg = charts.svg(records.chart("c", "", "y", {"dial": {"perce": points}}), "alt")
+    (bar,) = re.findall(r'd="M\S+ (\S+)V(\S+)" stroke="#d55e00"', svg)
+    at = {
+        y: float(place)
+        for y, place in zip([0.5, 0.0], re.findall(r'transform="translate\(\S+ (\S+)\)" fill="#d55e00"/>', svg))
+    }
+    low, high = map(float, bar)
+    assert (at[0.0] - low) / (at[0.0] - at[0.5]) == pytest.approx(0.5, abs=0.01)
+    assert (at[0.0] - high) / (at[0.0] - at[0.5]) == pytest.approx(2, abs=0.01)
 
 
 def test_settings_of_a_dial_stand_side_by_side():
