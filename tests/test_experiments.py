@@ -461,7 +461,7 @@ def test_cells_of_regimes(imagined):
     assert (runs.TRAINED.split, runs.NEW.split) == ("train", "test")
     for name, run in {
         regimes.DECAYED: replace(best()["ce"], weight_decay=1.0, seed=1),
-        f"perce, {max(steps)} steps": replace(best()["perce"], steps=max(steps), seed=1),
+        f"perce, {regimes.STEPS[-1]} steps": replace(best()["perce"], steps=regimes.STEPS[-1], seed=1),
     }.items():
         trained, new = (value(run, "logp_other", where) for where in ["trained", "new"])
         assert heart[name][1]["logp_other, trained"] == trained and heart[name][1]["logp_other, new"] == new
