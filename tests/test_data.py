@@ -62,7 +62,6 @@ def fill_the_disk(folder, *names):
 def test_they_run_from_any_folder(tmp_path):
     calls = {
         "personas/prepare.py --train 1 --held-out 1 --base 4 --out p": (0, "wrote p/test.jsonl"),
-        "personas/general.py --train 1 --out g": (0, "wrote g/passages.json"),
         "gitlog/prepare.py nothing --out r": (2, "cannot change to 'nothing'"),
         "longlamp/prepare.py --task topic --input nothing.json --out l": (2, "nothing.json: No such file"),
         "longlamp/prepare.py --task topic --input \udcff.json --out l": (2, "\\udcff.json: No such file"),
@@ -104,8 +103,6 @@ def test_numbers_without_a_meaning_are_refused_for_official_rows(prepare, flags)
 )
 def test_numbers_without_a_meaning_are_refused_for_the_made_up_world(prepare, tmp_path, flags):
     assert f"argument {flags.split()[0]}: " in prepare(personas, "--out", tmp_path, *flags.split(), status=2)
-    if "train" in flags:
-        assert "argument --train: " in prepare(general, "--out", tmp_path, *flags.split(), status=2)
     assert not list(tmp_path.iterdir())
 
 
@@ -113,7 +110,7 @@ def test_a_file_in_the_place_of_the_folder_is_said_before_the_work(prepare, tmp_
     file = tmp_path / "file"
     file.write_text("mine")
     official = ["--task", "topic", "--input", "nothing.json"]
-    for script, args in [(personas, []), (general, []), (gitlog, ["nothing", "--names"]), (longlamp, official)]:
+    for script, args in [(personas, []), (gitlog, ["nothing", "--names"]), (longlamp, official)]:
         assert str(file) in prepare(script, *args, "--out", file, status=2)
     assert file.read_text() == "mine"
 
@@ -293,22 +290,15 @@ def test_something_that_is_no_file_in_the_place_of_a_new_one_is_said_before_the_
     assert os.listdir(tmp_path) == ["test.jsonl"]
 
 
-def test_the_general_world_is_the_same_one_with_turns_and_questions(prepare, world, tmp_path):
-    out = prepare(general, "--train", 12, "--out", tmp_path)
-    names = ["base.jsonl", "train.jsonl", "val.jsonl", "test.jsonl", "conversations.json", "passages.json"]
-    assert out.splitlines() == [f"wrote {tmp_path / name}" for name in names]
-    assert all(contents(tmp_path)[name] == contents(world)[name] for name in names[1:4])
-    assert {row["task"] for row in read_examples(tmp_path / "base.jsonl")} == set(personas.WRITERS)
-    chats = json.loads((tmp_path / "conversations.json").read_text())
-    for turn in [turn for chat in chats for turn in chat["conversations"]]:
-        text = turn["assistant"]["preferred"]
-        assert text != turn["assistant"]["rejected"] and all(text[a:b] for a, b in turn["personal"])
-    passages = json.loads((tmp_path / "passages.json").read_text())
-    for passage in passages.values():
-        (pair,) = passage["qa_pairs"]
-        gold = pair["answer"]
-        (answer,) = [text for text in [gold["number"], gold["date"].get("month", ""), *gold["spans"]] if text]
-        assert answer in passage["passage"] and pair["question"] not in passage["passage"]
+def test_the_general_corpus_is_the_same_one_with_turns_and_questions():
+    plain = personas.base_rows(200, 0.3, 0.4, 4, personas.Rng("0"), 4)
+    found = general.general_rows("0", 200)
+    tasks = [row["task"] for row in found]
+    assert set(tasks) == set(personas.WRITERS) and 0.3 < tasks.count("list") / 200 < 0.5
+    kept = [a == b for a, b in zip(plain, found)]
+    assert all(same == (task not in ("turn", "question")) for same, task in zip(kept, tasks))
+    behind = {(row["task"], len(row["profile"])) for row in found if row["task"] in ("turn", "question")}
+    assert behind == {("turn", 4), ("turn", 0), ("question", 0)}
 
 
 # --------------------------------------------------------------------------------------------- gitlog

@@ -16,10 +16,9 @@ import numpy as np
 import pytest
 import torch
 
-import train as train_command
 from data.personas.exact import exact_logprobs
-from data.personas.general import conversation, passages
-from data.personas.prepare import N_ORDINARY, TASKS, TRAIN, Rng
+from data.personas.general import chats, general_rows, questions
+from data.personas.prepare import N_ORDINARY, TASKS, TRAIN
 from perce_mini import checkpoint, trainer
 from perce_mini.base import make_tokenizer
 from perce_mini.dataset import collate, encode_example, encode_rows, read_examples
@@ -167,11 +166,8 @@ def tiny(world, tmp_path_factory):
     write_jsonl_atomic(folder / "data/personas/train.jsonl", read_examples(world / "train.jsonl")[::3])
     for name in ["data/base", "out/general"]:
         make_base(world, folder / name)
-    for name in ["general", "many", *(f"ordinary-{n}" for n in regimes.SENTENCES)]:
+    for name in ["many", *(f"ordinary-{n}" for n in regimes.SENTENCES)]:
         shutil.copytree(world, folder / "out/worlds" / name)
-    made = {"conversations": [conversation(Rng("chats"))], "passages": passages(9, Rng("passages"))}
-    for name, data in made.items():
-        (folder / f"out/worlds/general/{name}.json").write_text(json.dumps(data))
     (folder / "data/results").mkdir()
     (folder / "README.md").write_text(
         "a\n<!-- claims: new -->\nold\n<!-- end of claims -->\n<!-- test: no part -->\nz\n"
@@ -193,7 +189,9 @@ def tiny(world, tmp_path_factory):
         "MORE_RATES": [1e-3, 4e-3],
         "STEPS": [3],
         "EXAMPLES": [5],
-        "LONG": 2,
+        "BASE_STEPS": 1,
+        "N_CHATS": 2,
+        "N_QUESTIONS": 9,
         "SHORT": {"lr": 1e-3, "steps": 1},
         "KINDS": {name: TinyRun(**vars(run) | {"steps": 2}) for name, run in regimes.KINDS.items()},
         "call": call_inside,
@@ -332,25 +330,33 @@ def test_weight_rules(tiny):
     assert torch.allclose(rule("exact")(batch, a, b), exact.clamp(0.8, 5)) and (exact > 0.8).any()
 
 
-def test_the_commands_that_make_worlds_and_base_models_are_valid(command, monkeypatch, tmp_path):
+def test_the_commands_that_make_worlds_are_valid(command, monkeypatch, tmp_path):
     """The flags are those of the commands; nothing is made here."""
     called = []
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(suite, "call", lambda *command: called.append(list(map(str, command))))
-    monkeypatch.setattr(suite.os, "replace", lambda *paths: called.append(list(map(str, paths))))
     monkeypatch.setattr(suite, "solve_rows", lambda *split: None)
     suite.prepare(1)
     regimes.dials()
-    general.general_runs(suite.Suite(1, 1), ["ce"])
-    for words in called:
-        if words[0] == "train.py":
-            monkeypatch.setattr(sys, "argv", words)
-            args = train_command.parse_args()
-            assert args.steps == 1 and args.overwrite and str(args.start) == called[-1][0]
-        elif words[0].startswith("data/"):
-            told = command(importlib.import_module(words[0].removesuffix(".py").replace("/", ".")).main, "-h").out
-            assert all(word in told for word in words if word.startswith("--"))
-    assert len(called) == 1 + len(regimes.SENTENCES) + 1 + 3 and called[-1] == ["out/base-general", "out/general"]
+    for script, *words in called:
+        told = command(importlib.import_module(script.removesuffix(".py").replace("/", ".")).main, "-h").out
+        assert all(word in told for word in words if word.startswith("--"))
+    assert len(called) == 1 + len(regimes.SENTENCES) + 1
+
+
+def test_the_base_model_that_reads_more_is_made_once(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    few = general_rows("0", 40)
+    monkeypatch.setattr("data.personas.general.general_rows", lambda seed: few)
+    monkeypatch.setattr(general, "BASE_STEPS", 1)
+    small = {"block_size": 700, "n_layer": 1, "n_head": 2, "n_kv_head": 1, "n_shifted": 1, "n_embd": 16}
+    monkeypatch.setattr(general.base, "SHAPE", small)
+    monkeypatch.setattr(general.base, "SETTINGS", replace(general.base.SETTINGS, vocab_size=420))
+    made = Path(general.base_folder(), "checkpoint.pt")
+    before = made.read_bytes()
+    assert checkpoint.read(made.parent)["settings"]["steps"] == 1
+    general.base_folder()
+    assert made.read_bytes() == before
 
 
 # ------------------------------------------------------------------------------ what stands in which cell
@@ -377,11 +383,10 @@ def imagined(monkeypatch):
     def difference(some, reference, scored=None):
         return [{metric: [value(some, reference, metric), 0, 1] for metric in records.SHOWN}]
 
-    def make(name, *flags, script=""):
-        return f"out/{name}"
-
+    fakes = {"difference": difference, "make_world": lambda *what: None, "Run": REAL_RUN}
+    fakes["base_folder"] = lambda: "out/general"
     for module in [suite, paper, regimes, detectors, general, runs]:
-        for name, fake in {"difference": difference, "make_world": make, "make_base": make, "Run": REAL_RUN}.items():
+        for name, fake in fakes.items():
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, fake)
     monkeypatch.setattr(regimes, "KINDS", REAL_KINDS)
@@ -497,17 +502,30 @@ def test_cells_of_contrast_and_identify(imagined, monkeypatch):
 
 def test_cells_of_ability(imagined, monkeypatch):
     def answers(folder):
-        right = {"loss=perce": 1.0, "loss=lossce": 0.5}.get(folder.name.split(",")[0], 0.0)
-        right = 1.0 if "loss" not in folder.name else right  # PerCE is the default
-        return {"all": np.array([[0.0, right], [0.0, right]]), "number": np.array([[0.0, right]])}
+        right = {"loss=ce": 0.0, "loss=lossce": 0.5}.get(folder.name.split(",")[0], 1.0)  # PerCE is the default
+        return np.array([[0.0, right], [0.5, right]])
 
     monkeypatch.setattr(general, "answer_questions", answers)
-    (made,) = general.measure_ability(imagined)["tables"]
-    perce, lossce = (made["rows"][f"{general.LONG} | {loss}"] for loss in ["perce", "lossce"])
-    assert perce[0]["F1, all, minus CE"] == (1, 1, 1) and lossce[0]["F1, all, minus CE"] == (0.5, 0.5, 0.5)
-    assert perce[2]["F1, number"] == 1 and "F1, all, minus CE" not in made["rows"][f"{general.LONG} | ce"][0]
-    run = runs.Run("ce", paper.SHORT["lr"], seed=1, steps=general.LONG, world="general", base="out/general")
-    assert made["rows"][f"{general.LONG} | ce"][1]["rouge_l"] == value(run, "rouge_l")
+    (made,) = (table["rows"] for table in general.measure_ability(imagined)["tables"])
+    assert made["perce"][0]["F1 minus CE"] == (1, 1, 1) and made["lossce"][0]["F1 minus CE"] == (0.5, 0.5, 0.5)
+    assert made["base"][0]["F1"] == 1 and made["ce"][2]["F1"] == 0 and "F1 minus CE" not in made["ce"][0]
+    run = runs.Run("ce", seed=1, base="out/general")
+    assert made["ce"][1]["rouge_l"] == value(run, "rouge_l") and made["ce"][1]["exact match"] == 0.25
+    assert made["base"][0]["rouge_l"] == value(before(runs.Run(base="out/general")), "rouge_l")
+
+
+def test_lines_of_dialogue(imagined, monkeypatch):
+    def judge(folder):
+        return {f"turn {k}": value(folder, k) for k in range(1, 11)}
+
+    monkeypatch.setattr(general, "judge_chats", judge)
+    found = general.measure_dialogue(imagined)
+    mine = [runs.Run(seed=seed, base="out/general").folder for seed in range(3)]
+    lines = found["charts"][0]["panels"][""]
+    assert lines["perce"][5] == [6, *(value(folder, 6) for folder in mine)] and lines["base"][0][1:] == [
+        value(general.BASE, 1)
+    ]
+    assert [row["turn 6"] for row in found["tables"][0]["rows"]["perce"]] == lines["perce"][5][1:]
 
 
 # ------------------------------------------------------------------------- chats, questions, intervals
@@ -516,42 +534,50 @@ def test_cells_of_ability(imagined, monkeypatch):
 def test_the_judge_counts_what_the_answer_shows_of_the_user(tiny, monkeypatch):
     seen = []
 
-    def replies(model, tokenizer, asked, top_k):
+    def replies(folder, asked, top_k):
         """All that is personal at turn 6, the first of it at turn 10, else nothing."""
         seen.extend(asked)
         first = [row["response"][slice(*row["personal"][0])] for row in asked]
         return [{5: row["response"], 9: own}.get(len(row["profile"]), "") for row, own in zip(asked, first)]
 
     monkeypatch.setattr(general, "replies", replies)
+    monkeypatch.setattr(general, "N_CHATS", 9)
     scores = general.judge_chats(Path("out/general"))
     firsts = [1 / len(row["personal"]) for row in seen if len(row["profile"]) == 9]
-    assert list(scores) == [f"turn {k}" for k in range(1, 11)]
+    assert list(scores) == [f"turn {k}" for k in range(1, 11)] and len(set(firsts)) > 1
     assert scores["turn 6"] == 5 and scores["turn 1"] == 1
     assert scores["turn 10"] == pytest.approx(1 + 4 * np.mean(firsts))
-    assert seen[3]["profile"][0]["response"] == seen[0]["response"]  # the context carries the preferred answers
 
 
-def test_answers_are_scored_by_kind(tiny, monkeypatch):
+def test_chats_are_turns_of_held_out_users_behind_the_turns_before():
+    found = chats("0", 9)
+    assert len({row["user"] for row in found}) == 9 and 45 < len(found) < 90
+    for row, later in zip(found, found[1:]):
+        assert row["personal"] and len(row["profile"]) <= 9
+        if row["user"] == later["user"]:
+            said = {"query": row["query"], "response": row["response"]}
+            assert later["profile"][: len(row["profile"]) + 1] == [*row["profile"], said]
+
+
+def test_answers_are_scored(tiny, monkeypatch):
     """The generator's own answers are right; a wrong one is wrong."""
-    pairs = [
-        qa for p in json.loads(Path("out/worlds/general/passages.json").read_text()).values() for qa in p["qa_pairs"]
-    ]
-    answers = [qa["answer"] for qa in pairs]
-    gold = ["".join(a["spans"]) or a["number"] or a["date"]["month"] for a in answers]
-    monkeypatch.setattr(general, "replies", lambda *args, **how: [f"{answer}." for answer in gold])
-    right = general.answer_questions(Path("out/general"))
-    assert all((scores == 1).all() for scores in right.values()) and len(right["all"]) == 9
-    kinds = {"number": sum(bool(a["number"]) for a in answers), "span": sum(bool(a["spans"]) for a in answers)}
-    assert {kind: len(right[kind]) for kind in kinds} == kinds
-    assert general.averages(right)["F1, date"] == general.averages(right)["exact match, all"] == 1
+    gold = [row["response"] for row in questions("questions", 9)]
+    monkeypatch.setattr(general, "replies", lambda *args, **how: gold)
+    assert (general.answer_questions(Path("out/general")) == np.ones((9, 2))).all()
     monkeypatch.setattr(general, "replies", lambda *args, **how: ["nobody"] * len(gold))
-    assert (general.answer_questions(Path("out/general"))["all"] == 0).all()
+    assert (general.answer_questions(Path("out/general")) == 0).all()
+
+
+def test_an_answer_stands_in_its_passage():
+    for row in questions("0", 50):
+        passage, asked = row["query"].rsplit(". ", 1)
+        assert row["response"].rstrip(".") in passage and asked.endswith("?") and not row["profile"]
 
 
 def test_replies_are_greedy_and_in_order(tiny):
     model, tokenizer, _ = runs.load(Path("data/base"))
     asked = rows.rows_of("test")[:3]
-    texts = general.replies(model, tokenizer, asked, 2)
+    texts = general.replies(Path("data/base"), asked, 2)
     for row, text in zip(asked, texts):
         example = encode_example(row, tokenizer, model.config.block_size, 2)
         (ids,) = model.generate([example.prompt], 40, tokenizer.end)

@@ -38,23 +38,10 @@ def prepare(jobs):
             solve_rows(split, jobs)
 
 
-def make_world(name, *flags, script="data/personas/prepare.py"):
-    """Write the rows of out/worlds/NAME, once. flags: what the script is told."""
+def make_world(name, *flags):
+    """Write the rows of out/worlds/NAME, once. flags: what prepare.py is told."""
     if not (WORLDS / name / "test.jsonl").exists():
-        call(script, *flags, "--out", WORLDS / name)
-
-
-def make_base(name, data, *flags):
-    """Train a base model on the rows of a folder into out/NAME, once. Returns its folder. flags: what train.py is told.
-
-    train.py makes it, and a run of one step that is of no use.
-    """
-    folder, made = f"out/{name}", f"out/base-{Path(data).name}"
-    if not Path(folder, "checkpoint.pt").exists():
-        one_step = ["--loss", "ce", "--steps", 1, "--out", RUNS / "first", "--overwrite", "--eval-examples", 0]
-        call("train.py", "--data", data, *flags, *one_step)
-        os.replace(made, folder)
-    return folder
+        call("data/personas/prepare.py", *flags, "--out", WORLDS / name)
 
 
 def finished(run, scored):
