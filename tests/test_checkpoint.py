@@ -137,9 +137,9 @@ def flags(world, trained, out, *more):
         "--seed",
         3,
         "--steps",
-        40,
+        16,
         "--save-every",
-        10,
+        4,
     ]
     return [*given, "--batch-size", 4, "--grad-accum", 2, "--eval-examples", 0, "--device", "cpu", *more]
 
@@ -159,7 +159,7 @@ def test_a_killed_run_resumes_bit_for_bit(command, trained, world, tmp_path):
         time.sleep(0.01)
     process.kill()
     process.wait()
-    assert 0 < checkpoint.read(tmp_path / "killed")["step"] < 40
+    assert 0 < checkpoint.read(tmp_path / "killed")["step"] < 16
     assert command(train.main, *flags(world, trained, tmp_path / "killed", "--resume")).status == 0
     straight, killed = (checkpoint.read(tmp_path / name) for name in ("straight", "killed"))
     for part in ["model", "optimizer", "step", "random"]:
@@ -179,8 +179,8 @@ def test_the_log_is_whole_when_the_kill_came_before_it_was_written(command, trai
 
     monkeypatch.setattr(checkpoint, "write_jsonl_atomic", killed)
     assert command(train.main, *flags(world, trained, tmp_path / "run")).status == 130
-    assert len((tmp_path / "run/log.jsonl").read_text().splitlines()) == 10 < checkpoint.read(tmp_path / "run")["step"]
+    assert len((tmp_path / "run/log.jsonl").read_text().splitlines()) == 4 < checkpoint.read(tmp_path / "run")["step"]
     (tmp_path / "run/log.jsonl").unlink()
     assert command(train.main, *flags(world, trained, tmp_path / "run", "--resume")).status == 0
     log = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in log] == list(range(1, 41))
+    assert [line["step"] for line in log] == list(range(1, 17))

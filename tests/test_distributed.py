@@ -1,74 +1,107 @@
 """Two processes train as one does with the same global batch."""
 
+import gc
 import json
 import os
+import socket
 import subprocess
 import sys
 
 import pytest
 import torch
 
-from perce_mini import checkpoint
-from tests.conftest import ROOT
+import train
+from perce_mini import checkpoint, distributed
+from tests.conftest import ROOT, call
 
-LAUNCH = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}  # as torchrun has it: Adam makes much of rounding near 0
+SAME = ["--steps", 8, "--batch-size", 3, "--examples", 39, "--lr", 1e-2, "--eval-examples", 2, "--device", "cpu"]
 
 
-def train(cwd, *args, processes=1):
-    command = [sys.executable, *(LAUNCH if processes > 1 else []), str(ROOT / "train.py"), *map(str, args)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=ONE_THREAD)
+def free_port():
+    with socket.create_server(("localhost", 0)) as server:
+        return str(server.getsockname()[1])
+
+
+class Model(torch.nn.Linear):
+    hidden = torch.nn.Linear.forward
+
+
+def holders_after_the_shutdown():
+    """Who still holds the group of a process that has trained, alone, and left it."""
+    os.environ |= {"RANK": "0", "WORLD_SIZE": "1", "MASTER_PORT": "0"}
+    distributed.init_distributed(torch.device("cpu"))
+    model = Model(3, 3)
+    run = distributed.replicate(model)
+    optimizer = torch.optim.AdamW(model.parameters())
+    run(torch.ones(2, 3)).sum().backward()
+    distributed.all_reduce_sum(model.weight.grad)
+    optimizer.step()
+    group = torch.distributed.group.WORLD
+    del run
+    gc.collect()
+    distributed.shutdown()
+    return sys.getrefcount(group) - 2  # but for this name and the question itself
+
+
+def be_one_of_two(rank, commands):
+    """What each of two new processes does: [(port to meet at, flags)] -> the result of each command, as JSON."""
+    results = {"holders": holders_after_the_shutdown()}
+    os.environ |= {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}  # as torchrun does
+    for name, (port, flags) in commands.items():
+        os.environ["MASTER_PORT"] = port
+        results[name] = vars(call(train.main, *flags))
+    print(json.dumps(results))
+
+
+@pytest.fixture(scope="module")
+def done(world, trained, tmp_path_factory):
+    """(folder, a result {run: ...} of each process): two train at a time, and meanwhile this one trains alone.
+
+    8 steps of 2 x 2 x 3 examples. Of 39, an epoch's last step has one micro-batch: none is left for the second process.
+    """
+    folder, n_threads = tmp_path_factory.mktemp("distributed"), torch.get_num_threads()
+    (base,) = (trained / "out").glob("base*")
+    same = [*map(str, ["--data", world, "--init", base, *SAME])]
+    flags = {"two": [*same, "--grad-accum", "2"], "broken": [*same, "--lr", "1e30"]}
+    commands = {run: (free_port(), [*given, "--out", str(folder / run)]) for run, given in flags.items()}
+    env = os.environ | {"MASTER_ADDR": "localhost", "OMP_NUM_THREADS": "1"}
+    commands = [[sys.executable, "-m", "tests.test_distributed", rank, json.dumps(commands)] for rank in "01"]
+    running = [subprocess.Popen(each, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True) for each in commands]
+    torch.set_num_threads(1)  # Adam makes much of rounding near 0
+    assert call(train.main, *same, "--grad-accum", 4, "--out", folder / "one").status == 0
+    torch.set_num_threads(n_threads)
+    return folder, [json.loads(process.communicate()[0].splitlines()[-1]) for process in running]
 
 
 def log(folder):
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
-def test_two_processes_make_the_weights_of_one(world, trained, tmp_path):
-    """8 steps of 2 x 2 x 3 examples. Of 39, an epoch's last step has one micro-batch: none is left for the second."""
+def test_two_processes_make_the_weights_of_one(trained, done):
+    folder, (first, second) = done
     (base,) = (trained / "out").glob("base*")
-    same = ["--data", world, "--init", base, "--loss", "perce", "--steps", 8, "--batch-size", 3, "--eval-examples", 2]
-    same += ["--examples", 39, "--device", "cpu", "--lr", 1e-2]
-    one = train(tmp_path, *same, "--grad-accum", 4, "--out", "one")
-    two = train(tmp_path, *same, "--grad-accum", 2, "--out", "two", processes=2)
-    assert one.returncode == two.returncode == 0, two.stderr
-    a, b, start = (checkpoint.read(path)["model"] for path in [tmp_path / "one", tmp_path / "two", base])
-    first, second, origin = (torch.cat([weights[name].flatten() for name in start]) for weights in (a, b, start))
-    moved, apart = (first - origin).norm(), (first - second).norm()
+    a, b, start = (checkpoint.read(path)["model"] for path in [folder / "one", folder / "two", base])
+    one, two, origin = (torch.cat([weights[name].flatten() for name in start]) for weights in (a, b, start))
+    moved, apart = (one - origin).norm(), (one - two).norm()
     assert apart < 1e-3 * moved, (apart, moved)  # Adam divides gradients near 0 by their own size
-    for step, other in zip(log(tmp_path / "one"), log(tmp_path / "two"), strict=True):  # Adam sees no wrong scale
+    for step, other in zip(log(folder / "one"), log(folder / "two"), strict=True):  # Adam sees no wrong scale
         for figure in ["loss", "grad_norm", "weight", "floor", "cap"]:
             assert step[figure] == pytest.approx(other[figure], rel=1e-3), (figure, step, other)
-    assert two.stdout.count("two holds") == 1 and "ROUGE-L" in two.stdout  # one process prints,
-    assert two.stderr.count("score after:   0%") == 1  # and scores
+    said, silent = first["two"], second["two"]
+    assert "two holds" in said["out"] and "ROUGE-L" in said["out"] and not silent["out"]  # one process prints,
+    assert "score after:   0%" in said["err"] and "score" not in silent["err"]  # and scores
 
 
-def test_after_the_shutdown_nobody_holds_the_group():
+def test_a_loss_that_is_no_number_ends_all_processes(done):
+    folder, said = done
+    assert all(result["broken"]["status"] == 2 for result in said) and "lower --lr" in said[0]["broken"]["err"]
+    assert not (folder / "broken/checkpoint.pt").exists()
+
+
+def test_after_the_shutdown_nobody_holds_the_group(done):
     """Its threads would otherwise live on, and now and then abort a process that ends."""
-    code = """if True:
-        import gc, sys, torch
-        from perce_mini import distributed
-        distributed.init_distributed(torch.device("cpu"))
-        class Model(torch.nn.Linear):
-            hidden = torch.nn.Linear.forward
-        model = Model(3, 3)
-        run = distributed.replicate(model)
-        optimizer = torch.optim.AdamW(model.parameters())
-        run(torch.ones(2, 3)).sum().backward()
-        distributed.all_reduce_sum(model.weight.grad)
-        group = torch.distributed.group.WORLD
-        run = None
-        gc.collect()
-        distributed.shutdown()
-        assert sys.getrefcount(group) == 2, sys.getrefcount(group)  # this name and the question itself
-    """
-    alone = ONE_THREAD | {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "0"}
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, env=alone)
-    assert done.returncode == 0, done.stderr
+    assert [result["holders"] for result in done[1]] == [0, 0]
 
 
-def test_a_process_that_fails_ends_the_others_with_its_error(world, trained, tmp_path):
-    (base,) = (trained / "out").glob("base*")
-    args = ["--data", world, "--init", base, "--lr", 1e30, "--steps", 5, "--out", "x", "--device", "cpu"]
-    done = train(tmp_path, *args, processes=2)
-    assert done.returncode != 0 and "lower --lr" in done.stderr
+if __name__ == "__main__":
+    be_one_of_two(sys.argv[1], json.loads(sys.argv[2]))
