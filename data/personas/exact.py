@@ -12,7 +12,6 @@ log-ratio is PIR, exact but for one thing: characters are counted here, and a mo
 Ordinary sentences are nobody's style, so their chains are the same wherever one stands: they are summed once, and the
 chains around them take such a sentence in one step.
 
-`floor_nats` is what the best of readers, one who knows the style, would still lose on the other text of a response.
 `write_again` lets a known style answer a query once more: what two texts by one user have in common.
 """
 
@@ -212,18 +211,6 @@ def style_of(row: dict) -> frozenset:
     """The likeliest style of a row's user, after the profile and the response itself."""
     styles = styles_after(row["task"], [*row["profile"], row])
     return max(styles, key=styles.get)
-
-
-def floor_nats(row: dict) -> float:
-    """-log P in nats of what is not personal in a response, and of its end, for a reader who knows the style.
-
-    On average over rows, no model can lose less on the other tokens.
-    """
-    begins, _ = read(row["task"], row["query"], row["response"], style_of(row))
-    nats = -np.diff(np.log(begins))
-    for start, end in row["personal"]:
-        nats[start:end] = 0
-    return float(nats.sum())
 
 
 def write_again(row: dict, style, rng: Rng, times: int, faithful=False) -> list[str]:
