@@ -17,7 +17,7 @@ BOTH, FEW_RATES = ["ce", "perce"], [5e-4, 1e-3]
 DECAYED = "ce, weight decay 1"
 METRICS = ["rouge_l", "personal_accuracy", "logp_personal", "logp_other"]
 DRAWN = ["personal_accuracy", "logp_other"]
-SENTENCES, STEPS, EXAMPLES = [0, 2, 6], [30, 120, 240], [125, 1000, 6000]  # beside those of the default run
+SENTENCES, STEPS, EXAMPLES = [0, 2, 6], [30, 120, 240], [125, 500, 1000, 6000]  # beside those of the default run
 
 
 def best_kinds(suite):
