@@ -112,12 +112,6 @@ def summarize(records):
     return {name: None if np.isnan(x) else float(x) for name, x in zip(METRICS, ratio(table_of(records).sum(0)))}
 
 
-def pir_quantiles(records):
-    """{share: the PIR below which that share of the response tokens lies}."""
-    pir = np.concatenate([r["pir"] for r in records])
-    return {str(share): float(np.quantile(pir, share)) for share in [0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99]}
-
-
 def difference(records, reference):
     """{metric: (difference, low, high)}: paired bootstrap 95 % interval over users."""
     return paired([r["row"]["user"] for r in records], table_of(records), table_of(reference))

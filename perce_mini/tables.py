@@ -10,7 +10,7 @@ from pathlib import Path
 
 from perce_mini.dataset import subsample
 from perce_mini.files import write_jsonl_atomic, write_text_atomic
-from perce_mini.scoring import METRICS, by_task, difference, pir_quantiles, summarize
+from perce_mini.scoring import METRICS, by_task, difference, summarize
 
 HEADLINES = ["rouge_l", "logp", "personal_accuracy", "pir_f1"]  # more is better, for all of these
 WIDTH = 32  # of a row's head
@@ -83,14 +83,10 @@ def write_scores(path, runs):
     """Every figure of every run, overall and per task, and the differences to the first run, as JSON."""
     first, *others = runs
     tasks = {run: by_task(records) for run, records in runs.items()}
-    figures = {run: {task: figures_of(records) for task, records in tasks[run].items()} for run in runs}
+    figures = {run: {task: summarize(records) for task, records in tasks[run].items()} for run in runs}
     changes = {run: {task: changes_of(tasks[run][task], tasks[first][task]) for task in tasks[run]} for run in others}
     text = json.dumps({"examples": len(runs[first]), "runs": figures, f"minus {first}": changes}, indent=1)
     write_text_atomic(path, text + "\n")
-
-
-def figures_of(records):
-    return summarize(records) | {"pir_quantiles": pir_quantiles(records)}
 
 
 def changes_of(records, reference):

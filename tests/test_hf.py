@@ -1,15 +1,16 @@
 """Model folders of others: the model that they say, against a slow one of plain loops; or refused by name, at once."""
 
-import itertools
 import json
 import math
 import os
+import shutil
 import struct
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -22,6 +23,7 @@ from perce_mini.hf import HFError, compare, load, load_any, read_template, readi
 from perce_mini.hf.__main__ import main
 from perce_mini.hf.safetensors import read_safetensors
 from perce_mini.hf.tokenizer import PATTERNS, bytes_of_characters
+from perce_mini.rouge import rouge_l
 from tests.conftest import ROOT
 
 CONFIG = {
@@ -812,60 +814,61 @@ def test_a_seed_of_ones_own_is_refused_on_real_texts(command):
 
 
 def test_a_comparison_takes_the_best_rate_of_each_loss_and_keeps_what_is_done(command, folder, tmp_path, monkeypatch):
-    """With train.py and eval.py replaced by what they write."""
-    asked, out = [], tmp_path / "real"
-    likely = {"ce-0.002": -1 / 3, "perce-0.002": -1 / 3, "perce-stranger-0.001": -1 / 3}  # others: -2 / 3
+    """With train.py and the scoring of texts replaced by what they give."""
+    asked, scored, out = [], [], tmp_path / "real"
+    likely = {"ce-0.002-seed-0": -1 / 3, "perce-0.002-seed-0": -1 / 3}  # others: the lower rate is better
 
-    def call(script, args, *flags):
-        flags = [str(flag) for flag in flags]
-        asked.append(" ".join([script, *flags]))
-        if script == "train.py":
-            model, tokenizer, _ = load_any(folder, "cpu")
-            settings = {"seed": int(flags[flags.index("--seed") + 1]), "top_k": 4}
-            checkpoint.save(flags[flags.index("--out") + 1], model, tokenizer, settings, 1)
-            return
-        runs = list(itertools.takewhile(lambda flag: not flag.startswith("--"), flags))
-        figures = {run: {"all": {"logp": likely.get(os.path.basename(run), -2 / 3)}} for run in runs}
-        differences = {f"minus {runs[0]}": {run: {"all": {"logp": 0.1 + 0.2}} for run in runs[1:]}}
-        text = json.dumps({"runs": figures, "examples": 6} | differences)
-        Path(flags[flags.index("--json") + 1]).write_text(text)
+    def run(words, **how):
+        assert words[:2] == [sys.executable, str(ROOT / "train.py")]
+        asked.append(" ".join(words[2:]))
+        Path(words[words.index("--out") + 1]).mkdir(parents=True)
+        return SimpleNamespace(returncode=0)
 
-    monkeypatch.setattr(compare, "call", call)
-    (folder.parent / "data/val.jsonl").write_text("{}")
-    given = [
-        folder,
-        folder.parent / "data",
-        "--out",
-        out,
-        "--lr",
-        1e-3,
-        2e-3,
-        "--seeds",
-        2,
-        "--json",
-        tmp_path / "r.json",
-    ]
+    def evaluate(model, tokenizer, examples, n, temperature, seed=0, desc=""):
+        scored.append((desc, n > 0, seed))
+        name, split = Path(desc).parts[-2:]
+        logp = likely.get(name, -0.5 - float(name.split("-")[-3])) if split == "val-none.json" else -1.0
+        hit = "perce-0" in name  # PerCE alone writes the user's own words
+        return [
+            {"row": e.row, "logp": np.array([logp]), "logp_plain": np.array([-2.0]), "pir": np.array([1.0 + i % 2])}
+            | {"prediction": e.row["response"] if hit else "no", "rouge": rouge_l("a b" if hit else "a", "a b")}
+            | {"hit": np.array([0]), "personal": np.array([False])}
+            for i, e in enumerate(examples)
+        ]
+
+    monkeypatch.setattr(compare.subprocess, "run", run)
+    monkeypatch.setattr(compare.scoring, "evaluate", evaluate)
+    monkeypatch.setattr(compare, "load_any", lambda *args, **how: load_any(folder, "cpu"))
+    monkeypatch.setattr(compare, "provenance", lambda: {"commit": "c0ffee"})
+    for split in ["val", "test"]:
+        shutil.copy(folder.parent / "data/test.jsonl", tmp_path / f"{split}.jsonl")
+    given = [folder, tmp_path, "--out", out, "--lr", 1e-3, 2e-3, "--seeds", 2, "--json", tmp_path / "r.json"]
     result = command(compare.main, *given, "--steps", 3)
     assert result.status == 0, result.err
     found = json.loads((tmp_path / "r.json").read_text())
-    assert found["rates"] == {"ce": 0.002, "perce": 0.002, "perce-stranger": 0.001} and found["examples"] == 6
-    assert found["validation log-likelihood"]["ce"] == {"0.001": -0.6666667, "0.002": -0.3333333}
-    assert [set(seed["none"]["runs"]) for seed in found["seeds"]] == [{*compare.LOSSES, "before"}, {*compare.LOSSES}]
-    assert found["seeds"][0]["stranger"]["minus ce"]["perce"] == {"logp": 0.3} and found["settings"] == {"top_k": 4}
-    trained = [line for line in asked if line.startswith("train.py")]
-    assert len(trained) == 6 + 3 and all("--steps 3" in line for line in trained)
-    assert sum("--contrast stranger" in line for line in trained) == 3
-    assert command(compare.main, *given, "--steps", 3).status == 0 and len(asked) == 9 + 6 + 4
+    figures, minus, tried = (table["rows"] for table in found["tables"])
+    assert "CE 0.002, PerCE 0.002, PerCE, against a stranger 0.001" in found["tables"][0]["caption"]
+    assert tried["ce"] == [{"0.001": -0.501, "0.002": -0.3333333}] and found["commit"] == "c0ffee"
+    assert list(figures) == ["before", *compare.LOSSES] and [len(seeds) for seeds in figures.values()] == [
+        1,
+        2,
+        2,
+        2,
+        2,
+    ]
+    assert minus["perce"][0]["rouge_l"] == [pytest.approx(1 / 3)] * 3 and minus["before"][0]["rouge_l"] == [0, 0, 0]
+    assert figures["perce"][0][compare.LENGTH] == 1 and figures["perce"][1][compare.SHARE] == 1
+    assert "pir, against a stranger" in figures["ce"][0] and "pir, against a stranger" not in figures["ce"][1]
+    flags = "--seeds 2 --examples 60 --top-k 4 --block-size 2048 --lr 0.001 0.002 --steps 3"
+    assert found["command"] == f"python -m perce_mini.hf.compare MODEL_FOLDER DATA_FOLDER {flags}"
+    assert len(asked) == 8 + 4 and all("--steps 3" in line for line in asked)
+    assert sum("--contrast stranger" in line for line in asked) == 3 == sum("--clip-max 2" in line for line in asked)
+    assert {seed for _, writes, seed in scored if writes} == {0, 1} and len(scored) == 8 + 9 + 5
+    assert command(compare.main, *given, "--steps", 3).status == 0 and len(asked) == 12 and len(scored) == 22
 
 
-def test_the_commands_of_a_comparison_are_those_of_this_project(tmp_path, monkeypatch):
-    ran = []
-    monkeypatch.setattr("sys.argv", ["compare", "model", "data"])
-    monkeypatch.setattr(
-        subprocess, "run", lambda *what, **how: ran.append((what, how)) or SimpleNamespace(returncode=2)
-    )
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="stopped at: .*train.py --loss ce"):
-        compare.call("train.py", compare.parse_args(), "--loss", "ce")
-    shared = ["--top-k", "4", "--block-size", "2048"]
-    assert ran == [(([sys.executable, str(ROOT / "train.py"), "--loss", "ce", *shared],), {})]
+def test_a_training_that_fails_ends_a_comparison(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["compare", "model", "data", "--out", str(tmp_path)])
+    monkeypatch.setattr(compare.subprocess, "run", lambda *what, **how: SimpleNamespace(returncode=2))
+    with pytest.raises(UserError, match="stopped at: .*train.py .*--loss ce"):
+        compare.train(compare.parse_args(), "ce", 1e-3, 0)

@@ -15,7 +15,7 @@ import torch
 
 from perce_mini.files import sha256, write_text_atomic
 
-RESULTS, BASE = Path("data/results"), Path("data/base/checkpoint.pt")
+ROOT, RESULTS = Path(__file__).resolve().parents[2], Path("data/results")
 SHOWN = ["rouge_l", "personal_accuracy", "logp_personal", "logp_other", "logp", "pir_f1", "pir_auc"]
 FIRST = SHOWN[:5]
 
@@ -82,8 +82,9 @@ def lines(value, indent):
 
 def provenance():
     """The state of the project, the base model and the machine that make a result."""
-    git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True)
+    git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True)
     versions = {"python": platform.python_version(), "torch": torch.__version__, "tiktoken": tiktoken.__version__}
+    base = sha256(ROOT / "data/base/checkpoint.pt")[:16]
     cpu = torch.backends.cpu.get_cpu_capability()  # its instructions round in their own way
-    made = {"commit": git.stdout.strip(), "date": date.today().isoformat(), "base": sha256(BASE)[:16]}
+    made = {"commit": git.stdout.strip(), "date": date.today().isoformat(), "base": base}
     return made | {"versions": versions, "cpu": cpu}

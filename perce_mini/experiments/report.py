@@ -8,7 +8,7 @@ import json
 import re
 from pathlib import Path
 
-from perce_mini.experiments import others, records
+from perce_mini.experiments import records
 from perce_mini.experiments.charts import LOOKS, differences, svg
 from perce_mini.experiments.paper import EXPERIMENTS
 from perce_mini.experiments.picture import response_svg
@@ -29,7 +29,8 @@ IMAGE = re.compile(r"!\[(.*)\]\((\S+\.svg)\)")
 def recorded():
     """{name: results} of all that is recorded, with the command that made them."""
     names = [name for name in EXPERIMENTS if (RESULTS / f"{name}.json").exists()]
-    return {name: records.read(name) | {"command": f"{COMMAND} {name}"} for name in names} | others.recorded()
+    names += sorted(path.stem for path in RESULTS.glob("real_*.json"))  # of perce_mini.hf.compare
+    return {name: {"command": f"{COMMAND} {name}"} | records.read(name) for name in names}
 
 
 def findings():
@@ -61,10 +62,10 @@ def against_ce():
         for label, (one,) in found["regimes"]["tables"][0]["rows"].items():
             dial, setting = label.split(" | ")
             yield f"PerCE with {setting} {dial}", "perce", *one["rouge_l"]
-    for table in found.get("real", {"tables": []})["tables"][::2]:
-        for kind, seeds in table["rows"].items():
-            if kind != "before" and (change := seeds[0].get("ROUGE-L minus CE")):
-                yield f"{kind}: {table['caption'].split(':')[0]}", "perce", *change
+    for name in found:
+        for kind, (one,) in found[name]["tables"][1]["rows"].items() if name.startswith("real_") else []:
+            if kind != "before":
+                yield f"{name.removeprefix('real_')}: {named(kind)}", "perce", *one["rouge_l"]
 
 
 def markdown_table(table):

@@ -1,11 +1,9 @@
-"""A pretrained model on real texts: before, after CE, after PerCE, and after PerCE against a stranger's profile.
+"""A pretrained model on real texts: before, and after CE, PerCE, PerCE against a stranger and PerCE with the cap 2.
 
     python -m perce_mini.hf.compare MODEL_FOLDER DATA_FOLDER [flags of train.py]
 
-Runs train.py and eval.py as anybody would. What is finished is kept, and an interrupted training goes on; a rate may
-be added later. Every model is scored with nobody's and with a stranger's profile in the plain view: a base model's PIR
-on real text is to a good part the form of the texts. (What they write does not depend on the plain view, so it is
-generated once.)
+What is finished is kept in --out, and an interrupted training goes on. Models are also scored with a stranger's profile
+in the plain view: a base model's PIR on real text is to a good part the form of the texts.
 """
 
 import json
@@ -13,19 +11,28 @@ import subprocess
 import sys
 from pathlib import Path
 
-from perce_mini import checkpoint, cli
-from perce_mini.dataset import CONTRASTS
+import numpy as np
+
+from perce_mini import cli, scoring
+from perce_mini.dataset import encode_rows, held_out_file, read_examples, subsample
+from perce_mini.device import pick_device
 from perce_mini.errors import UserError
-from perce_mini.experiments.records import dump
+from perce_mini.experiments.records import dump, provenance, table, with_more
+from perce_mini.experiments.report import markdown_table
+from perce_mini.experiments.tabulate import named
 from perce_mini.files import check_writable, write_text_atomic
+from perce_mini.hf.folder import load_any
+from perce_mini.percontrast import CLIP_MIN
 
 ROOT = Path(__file__).resolve().parents[2]
 LOSSES = {
     "ce": ["--loss", "ce"],
     "perce": ["--loss", "perce"],
-    "perce-stranger": ["--loss", "perce", "--contrast", "stranger"],
+    "perce, against a stranger": ["--loss", "perce", "--contrast", "stranger"],
+    "perce, M 2": ["--loss", "perce", "--clip-max", 2],
 }
-NO_TEXT = ["--max-new-tokens", 0]
+MAX_NEW_TOKENS, TEMPERATURE = 160, 0.4
+SHARE, LENGTH = f"share of tokens with PIR > {CLIP_MIN}", "words written, of the user's"
 
 
 def parse_args():
@@ -40,7 +47,7 @@ def parse_args():
     p.add_argument("--lr", nargs="+", type=cli.number(float, above=0), default=[2e-5], metavar="RATE", help=help)
     help = "runs of every loss at its rate, which the first seed chooses"
     p.add_argument("--seeds", type=cli.COUNT, default=1, metavar="N", help=help)
-    p.add_argument("--out", type=Path, default=Path("out/real"), metavar="DIR", help="folder for runs and heat maps")
+    p.add_argument("--out", type=Path, default=Path("out/real"), metavar="DIR", help="folder for runs and their scores")
     p.add_argument("--examples", type=cli.COUNT_OR_NONE, default=60, help="held-out examples to score, 0 for all")
     p.add_argument("--top-k", type=cli.COUNT_OR_NONE, default=4, help="profile items in the prompt")
     p.add_argument("--block-size", type=cli.COUNT, default=2048, help="longest sequence, tokens")
@@ -62,61 +69,75 @@ def check_same_settings(args):
     write_text_atomic(file, text)
 
 
-def call(script, args, *flags):
-    """Run train.py or eval.py with these flags, and those that all runs share."""
-    shared = ["--top-k", args.top_k, "--block-size", args.block_size]
-    command = [sys.executable, *map(str, [ROOT / script, *flags, *shared])]
-    if subprocess.run(command).returncode:
-        raise UserError(f"stopped at: {' '.join(command)}")
-
-
-def name_of(seed):
-    return f"-seed-{seed}" if seed else ""
-
-
 def train(args, loss, rate, seed):
     """The folder of a run, which is trained now unless it is finished."""
-    folder = args.out / f"{loss}-{rate:g}{name_of(seed)}"
+    folder = args.out / f"{loss.replace(', ', '-').replace(' ', '-')}-{rate:g}-seed-{seed}"
     if not (folder / "finished").exists():
         resume = ["--resume"] if (folder / "checkpoint.pt").exists() else []
-        start = ["--init", args.model, "--data", args.data, "--eval-examples", 0]
-        how = [*LOSSES[loss], "--lr", rate, *args.flags, "--seed", seed]
-        call("train.py", args, *start, *how, "--out", folder, *resume)
+        flags = ["--init", args.model, "--data", args.data, "--top-k", args.top_k, "--block-size", args.block_size]
+        flags += [*LOSSES[loss], "--lr", rate, *args.flags, "--seed", seed, "--eval-examples", 0, "--out", folder]
+        command = [sys.executable, *map(str, [ROOT / "train.py", *flags, *resume])]
+        if subprocess.run(command).returncode:
+            raise UserError(f"stopped at: {' '.join(command)}")
         (folder / "finished").touch()
     return folder
 
 
-def scores(args, file, *flags):
-    """What eval.py says of these flags, which is kept in `file`."""
-    if not file.exists():
-        call("eval.py", args, *flags, "--examples", args.examples, "--json", file)
-    return json.loads(file.read_text(encoding="utf-8"))
+def score(args, folder, path, contrast="none", writes=True, seed=0):
+    """(figures, tallies) of a run, or of the model before, on rows of a file; kept in the run's folder."""
+    kept = (args.out / "before" if folder == args.model else folder) / f"{path.stem}-{contrast}.json"
+    if not kept.exists():
+        model, tokenizer, _ = load_any(folder, pick_device("auto"), block_size=args.block_size)
+        rows, n = subsample(read_examples(path), args.examples), MAX_NEW_TOKENS * writes
+        examples = encode_rows(rows, tokenizer, model.config.block_size, args.top_k, n, contrast)
+        records = scoring.evaluate(model, tokenizer, examples, n, TEMPERATURE, seed, desc=f"{kept}")
+        figures = {metric: x for metric, x in scoring.summarize(records).items() if x is not None}
+        figures |= {SHARE: float(np.mean(np.concatenate([r["pir"] for r in records]) > CLIP_MIN))}
+        figures |= {LENGTH: words(r["prediction"] for r in records) / words(r["row"]["response"] for r in records)}
+        write_text_atomic(kept, json.dumps({"figures": figures, "tallies": scoring.table_of(records).tolist()}))
+    scores = json.loads(kept.read_text(encoding="utf-8"))
+    return scores["figures"], np.array(scores["tallies"], dtype=float)
 
 
-def validate(args, loss):
-    """{rate: log-likelihood of the validation users} of a loss's runs of the first seed."""
-    found = {}
-    for rate in args.lr:
-        folder = train(args, loss, rate, 0)
-        data = ["--data", args.data / "val.jsonl", "--samples", 0]
-        scored = scores(args, folder / "val.json", folder, *data, *NO_TEXT)
-        found[rate] = scored["runs"][str(folder)]["all"]["logp"]
-    return found
+def words(texts):
+    return sum(len(text.split()) for text in texts)
 
 
-def score_seed(args, rates, seed):
-    """A seed's runs on held-out users: {contrast: {"runs": {loss: figures}, "minus ce": ...}}, number of examples."""
-    runs = {loss: train(args, loss, rate, seed) for loss, rate in rates.items()}
-    losses = {str(folder): loss for loss, folder in runs.items()} | ({} if seed else {str(args.model): "before"})
-    found = {}
-    for contrast in CONTRASTS:
-        name = "-".join([contrast, *(f"{rate:g}" for rate in rates.values())]) + name_of(seed)
-        page = args.out / f"heat-{contrast}{name_of(seed)}.html"
-        flags = [*losses, "--data", args.data, "--contrast", contrast, "--heatmap", page, "--seed", seed]
-        scored = scores(args, args.out / f"scores-{name}.json", *flags, *(NO_TEXT if contrast == "stranger" else []))
-        parts = {"runs": scored["runs"], "minus ce": scored[f"minus {runs['ce']}"]}
-        found[contrast] = {key: {losses[run]: part[run]["all"] for run in part} for key, part in parts.items()}
-    return found, scored["examples"]
+def best_rates(args):
+    """{loss: its rate}, and what was tried: {loss: [{rate: log-likelihood of the validation users}]}."""
+    tried = {}
+    for loss in LOSSES if len(args.lr) > 1 else []:
+        runs = {rate: train(args, loss, rate, 0) for rate in args.lr}
+        scored = {rate: score(args, run, args.data / "val.jsonl", writes=False)[0] for rate, run in runs.items()}
+        tried[loss] = [{rate: figures["logp"] for rate, figures in scored.items()}]
+    return {loss: max(tried[loss][0], key=tried[loss][0].get) if tried else args.lr[0] for loss in LOSSES}, tried
+
+
+def measure(args):
+    """The tables of all runs, which are trained and scored where that is not done yet."""
+    rates, tried = best_rates(args)
+    runs = {"before": [args.model]}
+    runs |= {loss: [train(args, loss, rates[loss], seed) for seed in range(args.seeds)] for loss in LOSSES}
+    path = held_out_file(args.data)
+    users = [row["user"] for row in subsample(read_examples(path), args.examples)]
+    scored = {name: [score(args, run, path, seed=seed) for seed, run in enumerate(some)] for name, some in runs.items()}
+    ce, rows, changes = scored["ce"], {}, {}
+    for name, some in scored.items():
+        figures, _ = score(args, runs[name][0], path, "stranger", writes=False)
+        against = {f"{metric}, against a stranger": figures[metric] for metric in ["pir", SHARE]}
+        rows[name] = with_more([figures for figures, _ in some], against)
+        change = scoring.paired(users, *(sum(t for _, t in x[: len(some)]) for x in [some, ce]))
+        changes[name] = [{metric: list(x) for metric, x in change.items()}]
+    del changes["ce"]
+    what = f"{args.model.name} on {args.data.name}: {len(users)} held-out examples of {len(set(users))} users"
+    chosen = ", ".join(f"{named(loss)} {rate:g}" for loss, rate in rates.items())
+    shown = ["rouge_l", "rouge_p", "rouge_r", LENGTH, "logp", "logp_plain", "pir", SHARE, *against]
+    minus = "Differences to CE: paired bootstrap over users, every example averaged over the seeds."
+    return [
+        table(f"{what}. Learning rates: {chosen}.", shown, rows, transposed=True),
+        table(minus, ["rouge_l", "rouge_p", "rouge_r", "logp"], changes, "minus CE", transposed=True),
+        *([table("Validation log P by learning rate, seed 0.", args.lr, tried)] if tried else []),
+    ]
 
 
 def main():
@@ -124,15 +145,15 @@ def main():
     check_same_settings(args)
     if args.json:
         check_writable(args.json)
-    tried = {loss: validate(args, loss) for loss in LOSSES} if len(args.lr) > 1 else {}
-    rates = {loss: max(tried[loss], key=tried[loss].get) if tried else args.lr[0] for loss in LOSSES}
-    seeds, examples = zip(*[score_seed(args, rates, seed) for seed in range(args.seeds)])
-    settings = checkpoint.read(train(args, "ce", rates["ce"], 0))["settings"]
-    same = {key: settings[key] for key in settings if key not in ("data", "init", "loss", "contrast", "lr", "seed")}
-    figures = {"model": args.model.name, "data": args.data.name, "settings": same, "rates": rates}
-    figures |= {"validation log-likelihood": tried, "seeds": seeds, "examples": examples[0]}
+    asked = vars(args) | {"lr": " ".join(f"{rate:g}" for rate in args.lr)}
+    own = [f"--{name.replace('_', '-')} {asked[name]}" for name in ["seeds", "examples", "top_k", "block_size", "lr"]]
+    command = " ".join(["python -m perce_mini.hf.compare MODEL_FOLDER DATA_FOLDER", *own, *args.flags])
+    record = {"title": f"Real texts: {args.data.name}", "command": command} | provenance()
+    record["tables"] = measure(args)
+    for one in record["tables"]:
+        print(f"\n{markdown_table(one)}")
     if args.json:
-        write_text_atomic(args.json, dump(figures))
+        write_text_atomic(args.json, dump(record))
         print(f"wrote {args.json}")
 
 
