@@ -192,7 +192,6 @@ def tiny(world, tmp_path_factory):
         "BASE_STEPS": 1,
         "N_CHATS": 2,
         "N_QUESTIONS": 9,
-        "SHORT": {"lr": 1e-3, "steps": 1},
         "KINDS": {name: TinyRun(**vars(run) | {"steps": 2}) for name, run in regimes.KINDS.items()},
         "call": call_inside,
     }
@@ -401,7 +400,7 @@ def before(run):
 
 def test_cells_of_transfer(imagined):
     right, personal = paper.measure_transfer(imagined)["tables"]
-    run = runs.Run("perce", task="review", seed=2, **paper.SHORT)
+    run = runs.Run("perce", task="review", seed=2)
     assert personal["rows"]["review"][2]["topic, perce"] == value(run, "personal_accuracy, topic")
     assert right["rows"]["nothing"] == [
         {f"{on}, {loss}": value(before(runs.Run()), f"rouge_l, {on}") for on in paper.TASKS for loss in paper.BOTH}

@@ -17,7 +17,7 @@ from perce_mini.experiments.records import FIRST, SHOWN, chart, of_seeds, regrou
 from perce_mini.experiments.regimes import BOTH, best_kinds, measure_regimes
 from perce_mini.experiments.rows import rows_of
 from perce_mini.experiments.runs import SOME, TEST, VAL, Run
-from perce_mini.experiments.suite import RATES, SHORT, base_row, versus
+from perce_mini.experiments.suite import RATES, base_row, versus
 from perce_mini.experiments.tabulate import named
 from perce_mini.rouge import rouge_l
 
@@ -100,7 +100,7 @@ def measure_clip(suite):
 
 def measure_transfer(suite):
     """From one task to the others."""
-    groups = suite.repeat({(task, loss): Run(loss, task=task, **SHORT) for task in TASKS for loss in BOTH}, 3)
+    groups = suite.repeat({(task, loss): Run(loss, task=task) for task in TASKS for loss in BOTH}, 3)
     found, tables = suite.figures(groups, "transfer"), []
     columns = [f"{on}, {loss}" for on in TASKS for loss in BOTH]
     for metric in FIRST[:2]:

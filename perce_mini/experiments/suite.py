@@ -17,7 +17,6 @@ from perce_mini.experiments.records import regrouped, table
 from perce_mini.experiments.rows import DATA, RUNS, WORLDS, solve_rows
 from perce_mini.experiments.runs import SOME, VAL, score, scores_of
 
-SHORT = {"lr": 1e-3, "steps": 60}  # what else a model knew is mostly still there after such a training
 RATES = [5e-4, 1e-3, 2e-3]
 
 
