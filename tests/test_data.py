@@ -299,6 +299,10 @@ def test_the_general_corpus_is_the_same_one_with_turns_and_questions():
     assert all(same == (task not in ("turn", "question")) for same, task in zip(kept, tasks))
     behind = {(row["task"], len(row["profile"])) for row in found if row["task"] in ("turn", "question")}
     assert behind == {("turn", 4), ("turn", 0), ("question", 0)}
+    turns = [row for row in found if row["task"] == "turn" and row["personal"] and row["profile"]]
+    words = [{row["response"][a:b] for a, b in row["personal"] if b - a > 5} for row in turns]
+    known = [any(x in item["response"] for x in mine for item in row["profile"]) for mine, row in zip(words, turns)]
+    assert 0.15 < sum(known) / len(known) < 0.5  # of the half behind their own author, not all were asked it before
 
 
 # --------------------------------------------------------------------------------------------- gitlog

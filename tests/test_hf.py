@@ -798,7 +798,9 @@ def test_kept_runs_on_real_texts_belong_to_their_settings(tmp_path, monkeypatch)
         monkeypatch.setattr("sys.argv", ["compare", "model", "data", "--out", str(tmp_path), *flags])
         compare.check_same_settings(compare.parse_args())
 
+    asked("--steps", "9")  # nothing came of it
     asked("--steps", "3")
+    (tmp_path / "ce-0.0001-seed-0").mkdir()
     asked("--steps", "3", "--json", "elsewhere.json", "--lr", "1e-4")  # a rate may be added
     for other in [["--steps", "4"], ["--steps", "3", "--top-k", "1"]]:
         with pytest.raises(UserError, match="another --out"):
@@ -828,7 +830,7 @@ def test_a_comparison_takes_the_best_rate_of_each_loss_and_keeps_what_is_done(co
         scored.append((desc, n > 0, seed))
         name, split = Path(desc).parts[-2:]
         logp = likely.get(name, -0.5 - float(name.split("-")[-3])) if split == "val-none.json" else -1.0
-        hit = "perce-0" in name  # PerCE alone writes the user's own words
+        hit = "perce-0" in desc and seed == 0  # one run alone writes the user's own words
         return [
             {"row": e.row, "logp": np.array([logp]), "logp_plain": np.array([-2.0]), "pir": np.array([1.0 + i % 2])}
             | {"prediction": e.row["response"] if hit else "no", "rouge": rouge_l("a b" if hit else "a", "a b")}
@@ -856,8 +858,9 @@ def test_a_comparison_takes_the_best_rate_of_each_loss_and_keeps_what_is_done(co
         2,
         2,
     ]
-    assert minus["perce"][0]["rouge_l"] == [pytest.approx(1 / 3)] * 3 and minus["before"][0]["rouge_l"] == [0, 0, 0]
-    assert figures["perce"][0][compare.LENGTH] == 1 and figures["perce"][1][compare.SHARE] == 1
+    assert minus["perce"][0]["rouge_l"] == [pytest.approx(1 / 6)] * 3 and minus["before"][0]["rouge_l"] == [0, 0, 0]
+    assert figures["perce"][0][compare.LENGTH] == 1 > figures["perce"][1][compare.LENGTH] > 0
+    assert figures["perce"][1][compare.SHARE] == 1
     assert "pir, against a stranger" in figures["ce"][0] and "pir, against a stranger" not in figures["ce"][1]
     flags = "--seeds 2 --examples 60 --top-k 4 --block-size 2048 --lr 0.001 0.002 --steps 3"
     assert found["command"] == f"python -m perce_mini.hf.compare MODEL_FOLDER DATA_FOLDER {flags}"

@@ -56,8 +56,8 @@ def answer_questions(folder):
     from data.personas.general import questions
 
     rows = questions("questions", N_QUESTIONS)
-    golds = [[{"spans": [row["response"].rstrip(".")]}] for row in rows]
-    return np.array([drop_score(text, gold) for text, gold in zip(replies(folder, rows, top_k=0), golds)])
+    pairs = zip(rows, replies(folder, rows, top_k=0))
+    return np.array([drop_score(text, [{"spans": [row["response"]]}]) for row, text in pairs])
 
 
 def interval(differences, draws=2000):

@@ -64,7 +64,8 @@ def check_same_settings(args):
     """What --out keeps belongs to the settings it was made with. Raises UserError for others."""
     asked = {key: str(value) for key, value in vars(args).items() if key not in ("lr", "seeds", "out", "json")}
     file, text = args.out / "asked.json", json.dumps(asked)
-    if file.exists() and file.read_text(encoding="utf-8", errors="replace") != text:
+    runs = [path for path in args.out.glob("*") if path.is_dir()]
+    if runs and file.exists() and file.read_text(encoding="utf-8", errors="replace") != text:
         raise UserError(f"{args.out} was made with other settings, see {file}: give the same or another --out")
     write_text_atomic(file, text)
 
