@@ -145,10 +145,9 @@ def encode_example(row, tokenizer, block_size, top_k=4, reserve=0, stranger=None
     asked, answered = len(start) + len(query), max(len(response), reserve)
     room = block_size - asked - answered
     if room < 0:
-        raise DataError(
-            f"{row.where}: query ({asked} tokens) and response ({answered}) do not fit into the block of {block_size};"
-            " shorten them or give a larger --block-size (a base model is trained with one)"
-        )
+        sizes = f"query ({asked} tokens) and response ({answered}) do not fit into the block of {block_size}"
+        advice = "shorten them or give a larger --block-size (a base model is trained with one)"
+        raise DataError(f"{getattr(row, 'where', Row.where)}: {sizes}; {advice}")
     persona, read = encode_profile(row["profile"], row["query"], tokenizer, top_k, room)
     contrast = []
     if stranger and row["profile"]:

@@ -165,8 +165,9 @@ def test_only_the_profile_is_shortened_whole_items_first():
         assert (e.query, e.response) == (whole.query, whole.response) and size(e) <= block
         if block < size(whole):  # the less relevant lamp goes as a whole, then the kettle's tail
             assert e.persona == whole.persona[-red:][: block - fixed]
-    with pytest.raises(DataError, match="do not fit into the block"):
-        encode_example(Row(ROW), TOKENIZER, fixed - 1)
+    for some in [Row(ROW), dict(ROW)]:  # a row made in code may be a dict, which knows no file
+        with pytest.raises(DataError, match="row: query .* do not fit into the block"):
+            encode_example(some, TOKENIZER, fixed - 1)
 
 
 def test_room_can_be_kept_for_an_answer():

@@ -33,6 +33,7 @@ LOSSES = {
 }
 MAX_NEW_TOKENS, TEMPERATURE = 160, 0.4
 SHARE, LENGTH = f"share of tokens with PIR > {CLIP_MIN}", "words written, of the user's"
+AGAINST = {metric: f"{metric}, against a stranger" for metric in ["pir", SHARE]}
 
 
 def parse_args():
@@ -94,13 +95,13 @@ def score(args, folder, path, contrast="none", writes=True, seed=0):
         records = scoring.evaluate(model, tokenizer, examples, n, TEMPERATURE, seed, desc=f"{kept}")
         figures = {metric: x for metric, x in scoring.summarize(records).items() if x is not None}
         figures |= {SHARE: float(np.mean(np.concatenate([r["pir"] for r in records]) > CLIP_MIN))}
-        figures |= {LENGTH: words(r["prediction"] for r in records) / words(r["row"]["response"] for r in records)}
+        figures |= {LENGTH: n_words(r["prediction"] for r in records) / n_words(r["row"]["response"] for r in records)}
         write_text_atomic(kept, json.dumps({"figures": figures, "tallies": scoring.table_of(records).tolist()}))
     scores = json.loads(kept.read_text(encoding="utf-8"))
     return scores["figures"], np.array(scores["tallies"], dtype=float)
 
 
-def words(texts):
+def n_words(texts):
     return sum(len(text.split()) for text in texts)
 
 
@@ -125,14 +126,14 @@ def measure(args):
     ce, rows, changes = scored["ce"], {}, {}
     for name, some in scored.items():
         figures, _ = score(args, runs[name][0], path, "stranger", writes=False)
-        against = {f"{metric}, against a stranger": figures[metric] for metric in ["pir", SHARE]}
+        against = {words: figures[metric] for metric, words in AGAINST.items()}
         rows[name] = with_more([figures for figures, _ in some], against)
-        change = scoring.paired(users, *(sum(t for _, t in x[: len(some)]) for x in [some, ce]))
-        changes[name] = [{metric: list(x) for metric, x in change.items()}]
-    del changes["ce"]
+        if name != "ce":
+            change = scoring.paired(users, *(sum(t for _, t in x[: len(some)]) for x in [some, ce]))
+            changes[name] = [{metric: list(x) for metric, x in change.items()}]
     what = f"{args.model.name} on {args.data.name}: {len(users)} held-out examples of {len(set(users))} users"
     chosen = ", ".join(f"{named(loss)} {rate:g}" for loss, rate in rates.items())
-    shown = ["rouge_l", "rouge_p", "rouge_r", LENGTH, "logp", "logp_plain", "pir", SHARE, *against]
+    shown = ["rouge_l", "rouge_p", "rouge_r", LENGTH, "logp", "logp_plain", "pir", SHARE, *AGAINST.values()]
     minus = "Differences to CE: paired bootstrap over users, every example averaged over the seeds."
     return [
         table(f"{what}. Learning rates: {chosen}.", shown, rows, transposed=True),
