@@ -2,8 +2,9 @@
 
     python -m perce_mini.hf.compare MODEL_FOLDER DATA_FOLDER [flags of train.py]
 
-What is finished is kept in --out, and an interrupted training goes on. Models are also scored with a stranger's profile
-in the plain view: a base model's PIR on real text is to a good part the form of the texts.
+What is finished is kept in --out, and an interrupted training goes on. The first run of each is scored a second time,
+with a stranger's profile in the plain view, since a base model's PIR on real text is to a good part the form of the
+texts; and there it writes greedily.
 """
 
 import json
@@ -28,12 +29,14 @@ ROOT = Path(__file__).resolve().parents[2]
 LOSSES = {
     "ce": ["--loss", "ce"],
     "perce": ["--loss", "perce"],
-    "perce, against a stranger": ["--loss", "perce", "--contrast", "stranger"],
-    "perce, M 2": ["--loss", "perce", "--clip-max", 2],
+    "perce-stranger": ["--loss", "perce", "--contrast", "stranger"],
+    "perce-cap-2": ["--loss", "perce", "--clip-max", 2],
 }
-MAX_NEW_TOKENS, TEMPERATURE = 160, 0.4
+MAX_NEW_TOKENS = 160
+TEMPERATURE = {"none": 0.4, "stranger": 0}  # of what is written when PIR is scored against nobody, and a stranger
 SHARE, LENGTH = f"share of tokens with PIR > {CLIP_MIN}", "words written, of the user's"
-AGAINST = {metric: f"{metric}, against a stranger" for metric in ["pir", SHARE]}
+SECOND = {metric: f"{metric}, greedy" for metric in ["rouge_l", LENGTH]}
+SECOND |= {metric: f"{metric}, against a stranger" for metric in ["pir", SHARE]}
 
 
 def parse_args():
@@ -44,6 +47,8 @@ def parse_args():
     )
     p.add_argument("model", type=Path, metavar="MODEL_FOLDER", help="Hugging Face folder to start from")
     p.add_argument("data", type=Path, metavar="DATA_FOLDER", help="folder with train.jsonl, and val or test.jsonl")
+    help = f"of {', '.join(LOSSES)}: those to train (default all); without any the model before is scored alone"
+    p.add_argument("--losses", nargs="*", choices=LOSSES, default=[*LOSSES], metavar="LOSS", help=help)
     help = "learning rates; each loss gets the one with the best likelihood of val.jsonl (default 2e-5)"
     p.add_argument("--lr", nargs="+", type=cli.number(float, above=0), default=[2e-5], metavar="RATE", help=help)
     help = "runs of every loss at its rate, which the first seed chooses"
@@ -63,7 +68,9 @@ def parse_args():
 
 def check_same_settings(args):
     """What --out keeps belongs to the settings it was made with. Raises UserError for others."""
-    asked = {key: str(value) for key, value in vars(args).items() if key not in ("lr", "seeds", "out", "json")}
+    asked = {
+        key: str(value) for key, value in vars(args).items() if key not in ("losses", "lr", "seeds", "out", "json")
+    }
     file, text = args.out / "asked.json", json.dumps(asked)
     runs = [path for path in args.out.glob("*") if path.is_dir()]
     if runs and file.exists() and file.read_text(encoding="utf-8", errors="replace") != text:
@@ -73,7 +80,7 @@ def check_same_settings(args):
 
 def train(args, loss, rate, seed):
     """The folder of a run, which is trained now unless it is finished."""
-    folder = args.out / f"{loss.replace(', ', '-').replace(' ', '-')}-{rate:g}-seed-{seed}"
+    folder = args.out / f"{loss}-{rate:g}-seed-{seed}"
     if not (folder / "finished").exists():
         resume = ["--resume"] if (folder / "checkpoint.pt").exists() else []
         flags = ["--init", args.model, "--data", args.data, "--top-k", args.top_k, "--block-size", args.block_size]
@@ -92,7 +99,7 @@ def score(args, folder, path, contrast="none", writes=True, seed=0):
         model, tokenizer, _ = load_any(folder, pick_device("auto"), block_size=args.block_size)
         rows, n = subsample(read_examples(path), args.examples), MAX_NEW_TOKENS * writes
         examples = encode_rows(rows, tokenizer, model.config.block_size, args.top_k, n, contrast)
-        records = scoring.evaluate(model, tokenizer, examples, n, TEMPERATURE, seed, desc=f"{kept}")
+        records = scoring.evaluate(model, tokenizer, examples, n, TEMPERATURE[contrast], seed, desc=f"{kept}")
         figures = {metric: x for metric, x in scoring.summarize(records).items() if x is not None}
         figures |= {SHARE: float(np.mean(np.concatenate([r["pir"] for r in records]) > CLIP_MIN))}
         figures |= {LENGTH: n_words(r["prediction"] for r in records) / n_words(r["row"]["response"] for r in records)}
@@ -108,38 +115,44 @@ def n_words(texts):
 def best_rates(args):
     """{loss: its rate}, and what was tried: {loss: [{rate: log-likelihood of the validation users}]}."""
     tried = {}
-    for loss in LOSSES if len(args.lr) > 1 else []:
+    for loss in args.losses if len(args.lr) > 1 else []:
         runs = {rate: train(args, loss, rate, 0) for rate in args.lr}
         scored = {rate: score(args, run, args.data / "val.jsonl", writes=False)[0] for rate, run in runs.items()}
         tried[loss] = [{rate: figures["logp"] for rate, figures in scored.items()}]
-    return {loss: max(tried[loss][0], key=tried[loss][0].get) if tried else args.lr[0] for loss in LOSSES}, tried
+    return {loss: max(tried[loss][0], key=tried[loss][0].get) if tried else args.lr[0] for loss in args.losses}, tried
 
 
 def measure(args):
-    """The tables of all runs, which are trained and scored where that is not done yet."""
+    """The tables of all runs, which are trained and scored where that is not done yet, seed by seed."""
     rates, tried = best_rates(args)
-    runs = {"before": [args.model]}
-    runs |= {loss: [train(args, loss, rates[loss], seed) for seed in range(args.seeds)] for loss in LOSSES}
     path = held_out_file(args.data)
     users = [row["user"] for row in subsample(read_examples(path), args.examples)]
-    scored = {name: [score(args, run, path, seed=seed) for seed, run in enumerate(some)] for name, some in runs.items()}
-    ce, rows, changes = scored["ce"], {}, {}
+    scored = {"before": [score(args, args.model, path)], **{loss: [] for loss in args.losses}}
+    second = {"before": score(args, args.model, path, "stranger")[0]}
+    for seed in range(args.seeds):
+        for loss in args.losses:
+            run = train(args, loss, rates[loss], seed)
+            scored[loss].append(score(args, run, path, seed=seed))
+            if seed == 0:
+                second[loss] = score(args, run, path, "stranger")[0]
+    rows, changes = {}, {}
     for name, some in scored.items():
-        figures, _ = score(args, runs[name][0], path, "stranger", writes=False)
-        against = {words: figures[metric] for metric, words in AGAINST.items()}
-        rows[name] = with_more([figures for figures, _ in some], against)
-        if name != "ce":
-            change = scoring.paired(users, *(sum(t for _, t in x[: len(some)]) for x in [some, ce]))
+        more = {words: second[name][metric] for metric, words in SECOND.items()}
+        rows[name] = with_more([figures for figures, _ in some], more)
+        if "ce" in scored and name != "ce":
+            change = scoring.paired(users, *(sum(t for _, t in x[: len(some)]) for x in [some, scored["ce"]]))
             changes[name] = [{metric: list(x) for metric, x in change.items()}]
     what = f"{args.model.name} on {args.data.name}: {len(users)} held-out examples of {len(set(users))} users"
     chosen = ", ".join(f"{named(loss)} {rate:g}" for loss, rate in rates.items())
-    shown = ["rouge_l", "rouge_p", "rouge_r", LENGTH, "logp", "logp_plain", "pir", SHARE, *AGAINST.values()]
-    minus = "Differences to CE: paired bootstrap over users, every example averaged over the seeds."
-    return [
-        table(f"{what}. Learning rates: {chosen}.", shown, rows, transposed=True),
-        table(minus, ["rouge_l", "rouge_p", "rouge_r", "logp"], changes, "minus CE", transposed=True),
-        *([table("Validation log P by learning rate, seed 0.", args.lr, tried)] if tried else []),
-    ]
+    shown = ["rouge_l", "rouge_p", "rouge_r", LENGTH, "logp", "logp_plain", "pir", SHARE, *SECOND.values()]
+    tables = [table(f"{what}.{chosen and f' Learning rates: {chosen}.'}", shown, rows, transposed=True)]
+    if changes:
+        minus = "Differences to CE: paired bootstrap over users, every example averaged over the seeds."
+        compared = ["rouge_l", "rouge_p", "rouge_r", "logp"]
+        tables.append(table(minus, compared, changes, "minus CE", transposed=True))
+    if tried:
+        tables.append(table("Validation log P by learning rate, seed 0.", args.lr, tried))
+    return tables
 
 
 def main():
@@ -148,7 +161,9 @@ def main():
     if args.json:
         check_writable(args.json)
     asked = vars(args) | {"lr": " ".join(f"{rate:g}" for rate in args.lr)}
-    own = [f"--{name.replace('_', '-')} {asked[name]}" for name in ["seeds", "examples", "top_k", "block_size", "lr"]]
+    asked["losses"] = " ".join(args.losses)
+    names = ["losses", "lr", "seeds", "examples", "top_k", "block_size"]
+    own = [f"--{name.replace('_', '-')} {asked[name]}" for name in names]
     command = " ".join(["python -m perce_mini.hf.compare MODEL_FOLDER DATA_FOLDER", *own, *args.flags])
     record = {"title": f"Real texts: {args.data.name}", "command": command} | provenance()
     record["tables"] = measure(args)
