@@ -231,6 +231,17 @@ def test_ordinary_sentences_are_spread_evenly(ordinary, places, monkeypatch):
         assert found == places
 
 
+@pytest.mark.parametrize("faith", [0, 0.4, 1])
+def test_the_style_decides_as_often_as_asked(faith, tmp_path):
+    make_world(tmp_path, faith=faith)
+    for split in ["train", "val", "test"]:
+        reviews = [row for row in read_examples(tmp_path / f"{split}.jsonl") if row["task"] != "abstract"]
+        texts = [text["response"] for row in reviews for text in [row, *row["profile"]]]
+        greets = sum(text.split()[0] in personas.GREETINGS for text in texts)  # a habit of every user
+        assert abs(greets - faith * len(texts)) <= 3 * (len(texts) * faith * (1 - faith)) ** 0.5
+        assert any(row["personal"] for row in reviews) == (faith > 0)
+
+
 def test_ordinary_words_are_many_and_nobodys_own():
     own = [word.lower() for trait in personas.TRAITS.values() for pool in trait for word in pool]
     own = {*own, *personas.BRITISH.values()}

@@ -166,7 +166,8 @@ def tiny(world, tmp_path_factory):
     write_jsonl_atomic(folder / "data/personas/train.jsonl", read_examples(world / "train.jsonl")[::3])
     for name in ["data/base", "out/general"]:
         make_base(world, folder / name)
-    for name in ["many", *(f"ordinary-{n}" for n in regimes.SENTENCES)]:
+    dials = [("ordinary", regimes.SENTENCES), ("faith", regimes.HABITS)]
+    for name in ["many", *(f"{dial}-{n}" for dial, settings in dials for n in settings)]:
         shutil.copytree(world, folder / "out/worlds" / name)
     (folder / "data/results").mkdir()
     (folder / "README.md").write_text(
@@ -340,7 +341,7 @@ def test_the_commands_that_make_worlds_are_valid(command, monkeypatch, tmp_path)
     for script, *words in called:
         told = command(importlib.import_module(script.removesuffix(".py").replace("/", ".")).main, "-h").out
         assert all(word in told for word in words if word.startswith("--"))
-    assert len(called) == 1 + len(regimes.SENTENCES) + 1
+    assert len(called) == 1 + len(regimes.SENTENCES) + len(regimes.HABITS) + 1
 
 
 def test_the_base_model_that_reads_more_is_made_once(monkeypatch, tmp_path):
@@ -433,7 +434,8 @@ def test_cells_of_regimes(imagined):
     changes, figures, heart = (table["rows"] for table in found["tables"])
     steps, n = [60, *regimes.STEPS], regimes.EXAMPLES[-1]
     assert (N_ORDINARY, len(TASKS) * TRAIN) == (4, 252)  # of the default run
-    assert len(changes) == 1 + len(regimes.SENTENCES) + len(steps) + 1 + len(regimes.EXAMPLES)
+    n_habits = 1 + len(regimes.HABITS)
+    assert len(changes) == 1 + len(regimes.SENTENCES) + n_habits + len(steps) + 1 + len(regimes.EXAMPLES)
     assert len(figures) == 2 * len(changes)
 
     def best(**how):
@@ -443,7 +445,10 @@ def test_cells_of_regimes(imagined):
     def check(dial, setting, rates, **how):
         kinds = {loss: replace(run, lr=rates[loss].lr, **how) for loss, run in best().items()}
         groups, label = imagined.repeat(kinds), f"{dial} | {setting}"
-        assert changes[label] == [{m: [value(groups["perce"], groups["ce"], m), 0, 1] for m in regimes.METRICS}]
+        logp, personal, other = (value(groups["ce"][0], m) for m in ["logp", "logp_personal", "logp_other"])
+        share = pytest.approx((logp - other) / (personal - other))
+        minus = {m: [value(groups["perce"], groups["ce"], m), 0, 1] for m in regimes.METRICS}
+        assert changes[label] == [minus | {regimes.SHARE: share}]
         for loss, some in groups.items():
             row = figures[f"{label} | {loss} | {kinds[loss].lr:g}"]
             assert row == [{m: value(run, m) for m in regimes.METRICS} for run in some]
@@ -457,6 +462,7 @@ def test_cells_of_regimes(imagined):
         check("steps", how["steps"], best(**how), **how)
     assert any([run.lr for run in best(**how).values()] != [run.lr for run in best().values()] for how in ends)
     check("ordinary sentences", 2, best(), world="ordinary-2")  # others have the default run's
+    check("habits kept, %", 40, best(), world="faith-40")
     check("examples", n, best(), world="many", examples=n)
     check("steps", 60, best())
     longer = {f"{loss}, {regimes.STEPS[-1]} steps" for loss in ["ce", "perce"]}
@@ -660,13 +666,16 @@ def test_a_difference_is_drawn_with_its_own_interval():
     assert (at[0.0] - high) / (at[0.0] - at[0.5]) == pytest.approx(2, abs=0.01)
 
 
-def test_settings_of_a_dial_stand_side_by_side():
+def test_settings_of_a_dial_stand_side_by_side_and_have_equal_room():
     panels = {"steps": {"perce": [["20", -1.0], ["40", 1.0]]}, "examples": {"perce": [["x", 0.5]]}}
     root = ET.fromstring(charts.svg(records.chart("c", "", "y", panels), "alt"))
     lines = [element.get("points") for element in root.iter() if element.tag.endswith("polyline")]
-    width = (charts.WIDTH - charts.GAP) / 2
+    room = (charts.WIDTH - charts.GAP) / 3
     places = [[float(at.split(",")[0]) for at in line.split()] for line in lines]
-    assert places == [[pytest.approx(width / 4, abs=0.1), pytest.approx(3 * width / 4, abs=0.1)], [width / 2]]
+    assert places == [[pytest.approx(k * room, abs=0.1) for k in ks] for ks in [[0.5, 1.5], [0.5]]]
+    moved = [element.get("transform") for element in root.iter() if element.tag.endswith("}g")]
+    lefts = [charts.LEFT, charts.LEFT + 2 * room + charts.GAP]
+    assert moved == [f"translate({left:.1f} {charts.TOP})" for left in lefts]
     texts = [element.text for element in root.iter() if element.tag.endswith("text")]
     assert {"20", "40", "x", "steps", "examples"} <= set(texts)
 

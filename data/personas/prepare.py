@@ -9,6 +9,7 @@ decided is written down as a personal span; all other text is base text.
 
 Every response also holds ordinary sentences that nobody can foresee and that are nobody's style. --ordinary N is the
 dial of their number. Without them almost all text that is not personal can be foreseen; in real text little can.
+--faith P is the dial of the personal text: how often the style decides where it may.
 """
 
 import random
@@ -145,11 +146,11 @@ class User:
     """A hidden style. Each piece of it is drawn when a text first needs it, and then stays.
 
     held_out: draw names of those kept for held-out users (True), of the others (False), or of all (None).
-    ordinary: how many ordinary sentences each response holds.
+    ordinary: how many ordinary sentences each response holds. faith: how often a habit is kept.
     """
 
-    def __init__(self, rng, held_out=False, ordinary=0):
-        self.rng, self.held_out, self.ordinary, self.style = rng, held_out, ordinary, {}
+    def __init__(self, rng, held_out=False, ordinary=0, faith=FAITH):
+        self.rng, self.held_out, self.ordinary, self.faith, self.style = rng, held_out, ordinary, faith, {}
 
     def has(self, habit):
         """Is this user one of those with the habit ("british", "shouts")?"""
@@ -197,7 +198,7 @@ class Writer:
 
     def keeps(self):
         """Does the user keep to a habit this time?"""
-        return self.rng.chance(FAITH)
+        return self.rng.chance(self.user.faith)
 
     def own(self, pieces):
         """Say what is this user's own."""
@@ -418,7 +419,7 @@ def as_row(name, task, texts):
     return {"user": name, "task": task, **last, "profile": profile}
 
 
-def user_rows(prefix, n_rows, rows_per_user, n_profile, held_out, rng, ordinary=0):
+def user_rows(prefix, n_rows, rows_per_user, n_profile, held_out, rng, ordinary=0, faith=FAITH):
     """n_rows rows per task; each user writes in one task, `n_profile` texts before the rows.
 
     Every fourth row that is not held out is a first text, with nothing before it. So a model in training goes on
@@ -428,7 +429,7 @@ def user_rows(prefix, n_rows, rows_per_user, n_profile, held_out, rng, ordinary=
     for task in TASKS:
         for k in range(n_rows):
             if k % rows_per_user == 0:
-                user = User(rng, held_out, ordinary)
+                user = User(rng, held_out, ordinary, faith)
                 texts = [compose(task, user, rng) for _ in range(n_profile)]
             texts.append(compose(task, user, rng))
             n_before = 0 if k % 4 == 0 and not held_out else n_profile
@@ -436,13 +437,13 @@ def user_rows(prefix, n_rows, rows_per_user, n_profile, held_out, rng, ordinary=
     return rows
 
 
-def base_rows(n_rows, same_author, lists, n_profile, rng, ordinary=0):
+def base_rows(n_rows, same_author, lists, n_profile, rng, ordinary=0, faith=FAITH):
     """What the base model reads: lists read back, texts by themselves, texts behind those of strangers and texts
     behind those of their own author. How many ordinary sentences an author writes is drawn, from none to half as many
     again, so that one base model serves all settings of the dial."""
 
     def user():
-        return User(rng, ordinary=rng.choice(range(ordinary + ordinary // 2 + 1)))
+        return User(rng, ordinary=rng.choice(range(ordinary + ordinary // 2 + 1)), faith=faith)
 
     rows = []
     for k in range(n_rows):
@@ -455,13 +456,14 @@ def base_rows(n_rows, same_author, lists, n_profile, rng, ordinary=0):
     return rows
 
 
-def splits(train=TRAIN, held_out=HELD_OUT, base=BASE, same_author=SAME_AUTHOR, lists=LISTS, ordinary=N_ORDINARY):
-    """{file: a function of an rng that makes its rows}."""
+def splits(train=TRAIN, held_out=HELD_OUT, base=BASE, same_author=SAME_AUTHOR, lists=LISTS, **dials):
+    """{file: a function of an rng that makes its rows}. dials: ordinary, faith."""
+    dials = {"ordinary": N_ORDINARY} | dials
     return {
-        "base": partial(base_rows, base, same_author, lists, 4, ordinary=ordinary),
-        "train": partial(user_rows, "train", train, 1, 6, False, ordinary=ordinary),
-        "val": partial(user_rows, "val", held_out, 2, 6, True, ordinary=ordinary),
-        "test": partial(user_rows, "test", held_out, 2, 6, True, ordinary=ordinary),
+        "base": partial(base_rows, base, same_author, lists, 4, **dials),
+        "train": partial(user_rows, "train", train, 1, 6, False, **dials),
+        "val": partial(user_rows, "val", held_out, 2, 6, True, **dials),
+        "test": partial(user_rows, "test", held_out, 2, 6, True, **dials),
     }
 
 
@@ -489,6 +491,7 @@ def main():
     p.add_argument("--same-author", type=SHARE, default=SAME_AUTHOR, help="share of base texts behind the author's own")
     p.add_argument("--lists", type=SHARE, default=LISTS, help="share of base rows that are lists read back")
     p.add_argument("--ordinary", type=cli.COUNT_OR_NONE, default=N_ORDINARY, help="unforeseeable sentences in a text")
+    p.add_argument("--faith", type=SHARE, default=FAITH, help="how often a user keeps to a habit: more personal text")
     p.add_argument("--seed", type=cli.SEED, default=0, help="another seed, another world")
     args = vars(p.parse_args())
     folder, seed = args.pop("out"), args.pop("seed")

@@ -127,17 +127,20 @@ def svg(chart, alt):
     for title, lines in chart["panels"].items():
         panels[title] = {name: [(x, *bar(values)) for x, *values in points] for name, points in lines.items()}
     points = sum((some for lines in panels.values() for some in lines.values()), [])
-    width = (WIDTH - GAP * (len(panels) - 1)) / len(panels)
+    sizes = [1 if chart["x"] else len(max(lines.values(), key=len)) for lines in panels.values()]
+    widths = [(WIDTH - GAP * (len(panels) - 1)) * size / sum(sizes) for size in sizes]
+    left = LEFT
     y_axis = Axis([y for _, *ys in points for y in ys], HEIGHT - 6, 6)
     parts = [START, f"<title>{escape(alt)}</title>", text(8, 20, named(chart["y"]))]
     parts.append(text(LEFT + WIDTH / 2, TOP + HEIGHT + 40, named(chart["x"]), "middle"))
     parts += legend(dict.fromkeys(name for lines in panels.values() for name in lines))
     parts += [text(56, TOP + y_axis.place(y) + 5, number(y), "end") for y in y_axis.ticks]
-    for i, (title, lines) in enumerate(panels.items()):
+    for (title, lines), width in zip(panels.items(), widths):
         if chart["x"]:
             x_axis = Axis([x for x, *_ in points], 8, width - 8, chart["log"])
         else:
             x_axis = Axis([x for some in lines.values() for x, *_ in some], 0, width)
-        parts.append(f'<g transform="translate({LEFT + i * (width + GAP):.1f} {TOP})">')
+        parts.append(f'<g transform="translate({left:.1f} {TOP})">')
         parts += [*panel(title, lines, x_axis, y_axis, width), "</g>"]
+        left += width + GAP
     return "\n".join(parts) + "\n</svg>\n"

@@ -17,7 +17,9 @@ BOTH, FEW_RATES = ["ce", "perce"], [5e-4, 1e-3]
 DECAYED = "ce, weight decay 1"
 METRICS = ["rouge_l", "personal_accuracy", "logp_personal", "logp_other"]
 DRAWN = ["personal_accuracy", "logp_other"]
-SENTENCES, STEPS, EXAMPLES = [0, 2, 6], [30, 120, 240], [125, 500, 1000, 6000]  # beside those of the default run
+SHARE = "share of personal tokens"
+# The settings beside that of the default run:
+SENTENCES, HABITS, STEPS, EXAMPLES = [0, 2, 6], [40, 100], [30, 120, 240], [125, 500, 1000, 6000]
 
 
 def best_kinds(suite):
@@ -30,13 +32,16 @@ def best_kinds(suite):
 
 def dials():
     """{dial: {setting: how a run differs from the default}}."""
-    found = {"steps": {str(Run.steps): {}}, "ordinary sentences": {"4": {}}, "examples": {"252": {}}}
+    found = {"steps": {str(Run.steps): {}}, "ordinary sentences": {"4": {}}, "habits kept, %": {"80": {}}}
     for n in SENTENCES:
         make_world(f"ordinary-{n}", "--ordinary", n)
         found["ordinary sentences"][str(n)] = {"world": f"ordinary-{n}"}
+    for percent in HABITS:
+        make_world(f"faith-{percent}", "--faith", percent / 100)
+        found["habits kept, %"][str(percent)] = {"world": f"faith-{percent}"}
     found["steps"] |= {str(n): {"steps": n} for n in STEPS}
     make_world("many", "--train", 2000)
-    found["examples"] |= {str(n): {"world": "many", "examples": n} for n in EXAMPLES}
+    found["examples"] = {"252": {}} | {str(n): {"world": "many", "examples": n} for n in EXAMPLES}
     return {dial: dict(sorted(settings.items(), key=lambda item: int(item[0]))) for dial, settings in found.items()}
 
 
@@ -52,7 +57,8 @@ def measure_regimes(suite):
             groups = suite.repeat(runs, 3)
             found = suite.figures(groups, f"{dial} {setting}")
             (change,) = versus(groups, "ce")["perce"]
-            changes[f"{dial} | {setting}"] = [{metric: change[metric] for metric in METRICS}]
+            share = share_of_personal(found["ce"][0])
+            changes[f"{dial} | {setting}"] = [{metric: change[metric] for metric in METRICS} | {SHARE: share}]
             for loss in BOTH:
                 label = f"{dial} | {setting} | {loss} | {runs[loss].lr:g}"
                 rows[label] = [{metric: one[metric] for metric in METRICS} for one in found[loss]]
@@ -67,12 +73,18 @@ def measure_regimes(suite):
         " the default run's elsewhere."
     )
     tables = [
-        table(caption, METRICS, changes, "dial | setting"),
+        table(caption, [*METRICS, SHARE], changes, "dial | setting"),
         table(rates, METRICS, rows, "dial | setting | loss | rate"),
         by_heart(suite, centre),
     ]
     charts = [chart(metric, "", f"PerCE − CE, {metric}", panels[metric]) for metric in DRAWN]
     return {"tables": tables, "charts": charts}
+
+
+def share_of_personal(figures):
+    """Of all tokens: log P of all is the mean of personal and other tokens, weighted by how many there are."""
+    personal, other = figures["logp_personal"], figures["logp_other"]
+    return (figures["logp"] - other) / (personal - other)
 
 
 def by_heart(suite, kinds):
