@@ -1,7 +1,7 @@
 """How good a run is: what its model knows of held-out responses, token by token, and what it writes itself.
 
 Every figure is a ratio of two sums over examples, so that figures add up over tasks and users, and a difference of two
-runs on the same examples has a paired bootstrap interval: users are drawn again and again.
+runs on the same examples has a paired bootstrap interval: users, and seeds, are drawn again and again.
 """
 
 import numpy as np
@@ -114,19 +114,24 @@ def summarize(records):
 
 def difference(records, reference):
     """{metric: (difference, low, high)}: paired bootstrap 95 % interval over users."""
-    return paired([r["row"]["user"] for r in records], table_of(records), table_of(reference))
+    return paired([r["row"]["user"] for r in records], [table_of(records)], [table_of(reference)])
 
 
-def paired(users, table, reference, draws=2000, seed=0):
-    """`difference`, of two tables of the same examples by these users."""
+def paired(users, tables, references, draws=2000, seed=0):
+    """`difference`, of the tables of two runs with several seeds: one per seed, all of the same examples by `users`.
+
+    Users and seeds are drawn with replacement, a run and its reference alike.
+    """
     users, index = np.unique(users, return_inverse=True)
-    sums = np.zeros((2, len(users), len(METRICS), 2))
-    for run, rows in enumerate([reference, table]):
-        np.add.at(sums[run], index, rows)
-    times = np.random.default_rng(seed).multinomial(len(users), np.full(len(users), 1 / len(users)), size=draws)
-    drawn = ratio(np.einsum("du,rumx->rdmx", times, sums))
+    sums = np.zeros((2, len(tables), len(users), len(METRICS), 2))
+    for run, some in enumerate([references, tables]):
+        for k, rows in enumerate(some):
+            np.add.at(sums[run, k], index, rows)
+    rng = np.random.default_rng(seed)
+    of_users, of_seeds = (rng.multinomial(n, np.full(n, 1 / n), size=draws) for n in [len(users), len(tables)])
+    drawn = ratio(np.einsum("dk,du,rkumx->rdmx", of_seeds, of_users, sums, optimize=True))
     change = drawn[1] - drawn[0]
-    middle = ratio(sums[1].sum(0)) - ratio(sums[0].sum(0))
+    middle = ratio(sums[1].sum((0, 1))) - ratio(sums[0].sum((0, 1)))
     known = {name: i for i, name in enumerate(METRICS) if not np.isnan(middle[i])}
     return {name: (middle[i], *np.nanquantile(change[:, i], [0.025, 0.975])) for name, i in known.items()}
 

@@ -389,8 +389,12 @@ def imagined(monkeypatch):
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, fake)
     monkeypatch.setattr(regimes, "KINDS", REAL_KINDS)
-    monkeypatch.setattr(paper, "base_row", lambda run, scored=None: Imagined(1, 1).figures({0: [before(run)]}, "")[0])
-    monkeypatch.setattr(general, "base_row", paper.base_row)
+
+    def base_row(run, scored=None):
+        return Imagined(1, 1).figures({0: [before(run)]}, "", scored)[0]
+
+    for module in [paper, general, regimes]:
+        monkeypatch.setattr(module, "base_row", base_row)
     return Imagined(3, 1)
 
 
@@ -419,13 +423,17 @@ def test_cells_of_lr_and_main(imagined):
     (scores,) = paper.measure_lr(imagined)["tables"]
     rate = paper.MORE_RATES[-1]
     assert scores["rows"]["logp_other, ce"][1][str(rate)] == value(runs.Run("ce", rate, seed=1), "logp_other")
-    scores, minus, rates, others = (table["rows"] for table in paper.measure_main(imagined)["tables"])
+    scores, minus, minus_perce, rates, others = (table["rows"] for table in paper.measure_main(imagined)["tables"])
     best = {kind: max(suite.RATES, key=lambda lr: seeds[0][str(lr)]) for kind, seeds in rates.items()}
     assert set(others) == {*REAL_KINDS} - {"ce", "perce"}
     assert others["oracle"][0]["0.001"] == value(runs.Run(weights="exact", lr=1e-3), "rouge_l")
     assert scores["perce"][2]["rouge_l, topic"] == value(runs.Run("perce", best["perce"], seed=2), "rouge_l, topic")
     mine, ce = ([runs.Run(loss, best[loss], seed=seed) for seed in range(3)] for loss in ["perce", "ce"])
     assert minus["perce"][0]["logp"] == [value(mine, ce, "logp"), 0, 1]
+    rate = float(max(others["entce"][0], key=others["entce"][0].get))
+    entce = [runs.Run("entce", rate, seed=seed) for seed in range(3)]
+    assert minus_perce["entce"][0]["logp"] == [value(entce, mine, "logp"), 0, 1]
+    assert {*minus_perce} == {"lossce", "entce"}
     assert set(minus) == {*REAL_KINDS} - {"ce"}
 
 
@@ -466,7 +474,8 @@ def test_cells_of_regimes(imagined):
     check("examples", n, best(), world="many", examples=n)
     check("steps", 60, best())
     longer = {f"{loss}, {regimes.STEPS[-1]} steps" for loss in ["ce", "perce"]}
-    assert set(heart) == {*REAL_KINDS, regimes.DECAYED, *longer} - {"oracle"}
+    assert set(heart) == {"base", *REAL_KINDS, regimes.DECAYED, *longer} - {"oracle"}
+    assert heart["base"][0]["logp_other, new"] == value(before(runs.Run()), "logp_other", "new")
     assert (runs.TRAINED.split, runs.NEW.split) == ("train", "test")
     for name, run in {
         regimes.DECAYED: replace(best()["ce"], weight_decay=1.0, seed=1),
@@ -511,7 +520,8 @@ def test_cells_of_ability(imagined, monkeypatch):
 
     monkeypatch.setattr(general, "answer_questions", answers)
     (made,) = (table["rows"] for table in general.measure_ability(imagined)["tables"])
-    assert made["perce"][0]["F1 minus CE"] == (1, 1, 1) and made["lossce"][0]["F1 minus CE"] == (0.5, 0.5, 0.5)
+    for loss, d in {"perce": 1, "lossce": 0.5}.items():
+        assert made[loss][0]["F1 minus CE"] == pytest.approx((d, d, d))
     assert made["base"][0]["F1"] == 1 and made["ce"][2]["F1"] == 0 and "F1 minus CE" not in made["ce"][0]
     run = runs.Run("ce", seed=1, base="out/general")
     assert made["ce"][1]["rouge_l"] == value(run, "rouge_l") and made["ce"][1]["exact match"] == 0.25
@@ -589,9 +599,10 @@ def test_replies_are_greedy_and_in_order(tiny):
 
 
 def test_an_interval_of_questions():
-    d, low, high = general.interval(np.array([1.0] * 50 + [0.0] * 50))
+    d, low, high = general.interval(np.array([[1.0] * 50 + [0.0] * 50]))
     half = 1.96 * 0.5 / 10  # of a mean of 100 coins
     assert d == 0.5 and low == pytest.approx(0.5 - half, abs=0.02) and high == pytest.approx(0.5 + half, abs=0.02)
+    assert general.interval(np.array([[1.0] * 9, [0.0] * 9])) == (0.5, 0, 1)  # the seeds are drawn, too
 
 
 # ------------------------------------------------------------------------------------ tables and charts
@@ -601,7 +612,7 @@ def test_a_spread_is_of_the_seeds():
     assert tabulate.spread([0.5]) == "0.500" and tabulate.spread([0.52, 0.5]) == "0.510 (0.500 to 0.520)"
     # 4.303, Student's t of two degrees of freedom, x 1 / sqrt(3)
     assert tabulate.spread([1.0, 2.0, 3.0], 2) == "2.00 ± 2.48"
-    assert [tabulate.spread([x], 0) for x in [1.053, 23.06, 18664.9, 49]] == ["1.05", "23.1", "18,665", "49"]
+    assert tabulate.spread([18664]) == "18,664"
 
 
 def test_a_table_as_texts():

@@ -64,6 +64,14 @@ def test_the_bootstrap_draws_users():
     assert high - low == pytest.approx(2 * 1.96 * effects.std() / 20**0.5, rel=0.15)
 
 
+def test_the_bootstrap_draws_seeds_too():
+    """On all examples alike, one seed is better by 1 and the other worse by 1: nothing is known of the mean."""
+    zero = scoring.table_of([record([0.0], [0.0], [0], [False]) for _ in range(9)])
+    better, worse = (scoring.table_of([record([x], [0.0], [0], [False]) for _ in range(9)]) for x in [1.0, -1.0])
+    assert scoring.paired(list("aabbccddd"), [better, worse], [zero, zero])["logp"] == (0, -1, 1)
+    assert scoring.paired(list("aabbccddd"), [better, worse], [better, worse])["logp"] == (0, 0, 0)  # paired
+
+
 def test_token_scores_equal_a_full_forward(trained, world):
     model, tokenizer, _ = checkpoint.load(trained / "out/perce")
     examples = [encode_example(row, tokenizer, 1100) for row in read_examples(world / "test.jsonl")[:3]]

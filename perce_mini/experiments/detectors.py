@@ -177,5 +177,5 @@ def measure_contrast(suite):
     rows = {"nobody's": trained["none"], "a stranger's": trained["stranger"]}
     rows["difference"] = difference(groups["stranger"], groups["none"])
     rates = " and ".join(f"{runs[0].lr:g}" for runs in groups.values())
-    caption = f"PerCE trained with either contrast, rates {rates}; paired bootstrap over users."
+    caption = f"PerCE trained with either contrast, rates {rates}; paired bootstrap over users and seeds."
     return {"tables": [detected, table(caption, FIRST, rows, transposed=True)]}

@@ -61,9 +61,10 @@ def answer_questions(folder):
 
 
 def interval(differences, draws=2000):
-    """(mean, low, high) of a difference per question: bootstrap 95 % interval over the questions."""
-    n = len(differences)
-    drawn = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=draws) @ differences / n
+    """(mean, low, high) of differences (seeds, questions): bootstrap 95 % interval over both."""
+    rng = np.random.default_rng(0)
+    of_seeds, of_questions = (rng.multinomial(n, np.full(n, 1 / n), size=draws) / n for n in differences.shape)
+    drawn = np.einsum("dk,dq,kq->d", of_seeds, of_questions, differences)
     return float(differences.mean()), *np.quantile(drawn, [0.025, 0.975]).tolist()
 
 
@@ -94,10 +95,10 @@ def measure_ability(suite):
     learned = suite.figures(groups, "ability") | {"base": base_row(Run(base=str(BASE)))}
     answers = {loss: [answer_questions(run.folder) for run in runs] for loss, runs in groups.items()}
     answers["base"] = [answer_questions(BASE)]
-    f1, rows = {name: np.mean([one[:, 1] for one in some], axis=0) for name, some in answers.items()}, {}
+    f1, rows = {name: np.array([one[:, 1] for one in some]) for name, some in answers.items()}, {}
     for name in ["base", *groups]:
         row = [dict(zip(columns, one.mean(axis=0).tolist())) for one in answers[name]]
         minus = {} if name == "ce" else {columns[2]: interval(f1[name] - f1["ce"])}
         rows[name] = with_more([a | b for a, b in zip(learned[name], row)], minus)
-    caption = f"{N_QUESTIONS} questions about passages. Differences: bootstrap over questions, averaged over the seeds."
+    caption = f"{N_QUESTIONS} questions about passages. Differences: bootstrap over questions and seeds."
     return {"tables": [table(caption, [*FIRST[:2], *columns], rows)]}

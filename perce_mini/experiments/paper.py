@@ -23,7 +23,7 @@ from perce_mini.rouge import rouge_l
 
 MORE_RATES, TASKS = [*RATES, 8e-3, 1.6e-2, 3.2e-2], ["abstract", "review", "topic"]  # up to collapse
 PAPER = "PerCE, m 0.8, M 5"
-PAIRED = "Differences have paired bootstrap intervals over users, which know nothing of the spread over seeds."
+PAIRED = "paired bootstrap over users and seeds"
 
 
 def measure_main(suite):
@@ -35,9 +35,15 @@ def measure_main(suite):
     columns = [SHOWN[0], "rouge_p", "rouge_r", *(f"rouge_l, {task}" for task in TASKS), *SHOWN[1:]]
     caption = f"{TEST.n} test examples, {Run.steps} steps of 16 examples. Best learning rates: {rates}."
     scores = table(caption, columns, rows, transposed=True)
-    caption = "Differences to CE: paired bootstrap over users, every example averaged over the seeds."
-    minus = table(caption, SHOWN, versus(groups, "ce", TEST), "minus CE, the same examples", transposed=True)
-    return {"tables": [scores, minus, *rates_tried]}
+    against = [minus(groups, "ce", [*groups]), minus(groups, "perce", ["lossce", "entce"])]
+    return {"tables": [scores, *against, *rates_tried]}
+
+
+def minus(groups, reference, names):
+    """The table of the differences to one of {name: runs}."""
+    changes = versus({name: groups[name] for name in [reference, *names]}, reference, TEST)
+    caption = f"Differences to {named(reference)} on the same examples: {PAIRED}."
+    return table(caption, SHOWN, changes, f"minus {named(reference)}", transposed=True)
 
 
 def measure_again(suite):
@@ -94,7 +100,7 @@ def measure_clip(suite):
     rows = {PAPER: found.pop(PAPER)}
     for name, (change,) in versus(groups, PAPER).items():
         rows[name] = with_more(found[name], {more: change["rouge_l"]})
-    caption = f"{SOME.n} test examples, all at the default rate. {PAIRED}"
+    caption = f"{SOME.n} test examples, all at the default rate. Differences: {PAIRED}."
     return {"tables": [table(caption, [*FIRST, "mean weight of the last step", more], rows)]}
 
 

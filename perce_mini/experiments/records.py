@@ -23,7 +23,7 @@ FIRST = SHOWN[:5]
 def table(caption, columns, rows, corner="", digits=3, transposed=False):
     """{label: row} as it is recorded. " | " parts two cells in corner and labels; a row may leave out columns.
 
-    digits: after the point; 0 for what suits the size of a number. transposed: it is shown with rows as columns.
+    digits: after the point. transposed: it is shown with rows as columns.
     """
     kept = {label: [{str(c): one[c] for c in columns if c in one} for one in row] for label, row in rows.items()}
     form = {"corner": corner, "columns": list(map(str, columns)), "digits": digits, "transposed": transposed}

@@ -1,4 +1,5 @@
-"""When does PerCE help? One thing is varied at a time around the default run, and each loss has its own best rate.
+"""When does PerCE help? One thing is varied at a time around the default run. Each loss has its own best rate there,
+after the fewest and after the most steps.
 
 What may explain it is tested beside it: from few texts CE learns by heart what nobody can foresee, which lowers its
 loss and is worth nothing for new users; PerCE gives these tokens the weight of the floor.
@@ -6,16 +7,16 @@ loss and is worth nothing for new users; PerCE gives these tokens the weight of 
 
 from dataclasses import replace
 
-from perce_mini.experiments.records import chart, table
+from perce_mini.experiments.records import FIRST, chart, table
 from perce_mini.experiments.runs import NEW, SOME, TRAINED, Run
-from perce_mini.experiments.suite import make_world, versus
+from perce_mini.experiments.suite import base_row, make_world, versus
 from perce_mini.percontrast import LOSSES
 
 KINDS = {loss: Run(loss) for loss in LOSSES} | {"perce, M 2": Run(clip_max=2.0)}
 KINDS |= {"perce, weights of mean one": Run(weights="mean_one"), "oracle": Run(weights="exact")}
 BOTH, FEW_RATES = ["ce", "perce"], [5e-4, 1e-3]
 DECAYED = "ce, weight decay 1"
-METRICS = ["rouge_l", "personal_accuracy", "logp_personal", "logp_other"]
+METRICS = FIRST[:4]
 DRAWN = ["personal_accuracy", "logp_other"]
 SHARE = "share of personal tokens"
 # The settings beside that of the default run:
@@ -64,10 +65,7 @@ def measure_regimes(suite):
                 rows[label] = [{metric: one[metric] for metric in METRICS} for one in found[loss]]
             for metric in DRAWN:
                 panels[metric].setdefault(dial, {}).setdefault("perce", []).append([setting, change[metric]])
-    caption = (
-        f"PerCE − CE on {SOME.n} test examples, 3 seeds: paired bootstrap over users, every example averaged over the"
-        " seeds."
-    )
+    caption = f"PerCE − CE on {SOME.n} test examples, 3 seeds: paired bootstrap over users and seeds."
     rates = (
         "Both on these examples. Learning rates by validation ROUGE-L for the default, the fewest and the most steps;"
         " the default run's elsewhere."
@@ -92,12 +90,16 @@ def by_heart(suite, kinds):
     longer = {f"{loss}, {STEPS[-1]} steps": replace(kinds[loss], steps=STEPS[-1]) for loss in BOTH}
     kinds = {name: run for name, run in kinds.items() if name != "oracle"}
     groups = suite.repeat(kinds | {DECAYED: replace(kinds["ce"], weight_decay=1.0)} | longer, 3)
-    trained, new, rows = suite.figures(groups, "trained texts", TRAINED), suite.figures(groups, "new texts", NEW), {}
-    for name in groups:
+
+    def known(scored):
+        return {"base": base_row(Run(), scored)} | suite.figures(groups, f"by heart, {scored.split}", scored)
+
+    trained, new, rows = known(TRAINED), known(NEW), {}
+    for name in trained:
         rows[name] = [
             {f"{metric}, {where}": one[metric] for metric in METRICS[2:] for where, one in [("trained", a), ("new", b)]}
             | {"other tokens by heart": a["logp_other"] - b["logp_other"]}
             for a, b in zip(trained[name], new[name])
         ]
-    caption = "Log-likelihood of the training texts and of new users' texts, nats a token, in `main`'s runs."
+    caption = "Log-likelihood of the training texts and of new users' texts, nats a token; rates as in `main`."
     return table(caption, list(rows["ce"][0]), rows)

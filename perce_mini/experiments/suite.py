@@ -58,7 +58,7 @@ class Suite:
 
     def repeat(self, kinds, most=None):
         """{name: run} -> {name: the run with every seed}, or with so many seeds at most (to save time)."""
-        seeds = range(min(self.seeds, most or self.seeds))
+        seeds = range(self.seeds)[:most]
         return {name: [replace(run, seed=seed) for seed in seeds] for name, run in kinds.items()}
 
     def at_best_rates(self, kinds, rates=None):
@@ -88,13 +88,13 @@ def base_row(run, scored=SOME):
 
 
 def difference(runs, reference, scored=SOME):
-    """[{metric: (difference, low, high)}]: paired bootstrap over users, every example averaged over the seeds."""
+    """[{metric: (difference, low, high)}]: paired bootstrap over users and seeds."""
     users = [row["user"] for row in scored.rows(runs[0])]
-    tables = [sum(scores_of(run.folder, scored)[1] for run in some) for some in (runs, reference)]
+    tables = [[scores_of(run.folder, scored)[1] for run in some] for some in (runs, reference)]
     return [scoring.paired(users, *tables)]
 
 
 def versus(groups, reference, scored=SOME):
-    """The difference of every other group to one of {name: runs}, seed by seed."""
+    """The difference of every other group to one of {name: runs}, paired by seed."""
     others = {name: runs for name, runs in groups.items() if name != reference}
     return {name: difference(runs, groups[reference][: len(runs)], scored) for name, runs in others.items()}

@@ -8,7 +8,6 @@ from perce_mini.scoring import METRICS
 T95 = [0, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262]  # of Student's t, by degrees of freedom
 NAMES = METRICS | {"ce": "CE", "lossce": "LossCE", "entce": "EntCE", "perce": "PerCE"}
 NAMES |= {"perce-stranger": "PerCE, against a stranger", "perce-cap-2": "PerCE, cap 2"}
-NAMES |= {"exact_correlation": "correlation of PIR with the exact PIR"}
 
 
 def named(text):
@@ -26,12 +25,10 @@ def interval(values):
 
 
 def spread(values, digits=3):
-    """An interval over seeds as text: mean ± half of it; of two, mean (low to high). digits 0: what suits the size."""
+    """An interval over seeds as text: mean ± half of it; of two, mean (low to high)."""
     mean, low, high = interval(values)
-    if len(values) == 1 and (isinstance(mean, int) or not digits):
-        return f"{mean:,.{0 if isinstance(mean, int) or mean >= 100 else 1 if mean >= 10 else 2}f}"
     if len(values) == 1:
-        return f"{mean:.{digits}f}"
+        return f"{mean:,}" if isinstance(mean, int) else f"{mean:.{digits}f}"
     if len(values) == 2:
         return f"{mean:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
     return f"{mean:.{digits}f} ± {high - mean:.{digits}f}"
@@ -41,10 +38,8 @@ def cell(seeds, column, digits):
     """The text of a row's column: nothing, a spread over its seeds, or a difference and its interval."""
     values = [one[column] for one in seeds if column in one]
     if values and isinstance(values[0], list):
-        return ", ".join(f"{d:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]" for d, low, high in values)
-    if not values or isinstance(values[0], str):
-        return values[0] if values else ""
-    return spread(values, digits)
+        return "{:+.{n}f} [{:+.{n}f}, {:+.{n}f}]".format(*values[0], n=digits)
+    return spread(values, digits) if values else ""
 
 
 def texts(table):

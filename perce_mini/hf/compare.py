@@ -34,7 +34,7 @@ LOSSES = {
 }
 MAX_NEW_TOKENS = 160
 TEMPERATURE = {"none": 0.4, "stranger": 0}  # of what is written when PIR is scored against nobody, and a stranger
-SHARE, LENGTH = f"share of tokens with PIR > {CLIP_MIN}", "words written, of the user's"
+SHARE, LENGTH = f"share of tokens with PIR > {CLIP_MIN}", "words written / words of the user"
 SECOND = {metric: f"{metric}, greedy" for metric in ["rouge_l", LENGTH]}
 SECOND |= {metric: f"{metric}, against a stranger" for metric in ["pir", SHARE]}
 
@@ -114,12 +114,14 @@ def n_words(texts):
 
 def best_rates(args):
     """{loss: its rate}, and what was tried: {loss: [{rate: log-likelihood of the validation users}]}."""
+    if len(args.lr) == 1:
+        return dict.fromkeys(args.losses, args.lr[0]), {}
     tried = {}
-    for loss in args.losses if len(args.lr) > 1 else []:
+    for loss in args.losses:
         runs = {rate: train(args, loss, rate, 0) for rate in args.lr}
         scored = {rate: score(args, run, args.data / "val.jsonl", writes=False)[0] for rate, run in runs.items()}
         tried[loss] = [{rate: figures["logp"] for rate, figures in scored.items()}]
-    return {loss: max(tried[loss][0], key=tried[loss][0].get) if tried else args.lr[0] for loss in args.losses}, tried
+    return {loss: max(by_rate, key=by_rate.get) for loss, (by_rate,) in tried.items()}, tried
 
 
 def measure(args):
@@ -139,15 +141,15 @@ def measure(args):
     for name, some in scored.items():
         more = {words: second[name][metric] for metric, words in SECOND.items()}
         rows[name] = with_more([figures for figures, _ in some], more)
-        if "ce" in scored and name != "ce":
-            change = scoring.paired(users, *(sum(t for _, t in x[: len(some)]) for x in [some, scored["ce"]]))
-            changes[name] = [{metric: list(x) for metric, x in change.items()}]
+        if "ce" in scored and name != "ce":  # the model before is the same for all seeds
+            tables = [[tallies for _, tallies in x] for x in [some * (args.seeds // len(some)), scored["ce"]]]
+            changes[name] = [{metric: list(x) for metric, x in scoring.paired(users, *tables).items()}]
     what = f"{args.model.name} on {args.data.name}: {len(users)} held-out examples of {len(set(users))} users"
     chosen = ", ".join(f"{named(loss)} {rate:g}" for loss, rate in rates.items())
     shown = ["rouge_l", "rouge_p", "rouge_r", LENGTH, "logp", "logp_plain", "pir", SHARE, *SECOND.values()]
     tables = [table(f"{what}.{chosen and f' Learning rates: {chosen}.'}", shown, rows, transposed=True)]
     if changes:
-        minus = "Differences to CE: paired bootstrap over users, every example averaged over the seeds."
+        minus = "Differences to CE: paired bootstrap over users and seeds."
         compared = ["rouge_l", "rouge_p", "rouge_r", "logp"]
         tables.append(table(minus, compared, changes, "minus CE", transposed=True))
     if tried:
@@ -160,8 +162,7 @@ def main():
     check_same_settings(args)
     if args.json:
         check_writable(args.json)
-    asked = vars(args) | {"lr": " ".join(f"{rate:g}" for rate in args.lr)}
-    asked["losses"] = " ".join(args.losses)
+    asked = vars(args) | {"losses": " ".join(args.losses), "lr": " ".join(f"{rate:g}" for rate in args.lr)}
     names = ["losses", "lr", "seeds", "examples", "top_k", "block_size"]
     own = [f"--{name.replace('_', '-')} {asked[name]}" for name in names]
     command = " ".join(["python -m perce_mini.hf.compare MODEL_FOLDER DATA_FOLDER", *own, *args.flags])
