@@ -33,7 +33,7 @@ def precise(x):
 
 
 def labelled(logits, labels, ignore_index):
-    """The logits (N, V) and labels (N,) of the positions that are scored. Raises ValueError for a label without one."""
+    """The logits (N, V) and labels (N,) of scored positions. Raises ValueError for a label outside the vocabulary."""
     keep = labels != ignore_index
     if not keep.all():  # else all are scored, and nothing has to be copied
         logits, labels = logits[keep], labels[keep]

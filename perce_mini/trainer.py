@@ -60,18 +60,6 @@ def backward(run, model, batch, settings, n_tokens, weight_fn=None, scale=1):
     low, high, labels = settings.clip_min, settings.clip_max, batch.labels
     logp_plain = given = None
     tally = torch.zeros(4, device=labels.device)
-
-    def loss_of(logp, logits, at):
-        if given is not None:
-            weights = given[at]
-        else:
-            plain = None if logp_plain is None else logp_plain[at]
-            entropy = token_entropies(logits, labels[at]) if settings.loss == "entce" else None
-            weights = loss_weights(settings.loss, logp, plain, entropy, low, high)
-        loss = weighted_nll(logp, weights, n_tokens)
-        tally.add_(torch.stack([loss.detach(), weights.sum(), (weights <= low).sum(), (weights >= high).sum()]))
-        return scale * loss
-
     with autocast(labels.device):
         if settings.loss == "perce":  # the method's only extra work: one forward of the shorter view
             with torch.no_grad():
@@ -81,6 +69,18 @@ def backward(run, model, batch, settings, n_tokens, weight_fn=None, scale=1):
         if weight_fn:
             logp_persona = score_in_slices(logprobs_in_place, hidden, model.head, labels)
             given = weight_fn(batch, logp_persona, logp_plain)
+
+        def loss_of(logp, logits, at):
+            if given is not None:
+                weights = given[at]
+            else:
+                plain = None if logp_plain is None else logp_plain[at]
+                entropy = token_entropies(logits, labels[at]) if settings.loss == "entce" else None
+                weights = loss_weights(settings.loss, logp, plain, entropy, low, high)
+            loss = weighted_nll(logp, weights, n_tokens)
+            tally.add_(torch.stack([loss.detach(), weights.sum(), (weights <= low).sum(), (weights >= high).sum()]))
+            return scale * loss
+
         backward_in_slices(loss_of, hidden, model.head, labels)
     return tally
 

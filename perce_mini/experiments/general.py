@@ -84,7 +84,9 @@ def measure_dialogue(suite):
     rows = {"base": [judge_chats(BASE)]}
     rows |= {loss: [judge_chats(run.folder) for run in runs] for loss, runs in groups.items()}
     lines = {name: [[k, *of_seeds(row, turn)] for k, turn in enumerate(row[0], 1)] for name, row in rows.items()}
-    caption = f"The judge's score at every turn of {N_CHATS} chats with other users."
+    caption = (
+        f"The judge's score at every turn of {N_CHATS} chats, where the user's own answer shows something of them."
+    )
     tables = [table(caption, rows["base"][0], rows, digits=2)]
     return {"tables": tables, "charts": [chart("score", "turn", "score, 1 to 5", {"": lines})]}
 
