@@ -164,11 +164,11 @@ def measure(rounds=10, batches=BATCHES):
         for kind in kinds[2:]:
             found[f"{kind}_over_ce"] = seconds[kind] / seconds["ce"]
             found[f"{kind}_memory_over_ce"] = peak_of(steps[kind]) / peak_of(steps["ce"])
-        figures |= {named(name, vocab_size): value for name, value in found.items()}
+        figures |= {key_of(name, vocab_size): value for name, value in found.items()}
     return figures
 
 
-def named(figure, vocab_size):
+def key_of(figure, vocab_size):
     return figure if vocab_size == VOCAB_SIZE else f"{figure}_{vocab_size}"
 
 

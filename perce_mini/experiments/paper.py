@@ -69,7 +69,7 @@ def measure_cost(suite):
     """What it costs."""
     figures, rows = bench.measure(), {}
     for name, words in bench.LABELS.items():
-        rows[words] = [{n: figures[key] for n in bench.BATCHES if (key := bench.named(name, n)) in figures}]
+        rows[words] = [{n: figures[key] for n in bench.BATCHES if (key := bench.key_of(name, n)) in figures}]
     caption = f"Examples of {bench.PERSONA} persona, {bench.QUERY} query and {bench.RESPONSE} response tokens."
     return {"figures": figures, "tables": [table(caption, bench.BATCHES, rows, "vocabulary", digits=2)]}
 
