@@ -827,7 +827,7 @@ def test_a_comparison_takes_the_best_rate_of_each_loss_and_keeps_what_is_done(co
         return SimpleNamespace(returncode=0)
 
     def evaluate(model, tokenizer, examples, n, temperature, seed=0, desc=""):
-        scored.append((desc, temperature, seed))
+        scored.append((desc, n > 0, seed))
         name, split = Path(desc).parts[-2:]
         logp = likely.get(name, -0.5 - float(name.split("-")[-3])) if split == "val-none.json" else -1.0
         hit = "perce-0" in desc and seed == 0  # one run alone writes the user's own words
@@ -852,18 +852,17 @@ def test_a_comparison_takes_the_best_rate_of_each_loss_and_keeps_what_is_done(co
     assert "CE 0.002, PerCE 0.002, PerCE, against a stranger 0.001" in found["tables"][0]["caption"]
     assert tried["ce"] == [{"0.001": -0.501, "0.002": -0.3333333}] and found["commit"] == "c0ffee"
     assert {name: len(seeds) for name, seeds in figures.items()} == {"before": 1} | dict.fromkeys(compare.LOSSES, 2)
-    assert minus["perce"][0]["rouge_l"] == [pytest.approx(1 / 6)] * 3 and minus["before"][0]["rouge_l"] == [0, 0, 0]
+    assert minus["perce"][0]["rouge_l"] == pytest.approx([1 / 6, 0, 1 / 3])  # 1/3 better with one of the two seeds
+    assert minus["before"][0]["rouge_l"] == [0, 0, 0]
     assert figures["perce"][0][compare.LENGTH] == 1 > figures["perce"][1][compare.LENGTH] > 0
     assert figures["perce"][1][compare.SHARE] == 1
-    assert figures["perce"][0]["rouge_l, greedy"] == 1 > figures["ce"][0]["rouge_l, greedy"]
     assert "pir, against a stranger" in figures["ce"][0] and "pir, against a stranger" not in figures["ce"][1]
     losses = "ce perce perce-stranger perce-cap-2"
     flags = f"--losses {losses} --lr 0.001 0.002 --seeds 2 --examples 60 --top-k 4 --block-size 2048 --steps 3"
     assert found["command"] == f"python -m perce_mini.hf.compare MODEL_FOLDER DATA_FOLDER {flags}"
     assert len(asked) == 8 + 4 and all("--steps 3" in line for line in asked)
     assert sum("--contrast stranger" in line for line in asked) == 3 == sum("--clip-max 2" in line for line in asked)
-    assert {tuple(how) for desc, *how in scored if "test-none" in desc} == {(0.4, 0), (0.4, 1)}
-    assert {tuple(how) for desc, *how in scored if "test-stranger" in desc} == {(0, 0)} and len(scored) == 8 + 9 + 5
+    assert {seed for _, writes, seed in scored if writes} == {0, 1} and len(scored) == 8 + 9 + 5
     assert command(compare.main, *given, "--steps", 3).status == 0 and len(asked) == 12 and len(scored) == 22
 
     alone = [*given[:-1], tmp_path / "b.json", "--steps", 3, "--losses"]  # the model before, and no other

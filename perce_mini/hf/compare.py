@@ -3,8 +3,7 @@
     python -m perce_mini.hf.compare MODEL_FOLDER DATA_FOLDER [flags of train.py]
 
 What is finished is kept in --out, and an interrupted training goes on. The first run of each is scored a second time,
-with a stranger's profile in the plain view, since a base model's PIR on real text is to a good part the form of the
-texts; and there it writes greedily.
+with a stranger's profile in the plain view: a base model's PIR on real text is to a good part the form of the texts.
 """
 
 import json
@@ -32,11 +31,9 @@ LOSSES = {
     "perce-stranger": ["--loss", "perce", "--contrast", "stranger"],
     "perce-cap-2": ["--loss", "perce", "--clip-max", 2],
 }
-MAX_NEW_TOKENS = 160
-TEMPERATURE = {"none": 0.4, "stranger": 0}  # of what is written when PIR is scored against nobody, and a stranger
+MAX_NEW_TOKENS, TEMPERATURE = 160, 0.4
 SHARE, LENGTH = f"share of tokens with PIR > {CLIP_MIN}", "words written / words of the user"
-SECOND = {metric: f"{metric}, greedy" for metric in ["rouge_l", LENGTH]}
-SECOND |= {metric: f"{metric}, against a stranger" for metric in ["pir", SHARE]}
+AGAINST = {metric: f"{metric}, against a stranger" for metric in ["pir", SHARE]}
 
 
 def parse_args():
@@ -99,7 +96,7 @@ def score(args, folder, path, contrast="none", writes=True, seed=0):
         model, tokenizer, _ = load_any(folder, pick_device("auto"), block_size=args.block_size)
         rows, n = subsample(read_examples(path), args.examples), MAX_NEW_TOKENS * writes
         examples = encode_rows(rows, tokenizer, model.config.block_size, args.top_k, n, contrast)
-        records = scoring.evaluate(model, tokenizer, examples, n, TEMPERATURE[contrast], seed, desc=f"{kept}")
+        records = scoring.evaluate(model, tokenizer, examples, n, TEMPERATURE, seed, desc=f"{kept}")
         figures = {metric: x for metric, x in scoring.summarize(records).items() if x is not None}
         figures |= {SHARE: float(np.mean(np.concatenate([r["pir"] for r in records]) > CLIP_MIN))}
         figures |= {LENGTH: n_words(r["prediction"] for r in records) / n_words(r["row"]["response"] for r in records)}
@@ -130,23 +127,23 @@ def measure(args):
     path = held_out_file(args.data)
     users = [row["user"] for row in subsample(read_examples(path), args.examples)]
     scored = {"before": [score(args, args.model, path)], **{loss: [] for loss in args.losses}}
-    second = {"before": score(args, args.model, path, "stranger")[0]}
+    against = {"before": score(args, args.model, path, "stranger", writes=False)[0]}
     for seed in range(args.seeds):
         for loss in args.losses:
             run = train(args, loss, rates[loss], seed)
             scored[loss].append(score(args, run, path, seed=seed))
             if seed == 0:
-                second[loss] = score(args, run, path, "stranger")[0]
+                against[loss] = score(args, run, path, "stranger", writes=False)[0]
     rows, changes = {}, {}
     for name, some in scored.items():
-        more = {words: second[name][metric] for metric, words in SECOND.items()}
+        more = {words: against[name][metric] for metric, words in AGAINST.items()}
         rows[name] = with_more([figures for figures, _ in some], more)
         if "ce" in scored and name != "ce":  # the model before is the same for all seeds
             tables = [[tallies for _, tallies in x] for x in [some * (args.seeds // len(some)), scored["ce"]]]
             changes[name] = [{metric: list(x) for metric, x in scoring.paired(users, *tables).items()}]
     what = f"{args.model.name} on {args.data.name}: {len(users)} held-out examples of {len(set(users))} users"
     chosen = ", ".join(f"{named(loss)} {rate:g}" for loss, rate in rates.items())
-    shown = ["rouge_l", "rouge_p", "rouge_r", LENGTH, "logp", "logp_plain", "pir", SHARE, *SECOND.values()]
+    shown = ["rouge_l", "rouge_p", "rouge_r", LENGTH, "logp", "logp_plain", "pir", SHARE, *AGAINST.values()]
     tables = [table(f"{what}.{chosen and f' Learning rates: {chosen}.'}", shown, rows, transposed=True)]
     if changes:
         minus = "Differences to CE: paired bootstrap over users and seeds."
