@@ -234,8 +234,8 @@ def test_ordinary_sentences_are_spread_evenly(ordinary, places, monkeypatch):
 @pytest.mark.parametrize("faith", [0, 0.4, 1])
 def test_the_style_decides_as_often_as_asked(faith, tmp_path):
     make_world(tmp_path, faith=faith)
-    for split in ["train", "val", "test"]:
-        reviews = [row for row in read_examples(tmp_path / f"{split}.jsonl") if row["task"] != "abstract"]
+    for split in ["base", *SPLITS]:
+        reviews = [row for row in read_examples(tmp_path / f"{split}.jsonl") if row["task"] in ["review", "topic"]]
         texts = [text["response"] for row in reviews for text in [row, *row["profile"]]]
         greets = sum(text.split()[0] in personas.GREETINGS for text in texts)  # a habit of every user
         assert abs(greets - faith * len(texts)) <= 3 * (len(texts) * faith * (1 - faith)) ** 0.5

@@ -475,7 +475,8 @@ def test_cells_of_regimes(imagined):
     check("steps", 60, best())
     longer = {f"{loss}, {regimes.STEPS[-1]} steps" for loss in ["ce", "perce"]}
     assert set(heart) == {"base", *REAL_KINDS, regimes.DECAYED, *longer} - {"oracle"}
-    assert heart["base"][0]["logp_other, new"] == value(before(runs.Run()), "logp_other", "new")
+    for where in ["trained", "new"]:
+        assert heart["base"][0][f"logp_other, {where}"] == value(before(runs.Run()), "logp_other", where)
     assert (runs.TRAINED.split, runs.NEW.split) == ("train", "test")
     for name, run in {
         regimes.DECAYED: replace(best()["ce"], weight_decay=1.0, seed=1),
@@ -744,6 +745,20 @@ def test_ticks_are_round_and_inside(low, high):
 
 
 # ------------------------------------------------------------------------------------------ the command
+
+
+def test_the_longest_call_says_how_long_it_takes(tmp_path, monkeypatch):
+    def toy(suite):
+        """A toy."""
+        return {}
+
+    monkeypatch.setitem(experiments.EXPERIMENTS, "toy", toy)
+    monkeypatch.setattr(records, "RESULTS", tmp_path)
+    times = iter([0, 50, 100, 103])  # the second call finds everything done
+    monkeypatch.setattr(experiments.time, "perf_counter", lambda: next(times))
+    for jobs in [3, 1]:
+        experiments.record("toy", suite.Suite(1, jobs))
+    assert (records.read("toy")["seconds"], records.read("toy")["jobs"]) == (50, 3)
 
 
 def test_unknown_experiments_are_named(command):

@@ -829,7 +829,7 @@ def test_a_comparison_takes_the_best_rate_of_each_loss_and_keeps_what_is_done(co
     def evaluate(model, tokenizer, examples, n, temperature, seed=0, desc=""):
         scored.append((desc, n > 0, seed))
         name, split = Path(desc).parts[-2:]
-        logp = likely.get(name, -0.5 - float(name.split("-")[-3])) if split == "val-none.json" else -1.0
+        logp = likely.get(name, -0.5 - float(name.split("-")[-3])) if split == "val-none.json" else -1.0 - seed
         hit = "perce-0" in desc and seed == 0  # one run alone writes the user's own words
         return [
             {"row": e.row, "logp": np.array([logp]), "logp_plain": np.array([-2.0]), "pir": np.array([1.0 + i % 2])}
@@ -853,7 +853,7 @@ def test_a_comparison_takes_the_best_rate_of_each_loss_and_keeps_what_is_done(co
     assert tried["ce"] == [{"0.001": -0.501, "0.002": -0.3333333}] and found["commit"] == "c0ffee"
     assert {name: len(seeds) for name, seeds in figures.items()} == {"before": 1} | dict.fromkeys(compare.LOSSES, 2)
     assert minus["perce"][0]["rouge_l"] == pytest.approx([1 / 6, 0, 1 / 3])  # 1/3 better with one of the two seeds
-    assert minus["before"][0]["rouge_l"] == [0, 0, 0]
+    assert minus["before"][0]["rouge_l"] == [0, 0, 0] and minus["before"][0]["logp"][0] == 0.5  # -1; CE's are -1 and -2
     assert figures["perce"][0][compare.LENGTH] == 1 > figures["perce"][1][compare.LENGTH] > 0
     assert figures["perce"][1][compare.SHARE] == 1
     assert "pir, against a stranger" in figures["ce"][0] and "pir, against a stranger" not in figures["ce"][1]
