@@ -470,7 +470,7 @@ def test_cells_of_regimes(imagined):
         check("steps", how["steps"], best(**how), **how)
     assert any([run.lr for run in best(**how).values()] != [run.lr for run in best().values()] for how in ends)
     check("ordinary sentences", 2, best(), world="ordinary-2")  # others have the default run's
-    check("habits kept, %", 40, best(), world="faith-40")
+    check("% of habits kept", 40, best(), world="faith-40")
     check("examples", n, best(), world="many", examples=n)
     check("steps", 60, best())
     longer = {f"{loss}, {regimes.STEPS[-1]} steps" for loss in ["ce", "perce"]}

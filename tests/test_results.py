@@ -82,7 +82,7 @@ def rate(loss, setting):
 
 
 def habits(percent):
-    return row("regimes", 0, f"habits kept, % | {percent}")[0]
+    return row("regimes", 0, f"% of habits kept | {percent}")[0]
 
 
 def unclear(metric):
@@ -482,11 +482,11 @@ CLAIMS = [
         "the more the rarer personal text is",
         lambda: habits(40)[PERSONAL][0] > habits(80)[PERSONAL][0] > habits(100)[PERSONAL][0],
     ),
-    ("regimes", "every setting but one, clear of zero", lambda: unclear("logp_personal") == ["habits kept, % | 100"]),
+    ("regimes", "every setting but one, clear of zero", lambda: unclear("logp_personal") == ["% of habits kept | 100"]),
     (
         "regimes",
         "in all but three: without ordinary sentences",
-        lambda: unclear(PERSONAL) == ["ordinary sentences | 0", "habits kept, % | 100", "examples | 125"],
+        lambda: unclear(PERSONAL) == ["ordinary sentences | 0", "% of habits kept | 100", "examples | 125"],
     ),
     ("regimes", "No lead in ROUGE-L is", lambda: len(unclear("rouge_l")) == len(READ["regimes"]["tables"][0]["rows"])),
     ("regimes", "do not widen the lead", lambda: dial("examples | 125", PERSONAL) < dial("examples | 252", PERSONAL)),

@@ -33,13 +33,13 @@ def best_kinds(suite):
 
 def dials():
     """{dial: {setting: how a run differs from the default}}."""
-    found = {"steps": {str(Run.steps): {}}, "ordinary sentences": {"4": {}}, "habits kept, %": {"80": {}}}
+    found = {"steps": {str(Run.steps): {}}, "ordinary sentences": {"4": {}}, "% of habits kept": {"80": {}}}
     for n in SENTENCES:
         make_world(f"ordinary-{n}", "--ordinary", n)
         found["ordinary sentences"][str(n)] = {"world": f"ordinary-{n}"}
     for percent in HABITS:
         make_world(f"faith-{percent}", "--faith", percent / 100)
-        found["habits kept, %"][str(percent)] = {"world": f"faith-{percent}"}
+        found["% of habits kept"][str(percent)] = {"world": f"faith-{percent}"}
     found["steps"] |= {str(n): {"steps": n} for n in STEPS}
     make_world("many", "--train", 2000)
     found["examples"] = {"252": {}} | {str(n): {"world": "many", "examples": n} for n in EXAMPLES}
