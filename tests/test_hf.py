@@ -867,6 +867,9 @@ def test_a_comparison_takes_the_best_rate_of_each_loss_and_keeps_what_is_done(co
 
     alone = [*given[:-1], tmp_path / "b.json", "--steps", 3, "--losses"]  # the model before, and no other
     assert command(compare.main, *alone).status == 0
+    twice = [*given[:-1], tmp_path / "c.json", "--steps", 3, "--losses", "ce", "ce", "perce"]
+    assert command(compare.main, *twice).status == 0
+    assert list(json.loads((tmp_path / "c.json").read_text())["tables"][0]["rows"]) == ["before", "ce", "perce"]
     (alone,) = json.loads((tmp_path / "b.json").read_text())["tables"]
     assert list(alone["rows"]) == ["before"] and alone["caption"].endswith("users.") and len(scored) == 22
 

@@ -456,9 +456,11 @@ def base_rows(n_rows, same_author, lists, n_profile, rng, ordinary=0, faith=FAIT
     return rows
 
 
-def splits(train=TRAIN, held_out=HELD_OUT, base=BASE, same_author=SAME_AUTHOR, lists=LISTS, **dials):
-    """{file: a function of an rng that makes its rows}. dials: ordinary, faith."""
-    dials = {"ordinary": N_ORDINARY} | dials
+def splits(
+    train=TRAIN, held_out=HELD_OUT, base=BASE, same_author=SAME_AUTHOR, lists=LISTS, ordinary=N_ORDINARY, faith=FAITH
+):
+    """{file: a function of an rng that makes its rows}."""
+    dials = {"ordinary": ordinary, "faith": faith}
     return {
         "base": partial(base_rows, base, same_author, lists, 4, **dials),
         "train": partial(user_rows, "train", train, 1, 6, False, **dials),

@@ -10,7 +10,7 @@ from perce_mini.experiments.picture import example_of
 from perce_mini.experiments.records import FIRST, chart, of_seeds, table, write
 from perce_mini.experiments.rows import exact_tokens, held_out, solved_rows
 from perce_mini.experiments.runs import TEST, Run, load
-from perce_mini.experiments.suite import difference
+from perce_mini.experiments.suite import PAIRED, difference
 from perce_mini.percontrast import CLIP_MIN, token_entropies
 
 DETECTORS = ["PIR", "exact PIR", "word matching", "loss", "entropy"]
@@ -177,5 +177,5 @@ def measure_contrast(suite):
     rows = {"nobody's": trained["none"], "a stranger's": trained["stranger"]}
     rows["difference"] = difference(groups["stranger"], groups["none"])
     rates = " and ".join(f"{runs[0].lr:g}" for runs in groups.values())
-    caption = f"PerCE trained with either contrast, rates {rates}; paired bootstrap over users and seeds."
+    caption = f"PerCE trained with either contrast, rates {rates}; {PAIRED}."
     return {"tables": [detected, table(caption, FIRST, rows, transposed=True)]}

@@ -17,13 +17,12 @@ from perce_mini.experiments.records import FIRST, SHOWN, chart, of_seeds, regrou
 from perce_mini.experiments.regimes import BOTH, best_kinds, measure_regimes
 from perce_mini.experiments.rows import rows_of
 from perce_mini.experiments.runs import SOME, TEST, VAL, Run
-from perce_mini.experiments.suite import RATES, base_row, versus
+from perce_mini.experiments.suite import PAIRED, RATES, base_row, versus
 from perce_mini.experiments.tabulate import named
 from perce_mini.rouge import rouge_l
 
 MORE_RATES, TASKS = [*RATES, 8e-3, 1.6e-2, 3.2e-2], ["abstract", "review", "topic"]  # up to collapse
 PAPER = "PerCE, m 0.8, M 5"
-PAIRED = "paired bootstrap over users and seeds"
 
 
 def measure_main(suite):

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from perce_mini.experiments.records import FIRST, chart, table
 from perce_mini.experiments.runs import NEW, SOME, TRAINED, Run
-from perce_mini.experiments.suite import base_row, make_world, versus
+from perce_mini.experiments.suite import PAIRED, base_row, make_world, versus
 from perce_mini.percontrast import LOSSES
 
 KINDS = {loss: Run(loss) for loss in LOSSES} | {"perce, M 2": Run(clip_max=2.0)}
@@ -65,7 +65,7 @@ def measure_regimes(suite):
                 rows[label] = [{metric: one[metric] for metric in METRICS} for one in found[loss]]
             for metric in DRAWN:
                 panels[metric].setdefault(dial, {}).setdefault("perce", []).append([setting, change[metric]])
-    caption = f"PerCE − CE on {SOME.n} test examples, 3 seeds: paired bootstrap over users and seeds."
+    caption = f"PerCE − CE on {SOME.n} test examples, 3 seeds: {PAIRED}."
     rates = (
         "Both on these examples. Learning rates by validation ROUGE-L for the default, the fewest and the most steps;"
         " the default run's elsewhere."

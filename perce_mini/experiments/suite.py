@@ -18,6 +18,7 @@ from perce_mini.experiments.rows import DATA, RUNS, WORLDS, solve_rows
 from perce_mini.experiments.runs import SOME, VAL, score, scores_of
 
 RATES = [5e-4, 1e-3, 2e-3]
+PAIRED = "paired bootstrap over users and seeds"  # how sure a `difference` is
 
 
 def call(*command):
@@ -88,7 +89,7 @@ def base_row(run, scored=SOME):
 
 
 def difference(runs, reference, scored=SOME):
-    """[{metric: (difference, low, high)}]: paired bootstrap over users and seeds."""
+    """[{metric: (difference, low, high)}]."""
     users = [row["user"] for row in scored.rows(runs[0])]
     tables = [[scores_of(run.folder, scored)[1] for run in some] for some in (runs, reference)]
     return [scoring.paired(users, *tables)]

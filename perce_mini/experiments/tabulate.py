@@ -7,7 +7,7 @@ from perce_mini.scoring import METRICS
 
 T95 = [0, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262]  # of Student's t, by degrees of freedom
 NAMES = METRICS | {"ce": "CE", "lossce": "LossCE", "entce": "EntCE", "perce": "PerCE"}
-NAMES |= {"perce-stranger": "PerCE, against a stranger", "perce-cap-2": "PerCE, cap 2"}
+NAMES |= {"perce-stranger": "PerCE, against a stranger", "perce-cap-2": "PerCE, M 2"}
 
 
 def named(text):

@@ -19,6 +19,7 @@ from perce_mini.device import pick_device
 from perce_mini.errors import UserError
 from perce_mini.experiments.records import dump, provenance, table, with_more
 from perce_mini.experiments.report import markdown_table
+from perce_mini.experiments.suite import PAIRED
 from perce_mini.experiments.tabulate import named
 from perce_mini.files import check_writable, write_text_atomic
 from perce_mini.hf.folder import load_any
@@ -56,6 +57,7 @@ def parse_args():
     p.add_argument("--block-size", type=cli.COUNT, default=2048, help="longest sequence, tokens")
     p.add_argument("--json", type=Path, metavar="FILE", help="write every figure")
     args, args.flags = p.parse_known_args()
+    args.losses = list(dict.fromkeys(args.losses))  # named twice, a loss is meant once
     if any(flag.split("=")[0] == "--seed" for flag in args.flags):
         p.error("give --seeds N; the seeds are 0 to N - 1")
     if len(args.lr) > 1 and not all((args.data / name).exists() for name in ["val.jsonl", "test.jsonl"]):
@@ -65,9 +67,8 @@ def parse_args():
 
 def check_same_settings(args):
     """What --out keeps belongs to the settings it was made with. Raises UserError for others."""
-    asked = {
-        key: str(value) for key, value in vars(args).items() if key not in ("losses", "lr", "seeds", "out", "json")
-    }
+    may_differ = ("losses", "lr", "seeds", "out", "json")
+    asked = {key: str(value) for key, value in vars(args).items() if key not in may_differ}
     file, text = args.out / "asked.json", json.dumps(asked)
     runs = [path for path in args.out.glob("*") if path.is_dir()]
     if runs and file.exists() and file.read_text(encoding="utf-8", errors="replace") != text:
@@ -146,7 +147,7 @@ def measure(args):
     shown = ["rouge_l", "rouge_p", "rouge_r", LENGTH, "logp", "logp_plain", "pir", SHARE, *AGAINST.values()]
     tables = [table(f"{what}.{chosen and f' Learning rates: {chosen}.'}", shown, rows, transposed=True)]
     if changes:
-        minus = "Differences to CE: paired bootstrap over users and seeds."
+        minus = f"Differences to CE: {PAIRED}."
         compared = ["rouge_l", "rouge_p", "rouge_r", "logp"]
         tables.append(table(minus, compared, changes, "minus CE", transposed=True))
     if tried:
