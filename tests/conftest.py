@@ -1,10 +1,16 @@
 import contextlib
 import io
+import multiprocessing
 import os
+import runpy
+import subprocess
 import sys
+import threading
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
+from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -45,6 +51,58 @@ def call(main, *args):
 @pytest.fixture
 def command():
     return call
+
+
+real_run = subprocess.run
+
+
+def run_inside(command, **options):
+    """subprocess.run, but a python command runs inside this process: importing torch anew takes longer than it does."""
+    words = [*map(str, command)]
+    if words[0] not in ("python", sys.executable) or words[1] == "-c":
+        return real_run(words, **options)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(subprocess, "run", run_inside)
+            if words[1] == "-m":
+                patch.setattr(sys, "argv", words[2:])
+                runpy.run_module(words[2], run_name="__main__", alter_sys=True)
+            else:
+                patch.setattr(sys, "argv", words[1:])
+                runpy.run_path(words[1], run_name="__main__")
+    except SystemExit as stop:
+        assert not stop.code, words
+    return subprocess.CompletedProcess(words, 0)
+
+
+# Where a test needs a process of its own, to kill it or to meet another, that is forked from one which has imported
+# torch and done nothing else.
+processes = multiprocessing.get_context("forkserver")
+
+
+def pytest_sessionstart(session):
+    processes.set_forkserver_preload(["torch._dynamo", "torch.distributed.nn", "train"])
+    forkserver.ensure_running()  # it imports while the first tests run
+
+
+def send_result(pipe, function, args):
+    tqdm.set_lock(threading.RLock())  # its own is shared by processes, and lost with one that is killed
+    pipe.send(function(*args))
+
+
+def start(function, *args):
+    """A process that calls function(*args); its `result()` waits for what that returns."""
+    mine, its = processes.Pipe(duplex=False)
+    process = processes.Process(target=send_result, args=(its, function, args), daemon=True)
+    process.start()
+    its.close()
+
+    def result():
+        assert mine.poll(120), "it takes longer than two minutes"
+        return mine.recv()
+
+    process.result = result
+    return process
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,6 @@
 
 import json
 import random
-import subprocess
-import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -17,7 +15,7 @@ from perce_mini.checkpoint import CheckpointError
 from perce_mini.model import GPT, GPTConfig
 from perce_mini.tokenizer import Tokenizer
 from perce_mini.trainer import Settings, make_optimizer
-from tests.conftest import ROOT
+from tests.conftest import call, start
 
 TOKENIZER = Tokenizer.train("a b a b", 262)
 
@@ -125,22 +123,7 @@ def test_a_full_disk_is_an_oserror_that_leaves_the_checkpoint(run):
 
 def flags(world, trained, out, *more):
     base = next((trained / "out").glob("base-*"))
-    given = [
-        "--data",
-        world,
-        "--init",
-        base,
-        "--out",
-        out,
-        "--loss",
-        "perce",
-        "--seed",
-        3,
-        "--steps",
-        16,
-        "--save-every",
-        4,
-    ]
+    given = ["--data", world, "--init", base, "--out", out, "--seed", 3, "--steps", 16, "--save-every", 4]
     return [*given, "--batch-size", 4, "--grad-accum", 2, "--eval-examples", 0, "--device", "cpu", *more]
 
 
@@ -151,14 +134,12 @@ def timeless(log):
 def test_a_killed_run_resumes_bit_for_bit(command, trained, world, tmp_path):
     """One run straight through; one killed (SIGKILL) after its first checkpoint and resumed: all is equal."""
     assert command(train.main, *flags(world, trained, tmp_path / "straight")).status == 0
-    process = subprocess.Popen(
-        [sys.executable, ROOT / "train.py", *map(str, flags(world, trained, tmp_path / "killed"))]
-    )
+    process = start(call, train.main, *flags(world, trained, tmp_path / "killed"))
     while not (tmp_path / "killed/checkpoint.pt").exists():
-        assert process.poll() is None
+        assert process.is_alive()
         time.sleep(0.01)
     process.kill()
-    process.wait()
+    process.join()
     assert 0 < checkpoint.read(tmp_path / "killed")["step"] < 16
     assert command(train.main, *flags(world, trained, tmp_path / "killed", "--resume")).status == 0
     straight, killed = (checkpoint.read(tmp_path / name) for name in ("straight", "killed"))

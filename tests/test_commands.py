@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,7 +20,7 @@ from perce_mini import checkpoint, cli, trainer
 from perce_mini.device import pick_device
 from perce_mini.errors import UserError
 from perce_mini.rouge import rouge_l
-from tests.conftest import ROOT, TINY
+from tests.conftest import ROOT, TINY, call, start
 
 
 def base_of(trained):
@@ -274,7 +273,7 @@ BAD_FLAGS = [
     ("--n-embd 1000000000", "--n-embd: must be"),
     (f"--vocab-size {10**12}", "--vocab-size: must be"),
     ("--vocab-size 100", "--vocab-size: must be at least"),
-    ("--n-embd 32768 --n-layer 256", "billion parameters"),
+    ("--n-embd 32768 --n-layer 9", "billion parameters"),
     ("--n-shifted 7", "n_shifted 7"),
     ("--n-head 5", "n_embd 128 must be"),
     ("--device tpu9", "--device tpu9: not a device"),
@@ -358,18 +357,20 @@ def test_no_space_left_keeps_the_last_checkpoint(run_train, tmp_path, monkeypatc
     assert checkpoint.read(tmp_path / "run")["step"] == 1
 
 
+def train_until_interrupted(flags):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background ignores it
+    return call(train.main, *flags)
+
+
 def test_ctrl_c_keeps_the_last_checkpoint(world, trained, tmp_path):
     given = ["--data", world, "--init", base_of(trained), "--out", tmp_path / "run", "--steps", 9999, "--save-every", 2]
-    command = [sys.executable, ROOT / "train.py", *given, "--batch-size", 4, "--device", "cpu"]
-    listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # what runs in the background ignores it
-    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    process = subprocess.Popen(list(map(str, command)), preexec_fn=listen, **pipes)
+    process = start(train_until_interrupted, [*given, "--batch-size", 4, "--device", "cpu"])
     while not (tmp_path / "run/log.jsonl").exists():
-        assert process.poll() is None
+        assert process.is_alive()
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130 and "--resume goes on from there" in err and "Traceback" not in err
+    os.kill(process.pid, signal.SIGINT)
+    result = process.result()
+    assert result.status == 130 and "--resume goes on from there" in result.err and "Traceback" not in result.err
     assert checkpoint.read(tmp_path / "run")["step"] > 0
 
 
@@ -410,15 +411,21 @@ def test_a_full_device_is_one_clear_line(command):
         command(fault)
 
 
-def test_whatever_reads_the_output(trained, world):
+def test_whatever_reads_the_output():
     """A closed stdout, a terminal that knows ASCII only, a reader that has seen enough: no traceback."""
-    command = f"{sys.executable} {ROOT / 'eval.py'} out/ce --data {world} --examples 2 --max-new-tokens 4 --device cpu"
-    env = os.environ | {"PYTHONIOENCODING": "ascii", "OMP_NUM_THREADS": "1"}
-    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=trained, env=env)
-    ways = [" >&-", "", " | head -1"]
-    for way, process in [(way, subprocess.Popen(["bash", "-c", command + way], **pipes)) for way in ways]:
-        err = process.communicate()[1]
-        assert process.returncode == 0 and "Traceback" not in err and "Exception ignored" not in err, way
+    code = "from perce_mini import cli; cli.run(lambda: print('caf\\xe9\\n' * 50_000, end=''))"
+    env = os.environ | {"PYTHONIOENCODING": "ascii", "CODE": code}
+    for way, said in [(" >&-", ""), (" | tail -1", "caf\\xe9\n"), (" | head -1", "caf\\xe9\n")]:
+        command = ["bash", "-c", f'{sys.executable} -c "$CODE"{way}']
+        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+        assert (done.returncode, done.stdout, done.stderr) == (0, said, ""), way
+
+
+def test_nobody_has_to_read_the_output(trained, world, monkeypatch):
+    monkeypatch.chdir(trained)
+    monkeypatch.setattr("sys.argv", ["eval.py", "out/ce", "--data", str(world), "--examples", "2", "--device", "cpu"])
+    monkeypatch.setattr("sys.stdout", None)
+    evaluation.main()
 
 
 def test_an_error_is_one_line_whatever_it_says(command):

@@ -4,7 +4,6 @@ import gc
 import json
 import os
 import socket
-import subprocess
 import sys
 
 import pytest
@@ -12,7 +11,7 @@ import torch
 
 import train
 from perce_mini import checkpoint, distributed
-from tests.conftest import ROOT, call
+from tests.conftest import call, start
 
 SAME = ["--steps", 8, "--batch-size", 3, "--examples", 39, "--lr", 1e-2, "--eval-examples", 2, "--device", "cpu"]
 
@@ -44,13 +43,15 @@ def holders_after_the_shutdown():
 
 
 def be_one_of_two(rank, commands):
-    """What each of two new processes does: [(port to meet at, flags)] -> the result of each command, as JSON."""
+    """What each of two new processes does: {run: (port to meet at, flags)} -> {run: the result of its command}."""
+    torch.set_num_threads(1)
+    os.environ["MASTER_ADDR"] = "localhost"
     results = {"holders": holders_after_the_shutdown()}
     os.environ |= {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}  # as torchrun does
     for name, (port, flags) in commands.items():
         os.environ["MASTER_PORT"] = port
         results[name] = vars(call(train.main, *flags))
-    print(json.dumps(results))
+    return results
 
 
 @pytest.fixture(scope="module")
@@ -64,13 +65,11 @@ def done(world, trained, tmp_path_factory):
     same = [*map(str, ["--data", world, "--init", base, *SAME])]
     flags = {"two": [*same, "--grad-accum", "2"], "broken": [*same, "--lr", "1e30"]}
     commands = {run: (free_port(), [*given, "--out", str(folder / run)]) for run, given in flags.items()}
-    env = os.environ | {"MASTER_ADDR": "localhost", "OMP_NUM_THREADS": "1"}
-    commands = [[sys.executable, "-m", "tests.test_distributed", rank, json.dumps(commands)] for rank in "01"]
-    running = [subprocess.Popen(each, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True) for each in commands]
+    running = [start(be_one_of_two, rank, commands) for rank in "01"]
     torch.set_num_threads(1)  # Adam makes much of rounding near 0
     assert call(train.main, *same, "--grad-accum", 4, "--out", folder / "one").status == 0
     torch.set_num_threads(n_threads)
-    return folder, [json.loads(process.communicate()[0].splitlines()[-1]) for process in running]
+    return folder, [process.result() for process in running]
 
 
 def log(folder):
@@ -101,7 +100,3 @@ def test_a_loss_that_is_no_number_ends_all_processes(done):
 def test_after_the_shutdown_nobody_holds_the_group(done):
     """Its threads would otherwise live on, and now and then abort a process that ends."""
     assert [result["holders"] for result in done[1]] == [0, 0]
-
-
-if __name__ == "__main__":
-    be_one_of_two(sys.argv[1], json.loads(sys.argv[2]))

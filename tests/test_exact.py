@@ -141,7 +141,7 @@ def test_probabilities_are_sums_over_all_texts_with_ordinary_sentences_among_the
     assert ordinary == 0 or ("The cat sat on" in seen and seen.count("The ") + seen.count("A dog") == 4 * ordinary)
 
 
-@pytest.mark.parametrize("ordinary", [1, 9])
+@pytest.mark.parametrize("ordinary", [1, 5])
 def test_the_chains_of_an_ordinary_sentence_may_be_summed_once(ordinary, monkeypatch):
     rows = prepare.user_rows("test", 1, 2, 6, True, prepare.Rng(0), ordinary=ordinary)[:2]
     one_step = [exact.begins(row, row["profile"][:2]) for row in rows]

@@ -18,8 +18,8 @@ import torch
 
 from data.personas.exact import exact_logprobs
 from data.personas.general import chats, general_rows, questions
-from data.personas.prepare import N_ORDINARY, TASKS, TRAIN
-from perce_mini import checkpoint, trainer
+from data.personas.prepare import N_ORDINARY, TASKS, TRAIN, splits
+from perce_mini import base, checkpoint, trainer
 from perce_mini.base import make_tokenizer
 from perce_mini.dataset import collate, encode_example, encode_rows, read_examples
 from perce_mini.errors import UserError
@@ -44,7 +44,7 @@ from perce_mini.files import write_jsonl_atomic
 from perce_mini.model import GPT, GPTConfig
 from perce_mini.tokenizer import Tokenizer
 from perce_mini.trainer import Settings
-from tests.conftest import ROOT
+from tests.conftest import ROOT, run_inside
 
 RNG = np.random.default_rng(0)
 CALL = suite.call
@@ -130,7 +130,7 @@ def test_the_best_rate_is_the_best_on_validation_users(monkeypatch):
 # ------------------------------------------------------------------------------- the suite, very small
 
 
-REAL_RUN, REAL_KINDS = runs.Run, regimes.KINDS
+REAL_RUN, REAL_KINDS, REAL_WIDE_BASE = runs.Run, regimes.KINDS, regimes.wide_base
 
 
 SCORED = [("VAL", "val", 2, True), ("TRAINED", "train", 0, False), ("NEW", "test", 3, False), ("TEST", "test", 3, True)]
@@ -190,6 +190,9 @@ def tiny(world, tmp_path_factory):
         "MORE_RATES": [1e-3, 4e-3],
         "STEPS": [3],
         "EXAMPLES": [5],
+        "SENTENCES": [0],
+        "HABITS": [40],
+        "wide_base": lambda n_embd: "out/general",
         "BASE_STEPS": 1,
         "N_CHATS": 2,
         "N_QUESTIONS": 9,
@@ -238,8 +241,8 @@ def test_finished_runs_are_used_as_they_are(tiny):
     assert before == {path: path.stat().st_mtime_ns for path in Path("out/experiments").rglob("*.json")}
 
 
-def test_a_run_is_a_process_of_its_own(tiny, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+def test_a_run_is_a_command_of_its_own(tiny, monkeypatch):
+    monkeypatch.setattr(subprocess, "run", run_inside)
     monkeypatch.setattr(suite, "call", CALL)
     scored = runs.Scored("val", 3, True)
     figures = suite.finished(runs.Run("ce", seed=3, steps=1, examples=2), scored)
@@ -337,6 +340,7 @@ def test_the_commands_that_make_worlds_are_valid(command, monkeypatch, tmp_path)
     monkeypatch.setattr(suite, "call", lambda *command: called.append(list(map(str, command))))
     monkeypatch.setattr(suite, "solve_rows", lambda *split: None)
     suite.prepare(1)
+    monkeypatch.setattr(regimes, "wide_base", str)
     regimes.dials()
     for script, *words in called:
         told = command(importlib.import_module(script.removesuffix(".py").replace("/", ".")).main, "-h").out
@@ -344,18 +348,35 @@ def test_the_commands_that_make_worlds_are_valid(command, monkeypatch, tmp_path)
     assert len(called) == 1 + len(regimes.SENTENCES) + len(regimes.HABITS) + 1
 
 
+def with_tiny_bases(monkeypatch):
+    small = {"block_size": 700, "n_layer": 1, "n_head": 2, "n_kv_head": 1, "n_shifted": 1, "n_embd": 16}
+    monkeypatch.setattr(base, "SHAPE", small)
+    monkeypatch.setattr(base, "SETTINGS", replace(base.SETTINGS, vocab_size=420))
+
+
 def test_the_base_model_that_reads_more_is_made_once(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     few = general_rows("0", 40)
     monkeypatch.setattr("data.personas.general.general_rows", lambda seed: few)
     monkeypatch.setattr(general, "BASE_STEPS", 1)
-    small = {"block_size": 700, "n_layer": 1, "n_head": 2, "n_kv_head": 1, "n_shifted": 1, "n_embd": 16}
-    monkeypatch.setattr(general.base, "SHAPE", small)
-    monkeypatch.setattr(general.base, "SETTINGS", replace(general.base.SETTINGS, vocab_size=420))
+    with_tiny_bases(monkeypatch)
     made = Path(general.base_folder(), "checkpoint.pt")
     assert checkpoint.read(made.parent)["settings"]["steps"] == 1
     monkeypatch.setattr("data.personas.general.general_rows", None)  # is not asked for again
     assert general.base_folder() == "out/general"
+
+
+def test_the_base_model_of_another_width_is_made_once(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    few = splits(base=40)["base"]()
+    monkeypatch.setattr("data.personas.prepare.splits", lambda: {"base": lambda: few})
+    monkeypatch.setattr(regimes, "BASE_STEPS", 1)
+    with_tiny_bases(monkeypatch)
+    made = checkpoint.read(Path(REAL_WIDE_BASE(24)))
+    assert made["config"]["n_embd"] == 24 and made["config"]["n_layer"] == 1 and made["step"] == 1
+    assert made["settings"]["examples"] == len(few) and made["settings"]["loss"] == "ce"
+    few = None  # is not asked for again
+    assert REAL_WIDE_BASE(24) == "out/width-24"
 
 
 # ------------------------------------------------------------------------------ what stands in which cell
@@ -383,7 +404,7 @@ def imagined(monkeypatch):
         return [{metric: [value(some, reference, metric), 0, 1] for metric in records.SHOWN}]
 
     fakes = {"difference": difference, "make_world": lambda *what: None, "Run": REAL_RUN}
-    fakes["base_folder"] = lambda: "out/general"
+    fakes |= {"base_folder": lambda: "out/general", "wide_base": lambda n_embd: f"out/width-{n_embd}"}
     for module in [suite, paper, regimes, detectors, general, runs]:
         for name, fake in fakes.items():
             if hasattr(module, name):
@@ -442,8 +463,8 @@ def test_cells_of_regimes(imagined):
     changes, figures, heart = (table["rows"] for table in found["tables"])
     steps, n = [60, *regimes.STEPS], regimes.EXAMPLES[-1]
     assert (N_ORDINARY, len(TASKS) * TRAIN) == (4, 252)  # of the default run
-    n_habits = 1 + len(regimes.HABITS)
-    assert len(changes) == 1 + len(regimes.SENTENCES) + n_habits + len(steps) + 1 + len(regimes.EXAMPLES)
+    dials = [regimes.SENTENCES, regimes.HABITS, regimes.STEPS, regimes.EXAMPLES, regimes.WIDTHS]
+    assert len(changes) == sum(1 + len(settings) for settings in dials)
     assert len(figures) == 2 * len(changes)
 
     def best(**how):
@@ -465,12 +486,17 @@ def test_cells_of_regimes(imagined):
         assert point[1:] == [changes[label][0]["logp_other"]]
         assert [point[0] for point in chart["panels"]["steps"]["perce"]] == list(map(str, sorted(steps)))
 
-    ends = [{"steps": min(steps)}, {"steps": max(steps)}]
-    for how in ends:  # which have rates of their own
-        check("steps", how["steps"], best(**how), **how)
-    assert any([run.lr for run in best(**how).values()] != [run.lr for run in best().values()] for how in ends)
-    check("ordinary sentences", 2, best(), world="ordinary-2")  # others have the default run's
-    check("% of habits kept", 40, best(), world="faith-40")
+    own = {("steps", n): {"steps": n} for n in [min(steps), max(steps)]}
+    own |= {("width", n): {"base": f"out/width-{n}"} for n in regimes.WIDTHS}
+    others = set()
+    for (dial, setting), how in own.items():  # which have rates of their own
+        check(dial, setting, best(**how), **how)
+        others |= {dial} if [run.lr for run in best(**how).values()] != [run.lr for run in best().values()] else set()
+    assert others == {"steps", "width"}
+    check("width", 128, best())
+    sentences, percent = regimes.SENTENCES[-1], regimes.HABITS[-1]
+    check("ordinary sentences", sentences, best(), world=f"ordinary-{sentences}")  # others have the default run's
+    check("% of habits kept", percent, best(), world=f"faith-{percent}")
     check("examples", n, best(), world="many", examples=n)
     check("steps", 60, best())
     longer = {f"{loss}, {regimes.STEPS[-1]} steps" for loss in ["ce", "perce"]}

@@ -3,7 +3,6 @@
 import json
 import math
 import re
-import runpy
 import shlex
 import shutil
 import subprocess
@@ -19,7 +18,8 @@ from perce_mini.experiments import report
 from perce_mini.hf.tokenizer import PLAIN
 from perce_mini.percontrast import CLIP_MAX, CLIP_MIN
 from perce_mini.trainer import Settings
-from tests.conftest import ROOT, TINY
+from tests.conftest import ROOT, TINY, run_inside, start
+from tests.test_distributed import be_one_of_two, free_port
 from tests.test_hf import write_folder
 
 TINY_STEPS = ["--steps", "2", "--batch-size", "2", "--device", "cpu", "--eval-examples", "1"]
@@ -62,28 +62,6 @@ def test_the_lines_for_ones_own_trainer_are_few():
     assert len(re.search(r"for persona_ids.*?zero_grad\(\)", README, flags=re.S)[0].splitlines()) <= 10
 
 
-real_run = subprocess.run
-
-
-def inside(command, **options):
-    """subprocess.run, but a python command runs inside this process: importing torch anew takes longer than it does."""
-    words = [*map(str, command)]
-    if words[0] not in ("python", sys.executable):
-        return real_run(words, **options)
-    try:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(subprocess, "run", inside)
-            if words[1] == "-m":
-                patch.setattr(sys, "argv", words[2:])
-                runpy.run_module(words[2], run_name="__main__", alter_sys=True)
-            else:
-                patch.setattr(sys, "argv", words[1:])
-                runpy.run_path(words[1], run_name="__main__")
-    except SystemExit as stop:
-        assert not stop.code, words
-    return subprocess.CompletedProcess(words, 0)
-
-
 def reviews(n):
     item = {"overall": "5", "description": "d", "summary": "s", "reviewText": "It is bad, honestly."}
     row = {"input": "Generate the review text", "output": "It is good, honestly.", "profile": [item]}
@@ -103,14 +81,12 @@ def make_history(folder):
 
 def with_tiny_settings(words):
     """The same command, so that it takes a second."""
-    if words[0] == "torchrun":
-        words[:1] = [sys.executable, "-m", "torch.distributed.run"]
     if "--epochs" in words:
         words = [word for before, word in zip(["", *words], words) if "--epochs" not in (before, word)]
     if "train.py" in words:
         words += TINY_STEPS if "--init" in words else TINY
     if "perce_mini.hf.compare" in words:
-        words += [*TINY_STEPS[:-2], "--examples", "2", "--seeds", "2"]
+        words += [*TINY_STEPS[:-2], "--examples", "2", "--losses", "ce", "perce"]
     if "perce_mini.sample" in words:
         words += ["--device", "cpu"]
     if "eval.py" in words:
@@ -143,16 +119,17 @@ def test_shell_blocks_run(world, tmp_path, monkeypatch):
             continue
         ran += words
         words = with_tiny_settings(words)
-        if "torch.distributed.run" in words:  # several processes, beside what follows
-            beside.append(subprocess.Popen(words))
+        if words[:4] == ["torchrun", "--nproc_per_node", "2", "train.py"]:  # two processes, beside what follows
+            meet = {"two": (free_port(), words[4:])}
+            beside += [start(be_one_of_two, rank, meet) for rank in "01"]
         else:
-            inside(words, check=True)
-    assert [process.wait() for process in beside] == [0]
+            run_inside(words, check=True)
+    assert [process.result()["two"]["status"] for process in beside] == [0, 0]
     assert ran.count("train.py") >= 5 and ran.count("eval.py") >= 2 and "perce_mini.hf.compare" in ran
     for file in ["out/heat.html", "out/perce/heat.html", "out/real.json", "out/my-model/model.safetensors"]:
         assert (project / file).exists(), file
     found = json.loads((project / "out/real.json").read_text())["tables"][0]
-    assert "2 held-out examples" in found["caption"] and len(found["rows"]["perce"]) == 2
+    assert "2 held-out examples" in found["caption"] and set(found["rows"]) == {"before", "ce", "perce"}
 
 
 def test_the_recorded_parts_are_the_recorded_ones(monkeypatch):

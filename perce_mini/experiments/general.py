@@ -1,17 +1,14 @@
 """What else the model of a run does: turns of chats, and questions about passages."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from perce_mini import base
 from perce_mini.dataset import encode_rows
-from perce_mini.device import pick_device
 from perce_mini.experiments.drop_metric import drop_score
 from perce_mini.experiments.records import FIRST, chart, of_seeds, table, with_more
 from perce_mini.experiments.runs import Run, load
-from perce_mini.experiments.suite import base_row
+from perce_mini.experiments.suite import base_row, make_base
 from perce_mini.percontrast import LOSSES
 from perce_mini.scoring import evaluate
 
@@ -20,13 +17,10 @@ N_CHATS, N_QUESTIONS = 60, 300
 
 
 def base_folder():
-    """The folder of a base model that has also read chats and questions; it is trained once."""
+    """The folder of a base model that has also read chats and questions."""
     from data.personas.general import general_rows  # importable in the project's folder only
 
-    if not base.is_finished(BASE, BASE_STEPS):
-        settings = replace(base.SETTINGS, steps=BASE_STEPS)
-        base.make(settings, base.SHAPE, general_rows("general"), BASE, pick_device("auto"))
-    return str(BASE)
+    return make_base(BASE, lambda: general_rows("general"), BASE_STEPS)
 
 
 def replies(folder, rows, top_k):

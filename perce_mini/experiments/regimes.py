@@ -1,15 +1,17 @@
 """When does PerCE help? One thing is varied at a time around the default run. Each loss has its own best rate there,
-after the fewest and after the most steps.
+after the fewest and after the most steps, and with models of other widths.
 
 What may explain it is tested beside it: from few texts CE learns by heart what nobody can foresee, which lowers its
 loss and is worth nothing for new users; PerCE gives these tokens the weight of the floor.
 """
 
 from dataclasses import replace
+from pathlib import Path
 
+from perce_mini import base
 from perce_mini.experiments.records import FIRST, chart, table
 from perce_mini.experiments.runs import NEW, SOME, TRAINED, Run
-from perce_mini.experiments.suite import PAIRED, base_row, make_world, versus
+from perce_mini.experiments.suite import PAIRED, base_row, make_base, make_world, versus
 from perce_mini.percontrast import LOSSES
 
 KINDS = {loss: Run(loss) for loss in LOSSES} | {"perce, M 2": Run(clip_max=2.0)}
@@ -21,6 +23,7 @@ DRAWN = ["personal_accuracy", "logp_other"]
 SHARE = "share of personal tokens"
 # The settings beside that of the default run:
 SENTENCES, HABITS, STEPS, EXAMPLES = [0, 2, 6], [40, 100], [30, 120, 240], [125, 500, 1000, 6000]
+WIDTHS, BASE_STEPS = [64, 192], 1500  # each with a base model of its own, made as data/base was
 
 
 def best_kinds(suite):
@@ -29,6 +32,13 @@ def best_kinds(suite):
     others = {name: run for name, run in KINDS.items() if name not in BOTH}
     others, tried_others = suite.at_best_rates(others, FEW_RATES)
     return best | others, [tried, tried_others]
+
+
+def wide_base(n_embd):
+    """The folder of a base model of that width."""
+    from data.personas.prepare import splits  # importable in the project's folder only
+
+    return make_base(Path(f"out/width-{n_embd}"), splits()["base"], BASE_STEPS, n_embd=n_embd)
 
 
 def dials():
@@ -43,6 +53,7 @@ def dials():
     found["steps"] |= {str(n): {"steps": n} for n in STEPS}
     make_world("many", "--train", 2000)
     found["examples"] = {"252": {}} | {str(n): {"world": "many", "examples": n} for n in EXAMPLES}
+    found["width"] = {str(base.SHAPE["n_embd"]): {}} | {str(n): {"base": wide_base(n)} for n in WIDTHS}
     return {dial: dict(sorted(settings.items(), key=lambda item: int(item[0]))) for dial, settings in found.items()}
 
 
@@ -53,7 +64,7 @@ def measure_regimes(suite):
     for dial, settings in dials().items():
         for setting, how in settings.items():
             runs = {loss: replace(centre[loss], **how) for loss in BOTH}
-            if how.get("steps") in (min(STEPS), max(STEPS)):  # a rate goes with the number of steps
+            if "base" in how or how.get("steps") in (min(STEPS), max(STEPS)):  # a rate goes with model and steps
                 runs, _ = suite.at_best_rates(runs)
             groups = suite.repeat(runs, 3)
             found = suite.figures(groups, f"{dial} {setting}")
@@ -67,8 +78,8 @@ def measure_regimes(suite):
                 panels[metric].setdefault(dial, {}).setdefault("perce", []).append([setting, change[metric]])
     caption = f"PerCE − CE on {SOME.n} test examples, 3 seeds: {PAIRED}."
     rates = (
-        "Both on these examples. Learning rates by validation ROUGE-L for the default, the fewest and the most steps;"
-        " the default run's elsewhere."
+        "Both on these examples. Learning rates by validation ROUGE-L for the default, the fewest and the most steps"
+        " and each width; the default run's elsewhere."
     )
     tables = [
         table(caption, [*METRICS, SHARE], changes, "dial | setting"),

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from perce_mini import scoring
+from perce_mini import base, scoring
+from perce_mini.device import pick_device
 from perce_mini.errors import UserError
 from perce_mini.experiments.records import regrouped, table
 from perce_mini.experiments.rows import DATA, RUNS, WORLDS, solve_rows
@@ -42,6 +43,14 @@ def make_world(name, *flags):
     """Write the rows of out/worlds/NAME, once. flags: what prepare.py is told."""
     if not (WORLDS / name / "test.jsonl").exists():
         call("data/personas/prepare.py", *flags, "--out", WORLDS / name)
+
+
+def make_base(folder, rows, steps, **shape):
+    """Train a base model on rows() as the default one is, once. shape: where it differs from base.SHAPE."""
+    if not base.is_finished(folder, steps):
+        settings = replace(base.SETTINGS, steps=steps)
+        base.make(settings, base.SHAPE | shape, rows(), folder, pick_device("auto"))
+    return str(folder)
 
 
 def finished(run, scored):
