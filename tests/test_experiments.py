@@ -18,7 +18,7 @@ import torch
 
 from data.personas.exact import exact_logprobs
 from data.personas.general import chats, general_rows, questions
-from data.personas.prepare import N_ORDINARY, TASKS, TRAIN, splits
+from data.personas.prepare import N_ORDINARY, TASKS, TRAIN
 from perce_mini import base, checkpoint, trainer
 from perce_mini.base import make_tokenizer
 from perce_mini.dataset import collate, encode_example, encode_rows, read_examples
@@ -368,14 +368,13 @@ def test_the_base_model_that_reads_more_is_made_once(monkeypatch, tmp_path):
 
 def test_the_base_model_of_another_width_is_made_once(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    few = splits(base=40)["base"]()
-    monkeypatch.setattr("data.personas.prepare.splits", lambda: {"base": lambda: few})
+    write_jsonl_atomic(Path("data/personas/base.jsonl"), few := general_rows("0", 40))
     monkeypatch.setattr(regimes, "BASE_STEPS", 1)
     with_tiny_bases(monkeypatch)
     made = checkpoint.read(Path(REAL_WIDE_BASE(24)))
     assert made["config"]["n_embd"] == 24 and made["config"]["n_layer"] == 1 and made["step"] == 1
     assert made["settings"]["examples"] == len(few) and made["settings"]["loss"] == "ce"
-    few = None  # is not asked for again
+    Path("data/personas/base.jsonl").unlink()  # is not read again
     assert REAL_WIDE_BASE(24) == "out/width-24"
 
 

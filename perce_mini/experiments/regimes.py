@@ -10,6 +10,7 @@ from pathlib import Path
 
 from perce_mini import base
 from perce_mini.experiments.records import FIRST, chart, table
+from perce_mini.experiments.rows import rows_of
 from perce_mini.experiments.runs import NEW, SOME, TRAINED, Run
 from perce_mini.experiments.suite import PAIRED, base_row, make_base, make_world, versus
 from perce_mini.percontrast import LOSSES
@@ -36,9 +37,7 @@ def best_kinds(suite):
 
 def wide_base(n_embd):
     """The folder of a base model of that width."""
-    from data.personas.prepare import splits  # importable in the project's folder only
-
-    return make_base(Path(f"out/width-{n_embd}"), splits()["base"], BASE_STEPS, n_embd=n_embd)
+    return make_base(Path(f"out/width-{n_embd}"), lambda: rows_of("base"), BASE_STEPS, n_embd=n_embd)
 
 
 def dials():

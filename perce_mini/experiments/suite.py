@@ -32,7 +32,7 @@ def call(*command):
 
 def prepare(jobs):
     """What all runs need: the default data, and the exact PIR of some of their characters."""
-    if not (DATA / "test.jsonl").exists():
+    if not (DATA / "base.jsonl").exists():
         call("data/personas/prepare.py")
     for split in ["val", "test", "train"]:
         if not (RUNS / f"{split}.jsonl").exists():
