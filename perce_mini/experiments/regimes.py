@@ -24,7 +24,7 @@ DRAWN = ["personal_accuracy", "logp_other"]
 SHARE = "share of personal tokens"
 # The settings beside that of the default run:
 SENTENCES, HABITS, STEPS, EXAMPLES = [0, 2, 6], [40, 100], [30, 120, 240], [125, 500, 1000, 6000]
-WIDTHS, BASE_STEPS = [64, 192], 1500  # each with a base model of its own, made as data/base was
+WIDTHS, BASE_STEPS = [64, 96], 1500  # each with a base model of its own, made as data/base was
 
 
 def best_kinds(suite):
