@@ -2,8 +2,9 @@
 
     python -m perce_mini.hf.compare MODEL_FOLDER DATA_FOLDER [flags of train.py]
 
-What is finished is kept in --out, and an interrupted training goes on. The first run of each is scored a second time,
-with a stranger's profile in the plain view: a base model's PIR on real text is to a good part the form of the texts.
+What is finished is kept in --out, and an interrupted training goes on. The model before and the first runs of CE and
+PerCE are scored a second time, with a stranger's profile in the plain view: a base model's PIR on real text is to a
+good part the form of the texts.
 """
 
 import json
@@ -133,11 +134,11 @@ def measure(args):
         for loss in args.losses:
             run = train(args, loss, rates[loss], seed)
             scored[loss].append(score(args, run, path, seed=seed))
-            if seed == 0:
+            if seed == 0 and loss in ("ce", "perce"):
                 against[loss] = score(args, run, path, "stranger", writes=False)[0]
     rows, changes = {}, {}
     for name, some in scored.items():
-        more = {words: against[name][metric] for metric, words in AGAINST.items()}
+        more = {words: against[name][metric] for metric, words in AGAINST.items() if name in against}
         rows[name] = with_more([figures for figures, _ in some], more)
         if "ce" in scored and name != "ce":  # the model before is the same for all seeds
             tables = [[tallies for _, tallies in x] for x in [some * (args.seeds // len(some)), scored["ce"]]]
