@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import copy
 import json
+import math
 import random
 import shutil
 import sys
@@ -212,14 +213,14 @@ def flags(rng, tmp):
 CASES = {case.__name__: case for case in [rows, checkpoints, folders, flags]}
 
 
-def run(seconds, seed):
-    """{(kind of case, outcome): how many}. Raises AssertionError that names the seed of the case."""
+def run(seed, seconds=math.inf, cases=10**9):
+    """{(kind of case, outcome): how many}, until one of the two is over. Raises AssertionError that names the case."""
     counts, end = Counter(), time.monotonic() + seconds
     with tempfile.TemporaryDirectory() as folder:
         make_run(Path(folder) / "first")  # torch imports more at its first step: no part of a refusal's time
-        for number in range(10**9):
+        for number in range(cases):
             if time.monotonic() > end:
-                return counts
+                break
             name = list(CASES)[number % len(CASES)]
             tmp = Path(folder) / name
             tmp.mkdir(exist_ok=True)
@@ -234,6 +235,7 @@ def run(seconds, seed):
                 assert took < LIMIT, f"case {seed}/{number} ({name}) was refused after {took:.1f} s: {error}"
             except Exception as error:
                 raise AssertionError(f"case {seed}/{number} ({name}): {type(error).__name__}: {error}") from error
+    return counts
 
 
 if __name__ == "__main__":
@@ -241,5 +243,5 @@ if __name__ == "__main__":
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    for (name, outcome), n in sorted(run(args.seconds, args.seed).items()):
+    for (name, outcome), n in sorted(run(args.seed, args.seconds).items()):
         print(f"{name:12} {outcome:10} {n}")

@@ -486,13 +486,13 @@ def test_cells_of_regimes(imagined):
         assert [point[0] for point in chart["panels"]["steps"]["perce"]] == list(map(str, sorted(steps)))
 
     own = {("steps", n): {"steps": n} for n in [min(steps), max(steps)]}
-    own |= {("width", n): {"base": f"out/width-{n}"} for n in regimes.WIDTHS}
+    own |= {("dimensions", n): {"base": f"out/width-{n}"} for n in regimes.WIDTHS}
     others = set()
     for (dial, setting), how in own.items():  # which have rates of their own
         check(dial, setting, best(**how), **how)
         others |= {dial} if [run.lr for run in best(**how).values()] != [run.lr for run in best().values()] else set()
-    assert others == {"steps", "width"}
-    check("width", 128, best())
+    assert others == {"steps", "dimensions"}
+    check("dimensions", 128, best())
     sentences, percent = regimes.SENTENCES[-1], regimes.HABITS[-1]
     check("ordinary sentences", sentences, best(), world=f"ordinary-{sentences}")  # others have the default run's
     check("% of habits kept", percent, best(), world=f"faith-{percent}")

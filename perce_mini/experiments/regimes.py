@@ -52,7 +52,7 @@ def dials():
     found["steps"] |= {str(n): {"steps": n} for n in STEPS}
     make_world("many", "--train", 2000)
     found["examples"] = {"252": {}} | {str(n): {"world": "many", "examples": n} for n in EXAMPLES}
-    found["width"] = {str(base.SHAPE["n_embd"]): {}} | {str(n): {"base": wide_base(n)} for n in WIDTHS}
+    found["dimensions"] = {str(base.SHAPE["n_embd"]): {}} | {str(n): {"base": wide_base(n)} for n in WIDTHS}
     return {dial: dict(sorted(settings.items(), key=lambda item: int(item[0]))) for dial, settings in found.items()}
 
 
