@@ -38,7 +38,7 @@ def frequencies(response, responses):
 
 def test_probabilities_with_and_without_persona_are_the_frequencies_of_a_simulation(small_world):
     rng, users = prepare.Rng(0), []
-    for _ in range(60_000):
+    for _ in range(40_000):
         user = prepare.User(rng)
         users.append([prepare.compose("small", user, rng)["response"] for _ in range(3)])
     for profile in [[], ["Xz so. I xz."], ["So. I xz.", "So. I xz."], ["Xz so! I b.", "Xz so! I xz."]]:
@@ -124,11 +124,11 @@ def sums(response, texts):
     return np.array([*found, texts[response]])
 
 
-@pytest.mark.parametrize("ordinary", [0, 1, 2])
-def test_probabilities_are_sums_over_all_texts_with_ordinary_sentences_among_them(ordinary_world, ordinary):
+@pytest.mark.parametrize("ordinary, seeds", [(0, [0, 1, 3, 5]), (1, [0, 1, 3, 5]), (2, [0, 5])])
+def test_probabilities_are_sums_over_all_texts_with_ordinary_sentences_among_them(ordinary_world, ordinary, seeds):
     without, seen = all_texts(ordinary, {}), ""
     assert sum(without.values()) == pytest.approx(1)
-    for seed in [0, 1, 3, 5]:
+    for seed in seeds:
         rng = prepare.Rng(seed)
         user = prepare.User(rng, ordinary=ordinary)
         texts = [prepare.compose("small", user, rng) for _ in range(2)]
@@ -138,7 +138,9 @@ def test_probabilities_are_sums_over_all_texts_with_ordinary_sentences_among_the
         assert exact.begins(row, profile) == pytest.approx(sums(response, with_persona), rel=1e-9)
         assert exact.begins(row, []) == pytest.approx(sums(response, without), rel=1e-9)
         seen += response
-    assert ordinary == 0 or ("The cat sat on" in seen and seen.count("The ") + seen.count("A dog") == 4 * ordinary)
+    assert ordinary == 0 or (
+        "The cat sat on" in seen and seen.count("The ") + seen.count("A dog") == len(seeds) * ordinary
+    )
 
 
 @pytest.mark.parametrize("ordinary", [1, 5])
