@@ -81,7 +81,7 @@ processes = multiprocessing.get_context("forkserver")
 
 
 def pytest_sessionstart(session):
-    processes.set_forkserver_preload(["torch._dynamo", "torch.distributed.nn", "train"])
+    processes.set_forkserver_preload(["torch._dynamo", "train"])
     forkserver.ensure_running()  # it imports while the first tests run
 
 
