@@ -411,14 +411,17 @@ def test_a_full_device_is_one_clear_line(command):
         command(fault)
 
 
-def test_whatever_reads_the_output():
-    """A closed stdout, a terminal that knows ASCII only, a reader that has seen enough: no traceback."""
-    code = "from perce_mini import cli; cli.run(lambda: [print('caf\\xe9') for _ in range(50_000)])"
+@pytest.mark.parametrize(
+    "reader, n_lines, read",
+    [(" >&-", 2, ""), (" | tail -1", 2, "caf\\xe9\n"), (" | head -1", 50_000, "caf\\xe9\n"), (" | true", 2, "")],
+)
+def test_whatever_reads_the_output(reader, n_lines, read):
+    """A closed stdout, a terminal that knows ASCII only, a reader that has seen enough, one that has gone: no word."""
+    code = f"from perce_mini import cli; cli.run(lambda: [print('caf\\xe9') for _ in range({n_lines})])"
     env = os.environ | {"PYTHONIOENCODING": "ascii", "CODE": code}
-    for way, said in [(" >&-", ""), (" | tail -1", "caf\\xe9\n"), (" | head -1", "caf\\xe9\n")]:
-        command = ["bash", "-c", f'{sys.executable} -c "$CODE"{way}']
-        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
-        assert (done.returncode, done.stdout, done.stderr) == (0, said, ""), way
+    command = ["bash", "-c", f'{sys.executable} -c "$CODE"{reader}']
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, read, "")
 
 
 def test_nobody_has_to_read_the_output(trained, world, monkeypatch):
