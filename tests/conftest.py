@@ -6,6 +6,7 @@ import runpy
 import subprocess
 import sys
 import threading
+import traceback
 from multiprocessing import forkserver
 from pathlib import Path
 
@@ -57,7 +58,8 @@ real_run = subprocess.run
 
 
 def run_inside(command, **options):
-    """subprocess.run, but a python command runs inside this process: importing torch anew takes longer than it does."""
+    """subprocess.run, but `python FILE` and `python -m MODULE` run inside this process, which has imported torch. A
+    status other than 0 fails; the options are not used."""
     words = [*map(str, command)]
     if words[0] not in ("python", sys.executable) or words[1] == "-c":
         return real_run(words, **options)
@@ -76,30 +78,40 @@ def run_inside(command, **options):
 
 
 # Where a test needs a process of its own, to kill it or to meet another, that is forked from one which has imported
-# torch and done nothing else.
-processes = multiprocessing.get_context("forkserver")
+# what takes seconds and has done nothing else (where forking is safe). It has the environment of the session's start.
+processes = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
 
 
 def pytest_sessionstart(session):
-    processes.set_forkserver_preload(["torch._dynamo", "train"])
-    forkserver.ensure_running()  # it imports while the first tests run
+    if sys.platform == "linux":
+        processes.set_forkserver_preload(["torch._dynamo", "train"])  # an optimizer imports the first
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PYTHONPATH", str(ROOT))
+            forkserver.ensure_running()  # it imports while the first tests run
 
 
-def send_result(pipe, function, args):
-    tqdm.set_lock(threading.RLock())  # its own is shared by processes, and lost with one that is killed
-    pipe.send(function(*args))
+def send_result(sender, function, args):
+    tqdm.set_lock(threading.RLock())  # its own is a semaphore, which a killed process leaves behind
+    try:
+        sender.send((function(*args), ""))
+    except BaseException:
+        sender.send((None, traceback.format_exc()))
 
 
-def start(function, *args):
+def start_process(function, *args):
     """A process that calls function(*args); its `result()` waits for what that returns."""
-    mine, its = processes.Pipe(duplex=False)
-    process = processes.Process(target=send_result, args=(its, function, args), daemon=True)
+    receiver, sender = processes.Pipe(duplex=False)
+    process = processes.Process(target=send_result, args=(sender, function, args), daemon=True)
     process.start()
-    its.close()
+    sender.close()
 
     def result():
-        assert mine.poll(120), "it takes longer than two minutes"
-        return mine.recv()
+        if not receiver.poll(120):
+            process.kill()
+            raise AssertionError("no result after two minutes")
+        value, error = receiver.recv()
+        assert not error, error
+        return value
 
     process.result = result
     return process

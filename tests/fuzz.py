@@ -214,7 +214,7 @@ CASES = {case.__name__: case for case in [rows, checkpoints, folders, flags]}
 
 
 def run(seed, seconds=math.inf, cases=10**9):
-    """{(kind of case, outcome): how many}, until one of the two is over. Raises AssertionError that names the case."""
+    """{(kind of case, outcome): how many}, of so many cases or seconds. Raises AssertionError that names the case."""
     counts, end = Counter(), time.monotonic() + seconds
     with tempfile.TemporaryDirectory() as folder:
         make_run(Path(folder) / "first")  # torch imports more at its first step: no part of a refusal's time

@@ -15,7 +15,7 @@ from perce_mini.checkpoint import CheckpointError
 from perce_mini.model import GPT, GPTConfig
 from perce_mini.tokenizer import Tokenizer
 from perce_mini.trainer import Settings, make_optimizer
-from tests.conftest import call, start
+from tests.conftest import call, start_process
 
 TOKENIZER = Tokenizer.train("a b a b", 262)
 
@@ -134,9 +134,9 @@ def timeless(log):
 def test_a_killed_run_resumes_bit_for_bit(command, trained, world, tmp_path):
     """One run straight through; one killed (SIGKILL) after its first checkpoint and resumed: all is equal."""
     assert command(train.main, *flags(world, trained, tmp_path / "straight")).status == 0
-    process = start(call, train.main, *flags(world, trained, tmp_path / "killed"))
+    process = start_process(call, train.main, *flags(world, trained, tmp_path / "killed"))
     while not (tmp_path / "killed/checkpoint.pt").exists():
-        assert process.is_alive()
+        assert process.is_alive(), process.result().err
         time.sleep(0.01)
     process.kill()
     process.join()

@@ -20,7 +20,7 @@ from perce_mini import checkpoint, cli, trainer
 from perce_mini.device import pick_device
 from perce_mini.errors import UserError
 from perce_mini.rouge import rouge_l
-from tests.conftest import ROOT, TINY, call, start
+from tests.conftest import ROOT, TINY, call, start_process
 
 
 def base_of(trained):
@@ -290,19 +290,8 @@ BAD_FLAGS = [
 
 @pytest.mark.parametrize("flags, reason", BAD_FLAGS)
 def test_bad_flags_end_in_one_line(command, world, trained, tmp_path, flags, reason):
-    given = [
-        "--data",
-        world,
-        "--init",
-        base_of(trained),
-        "--out",
-        tmp_path / "run",
-        "--batch-size",
-        4,
-        "--device",
-        "cpu",
-    ]
-    result = command(train.main, *given, "--eval-examples", 0, *flags.split())
+    given = ["--data", world, "--init", base_of(trained), "--out", tmp_path / "run", "--batch-size", 4]
+    result = command(train.main, *given, "--device", "cpu", "--eval-examples", 0, *flags.split())
     assert result.status == 2 and reason in result.error and not (tmp_path / "run").exists()
     assert "Traceback" not in result.err and len(result.err) < 1000
 
@@ -358,15 +347,15 @@ def test_no_space_left_keeps_the_last_checkpoint(run_train, tmp_path, monkeypatc
 
 
 def train_until_interrupted(flags):
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background ignores it
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # else ignored in the background
     return call(train.main, *flags)
 
 
 def test_ctrl_c_keeps_the_last_checkpoint(world, trained, tmp_path):
     given = ["--data", world, "--init", base_of(trained), "--out", tmp_path / "run", "--steps", 9999, "--save-every", 2]
-    process = start(train_until_interrupted, [*given, "--batch-size", 4, "--device", "cpu"])
+    process = start_process(train_until_interrupted, [*given, "--batch-size", 4, "--device", "cpu"])
     while not (tmp_path / "run/log.jsonl").exists():
-        assert process.is_alive()
+        assert process.is_alive(), process.result().err
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGINT)
     result = process.result()
@@ -416,7 +405,7 @@ def test_a_full_device_is_one_clear_line(command):
     [(" >&-", 2, ""), (" | tail -1", 2, "caf\\xe9\n"), (" | head -1", 50_000, "caf\\xe9\n"), (" | true", 2, "")],
 )
 def test_whatever_reads_the_output(reader, n_lines, read):
-    """A closed stdout, a terminal that knows ASCII only, a reader that has seen enough, one that has gone: no word."""
+    """A closed stdout, ASCII only, a reader that has seen enough, one that has gone: nothing on stderr."""
     code = f"from perce_mini import cli; cli.run(lambda: [print('caf\\xe9') for _ in range({n_lines})])"
     env = os.environ | {"PYTHONIOENCODING": "ascii", "CODE": code}
     command = ["bash", "-c", f'{sys.executable} -c "$CODE"{reader}']
@@ -424,11 +413,15 @@ def test_whatever_reads_the_output(reader, n_lines, read):
     assert (done.returncode, done.stdout, done.stderr) == (0, read, "")
 
 
-def test_nobody_has_to_read_the_output(trained, world, monkeypatch):
-    monkeypatch.chdir(trained)
-    monkeypatch.setattr("sys.argv", ["eval.py", "out/ce", "--data", str(world), "--examples", "2", "--device", "cpu"])
-    monkeypatch.setattr("sys.stdout", None)
-    evaluation.main()
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_every_script_ends_as_cli_says(monkeypatch, script):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli.Parser, "parse_args", interrupted)
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(ROOT / script), run_name="__main__")
+    assert end.value.code == 130
 
 
 def test_an_error_is_one_line_whatever_it_says(command):

@@ -12,7 +12,7 @@ import torch
 
 import train
 from perce_mini import checkpoint, distributed
-from tests.conftest import ROOT, call, start
+from tests.conftest import ROOT, call, start_process
 
 SAME = ["--steps", 8, "--batch-size", 3, "--examples", 39, "--lr", 1e-2, "--eval-examples", 2, "--device", "cpu"]
 
@@ -47,7 +47,8 @@ def be_one_of_two(rank, commands):
     """What each of two new processes does: {run: (port to meet at, flags)} -> {run: the result of its command}."""
     torch.set_num_threads(1)
     os.environ |= {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}  # as torchrun does
-    os.environ["MASTER_ADDR"], results = "localhost", {}
+    os.environ["MASTER_ADDR"] = "localhost"
+    results = {}
     for name, (port, flags) in commands.items():
         os.environ["MASTER_PORT"] = port
         results[name] = vars(call(train.main, *flags))
@@ -65,7 +66,7 @@ def done(world, trained, tmp_path_factory):
     same = [*map(str, ["--data", world, "--init", base, *SAME])]
     flags = {"two": [*same, "--grad-accum", "2"], "broken": [*same, "--lr", "1e30"]}
     commands = {run: (free_port(), [*given, "--out", str(folder / run)]) for run, given in flags.items()}
-    running = [start(be_one_of_two, rank, commands) for rank in "01"]
+    running = [start_process(be_one_of_two, rank, commands) for rank in "01"]
     torch.set_num_threads(1)  # Adam makes much of rounding near 0
     assert call(train.main, *same, "--grad-accum", 4, "--out", folder / "one").status == 0
     torch.set_num_threads(n_threads)
@@ -98,8 +99,8 @@ def test_a_loss_that_is_no_number_ends_all_processes(done):
 
 
 def test_after_the_shutdown_nobody_holds_the_group():
-    """Its threads would otherwise live on, and now and then abort a process that ends. What holds it is imported too
-    early in a forked process, so this one is new."""
+    """Its threads would otherwise live on, and now and then abort a process that ends. What would hold it has to be
+    imported after the group is made, and forked processes have imported it before, so this one is new."""
     code = "from tests import test_distributed as t; t.print_holders_after_the_shutdown()"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout == "0\n", done.stderr
+    assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr

@@ -130,7 +130,7 @@ def test_the_best_rate_is_the_best_on_validation_users(monkeypatch):
 # ------------------------------------------------------------------------------- the suite, very small
 
 
-REAL_RUN, REAL_KINDS, REAL_WIDE_BASE = runs.Run, regimes.KINDS, regimes.wide_base
+REAL_RUN, REAL_KINDS, REAL_BASE_OF_WIDTH = runs.Run, regimes.KINDS, regimes.base_of_width
 
 
 SCORED = [("VAL", "val", 2, True), ("TRAINED", "train", 0, False), ("NEW", "test", 3, False), ("TEST", "test", 3, True)]
@@ -142,7 +142,7 @@ class TinyRun(runs.Run):
     steps: int = 2
 
 
-def make_base(data, folder):
+def save_untrained_base(data, folder):
     """A model that has learned nothing, as a base model."""
     texts = read_examples(data / "train.jsonl")
     tokenizer = make_tokenizer("bpe", 420, texts)
@@ -165,9 +165,8 @@ def tiny(world, tmp_path_factory):
     shutil.copytree(world, folder / "data/personas")
     write_jsonl_atomic(folder / "data/personas/train.jsonl", read_examples(world / "train.jsonl")[::3])
     for name in ["data/base", "out/general"]:
-        make_base(world, folder / name)
-    dials = [("ordinary", regimes.SENTENCES), ("faith", regimes.HABITS)]
-    for name in ["many", *(f"{dial}-{n}" for dial, settings in dials for n in settings)]:
+        save_untrained_base(world, folder / name)
+    for name in ["many", "ordinary-0", "faith-40"]:
         shutil.copytree(world, folder / "out/worlds" / name)
     (folder / "data/results").mkdir()
     (folder / "README.md").write_text(
@@ -192,7 +191,8 @@ def tiny(world, tmp_path_factory):
         "EXAMPLES": [5],
         "SENTENCES": [0],
         "HABITS": [40],
-        "wide_base": lambda n_embd: "out/general",
+        "WIDTHS": [64],
+        "base_of_width": lambda n_embd: "out/general",
         "BASE_STEPS": 1,
         "N_CHATS": 2,
         "N_QUESTIONS": 9,
@@ -242,7 +242,11 @@ def test_finished_runs_are_used_as_they_are(tiny):
 
 
 def test_a_run_is_a_command_of_its_own(tiny, monkeypatch):
-    monkeypatch.setattr(subprocess, "run", run_inside)
+    def run(command, env, **options):
+        assert env["OMP_NUM_THREADS"] == "1"  # several run at a time
+        return run_inside(command, **options)
+
+    monkeypatch.setattr(subprocess, "run", run)
     monkeypatch.setattr(suite, "call", CALL)
     scored = runs.Scored("val", 3, True)
     figures = suite.finished(runs.Run("ce", seed=3, steps=1, examples=2), scored)
@@ -339,8 +343,10 @@ def test_the_commands_that_make_worlds_are_valid(command, monkeypatch, tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(suite, "call", lambda *command: called.append(list(map(str, command))))
     monkeypatch.setattr(suite, "solve_rows", lambda *split: None)
+    Path("data/personas").mkdir(parents=True)
+    Path("data/personas/test.jsonl").touch()  # a run of train.py leaves this, without a base corpus
     suite.prepare(1)
-    monkeypatch.setattr(regimes, "wide_base", str)
+    monkeypatch.setattr(regimes, "base_of_width", str)
     regimes.dials()
     for script, *words in called:
         told = command(importlib.import_module(script.removesuffix(".py").replace("/", ".")).main, "-h").out
@@ -371,11 +377,11 @@ def test_the_base_model_of_another_width_is_made_once(monkeypatch, tmp_path):
     write_jsonl_atomic(Path("data/personas/base.jsonl"), few := general_rows("0", 40))
     monkeypatch.setattr(regimes, "BASE_STEPS", 1)
     with_tiny_bases(monkeypatch)
-    made = checkpoint.read(Path(REAL_WIDE_BASE(24)))
+    made = checkpoint.read(Path(REAL_BASE_OF_WIDTH(24)))
     assert made["config"]["n_embd"] == 24 and made["config"]["n_layer"] == 1 and made["step"] == 1
     assert made["settings"]["examples"] == len(few) and made["settings"]["loss"] == "ce"
     Path("data/personas/base.jsonl").unlink()  # is not read again
-    assert REAL_WIDE_BASE(24) == "out/width-24"
+    assert REAL_BASE_OF_WIDTH(24) == "out/width-24"
 
 
 # ------------------------------------------------------------------------------ what stands in which cell
@@ -403,7 +409,7 @@ def imagined(monkeypatch):
         return [{metric: [value(some, reference, metric), 0, 1] for metric in records.SHOWN}]
 
     fakes = {"difference": difference, "make_world": lambda *what: None, "Run": REAL_RUN}
-    fakes |= {"base_folder": lambda: "out/general", "wide_base": lambda n_embd: f"out/width-{n_embd}"}
+    fakes |= {"base_folder": lambda: "out/general", "base_of_width": lambda n_embd: f"out/width-{n_embd}"}
     for module in [suite, paper, regimes, detectors, general, runs]:
         for name, fake in fakes.items():
             if hasattr(module, name):
@@ -487,11 +493,12 @@ def test_cells_of_regimes(imagined):
 
     own = {("steps", n): {"steps": n} for n in [min(steps), max(steps)]}
     own |= {("dimensions", n): {"base": f"out/width-{n}"} for n in regimes.WIDTHS}
-    others = set()
+    with_own_rates = set()
     for (dial, setting), how in own.items():  # which have rates of their own
         check(dial, setting, best(**how), **how)
-        others |= {dial} if [run.lr for run in best(**how).values()] != [run.lr for run in best().values()] else set()
-    assert others == {"steps", "dimensions"}
+        if [run.lr for run in best(**how).values()] != [run.lr for run in best().values()]:
+            with_own_rates.add(dial)
+    assert with_own_rates == {"steps", "dimensions"}
     check("dimensions", 128, best())
     sentences, percent = regimes.SENTENCES[-1], regimes.HABITS[-1]
     check("ordinary sentences", sentences, best(), world=f"ordinary-{sentences}")  # others have the default run's

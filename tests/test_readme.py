@@ -18,7 +18,7 @@ from perce_mini.experiments import report
 from perce_mini.hf.tokenizer import PLAIN
 from perce_mini.percontrast import CLIP_MAX, CLIP_MIN
 from perce_mini.trainer import Settings
-from tests.conftest import ROOT, TINY, run_inside, start
+from tests.conftest import ROOT, TINY, run_inside, start_process
 from tests.test_distributed import be_one_of_two, free_port
 from tests.test_hf import write_folder
 
@@ -121,10 +121,11 @@ def test_shell_blocks_run(world, tmp_path, monkeypatch):
         words = with_tiny_settings(words)
         if words[:4] == ["torchrun", "--nproc_per_node", "2", "train.py"]:  # two processes, beside what follows
             meet = {"two": (free_port(), words[4:])}
-            beside += [start(be_one_of_two, rank, meet) for rank in "01"]
+            beside += [start_process(be_one_of_two, rank, meet) for rank in "01"]
         else:
             run_inside(words, check=True)
-    assert [process.result()["two"]["status"] for process in beside] == [0, 0]
+    results = [process.result()["two"] for process in beside]
+    assert [result["status"] for result in results] == [0, 0], results
     assert ran.count("train.py") >= 5 and ran.count("eval.py") >= 2 and "perce_mini.hf.compare" in ran
     for file in ["out/heat.html", "out/perce/heat.html", "out/real.json", "out/my-model/model.safetensors"]:
         assert (project / file).exists(), file

@@ -1,5 +1,5 @@
 """When does PerCE help? One thing is varied at a time around the default run. Each loss has its own best rate there,
-after the fewest and after the most steps, and with models of other widths.
+after the fewest and the most steps, and with models of other widths.
 
 What may explain it is tested beside it: from few texts CE learns by heart what nobody can foresee, which lowers its
 loss and is worth nothing for new users; PerCE gives these tokens the weight of the floor.
@@ -35,7 +35,7 @@ def best_kinds(suite):
     return best | others, [tried, tried_others]
 
 
-def wide_base(n_embd):
+def base_of_width(n_embd):
     """The folder of a base model of that width."""
     return make_base(Path(f"out/width-{n_embd}"), lambda: rows_of("base"), BASE_STEPS, n_embd=n_embd)
 
@@ -52,7 +52,7 @@ def dials():
     found["steps"] |= {str(n): {"steps": n} for n in STEPS}
     make_world("many", "--train", 2000)
     found["examples"] = {"252": {}} | {str(n): {"world": "many", "examples": n} for n in EXAMPLES}
-    found["dimensions"] = {str(base.SHAPE["n_embd"]): {}} | {str(n): {"base": wide_base(n)} for n in WIDTHS}
+    found["dimensions"] = {str(base.SHAPE["n_embd"]): {}} | {str(n): {"base": base_of_width(n)} for n in WIDTHS}
     return {dial: dict(sorted(settings.items(), key=lambda item: int(item[0]))) for dial, settings in found.items()}
 
 
@@ -63,7 +63,7 @@ def measure_regimes(suite):
     for dial, settings in dials().items():
         for setting, how in settings.items():
             runs = {loss: replace(centre[loss], **how) for loss in BOTH}
-            if "base" in how or how.get("steps") in (min(STEPS), max(STEPS)):  # a rate goes with model and steps
+            if "base" in how or how.get("steps") in (min(STEPS), max(STEPS)):  # what the best rate depends on
                 runs, _ = suite.at_best_rates(runs)
             groups = suite.repeat(runs, 3)
             found = suite.figures(groups, f"{dial} {setting}")

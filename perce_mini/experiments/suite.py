@@ -46,7 +46,7 @@ def make_world(name, *flags):
 
 
 def make_base(folder, rows, steps, **shape):
-    """Train a base model on rows() as the default one is, once. shape: where it differs from base.SHAPE."""
+    """The folder of a base model, trained once on what rows() returns, with base.SHAPE but for what `shape` names."""
     if not base.is_finished(folder, steps):
         settings = replace(base.SETTINGS, steps=steps)
         base.make(settings, base.SHAPE | shape, rows(), folder, pick_device("auto"))
