@@ -163,7 +163,7 @@ def main():
         check_writable(args.json)
     asked = vars(args) | {"losses": " ".join(args.losses), "lr": " ".join(f"{rate:g}" for rate in args.lr)}
     names = ["losses", "lr", "seeds", "examples", "top_k", "block_size"]
-    own = [f"--{name.replace('_', '-')} {asked[name]}" for name in names]
+    own = [f"--{name.replace('_', '-')} {asked[name]}".strip() for name in names]
     command = " ".join(["python -m perce_mini.hf.compare MODEL_FOLDER DATA_FOLDER", *own, *args.flags])
     record = {"title": f"Real texts: {args.data.name}", "command": command} | provenance()
     record["tables"] = measure(args)
