@@ -710,18 +710,19 @@ def test_a_difference_is_drawn_with_its_own_interval():
     assert (at[0.0] - high) / (at[0.0] - at[0.5]) == pytest.approx(2, abs=0.01)
 
 
-def test_settings_of_a_dial_stand_side_by_side_and_have_equal_room():
-    panels = {"steps": {"perce": [["20", -1.0], ["40", 1.0]]}, "examples": {"perce": [["x", 0.5]]}}
+def test_settings_of_a_dial_stand_side_by_side_and_have_room():
+    """A panel is as wide as its title, or as its settings with two characters between them."""
+    panels = {"steps": {"perce": [["20", -1.0], ["4000", 1.0]]}, "examples": {"perce": [["x", 0.5]]}}
     root = ET.fromstring(charts.svg(records.chart("c", "", "y", panels), "alt"))
     lines = [element.get("points") for element in root.iter() if element.tag.endswith("polyline")]
-    room = (charts.WIDTH - charts.GAP) / 3
+    character = (charts.WIDTH - charts.GAP) / (2 * (2 + len("4000")) + len("examples"))
     places = [[float(at.split(",")[0]) for at in line.split()] for line in lines]
-    assert places == [[pytest.approx(k * room, abs=0.1) for k in ks] for ks in [[0.5, 1.5], [0.5]]]
+    assert places == [[pytest.approx(k * character, abs=0.1) for k in ks] for ks in [[3, 9], [4]]]
     moved = [element.get("transform") for element in root.iter() if element.tag.endswith("}g")]
-    lefts = [charts.LEFT, charts.LEFT + 2 * room + charts.GAP]
+    lefts = [charts.LEFT, charts.LEFT + 12 * character + charts.GAP]
     assert moved == [f"translate({left:.1f} {charts.TOP})" for left in lefts]
     texts = [element.text for element in root.iter() if element.tag.endswith("text")]
-    assert {"20", "40", "x", "steps", "examples"} <= set(texts)
+    assert {"20", "4000", "x", "steps", "examples"} <= set(texts)
 
 
 def test_the_pages_tables_hold_what_the_readmes_hold(monkeypatch):

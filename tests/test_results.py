@@ -8,13 +8,14 @@ import pytest
 
 from data.personas.general import chats
 from data.personas.prepare import FAITH, TRAIN
-from perce_mini.base import VOCAB_SIZE
+from perce_mini.base import SHAPE, VOCAB_SIZE
 from perce_mini.experiments import report
 from perce_mini.experiments.general import N_CHATS
-from perce_mini.experiments.regimes import DECAYED, STEPS
+from perce_mini.experiments.regimes import DECAYED, STEPS, WIDTHS
 from perce_mini.experiments.runs import SOME
+from perce_mini.experiments.suite import RATES
 from perce_mini.experiments.tabulate import interval
-from perce_mini.hf.compare import LENGTH, SHARE
+from perce_mini.hf.compare import AGAINST, LENGTH, SHARE
 from perce_mini.percontrast import CLIP_MIN
 from perce_mini.trainer import Settings
 from tests.conftest import ROOT
@@ -173,6 +174,7 @@ def on_real(texts, metric):
 
 
 PERSONAL = "personal_accuracy"
+WIDENING = [*WIDTHS, SHAPE["n_embd"]]
 
 TASK_ROWS = [f"rouge_l, {task}" for task in TASKS]
 FROM_THE_PAPER = ["F1 0.878", "over 10 %", "0.373, CE 0.226", "| 3.08 |", "0.66 on DROP"]
@@ -307,6 +309,23 @@ PHRASES = [
         "change by +0.015, +0.006 and -0.001 there",
         lambda: [f"{habits(n)[PERSONAL][0]:+.3f}" for n in [40, 80, 100]],
     ),
+    ("regimes", "With 64, 96 and 128 dimensions", lambda: [str(n) for n in WIDENING]),
+    (
+        "regimes",
+        "by +0.022, +0.026 and +0.044 nats",
+        lambda: [dial(f"dimensions | {n}", "logp_personal") for n in WIDENING],
+    ),
+    (
+        "regimes",
+        "right by +0.003, -0.001 and +0.006. Narrow",
+        lambda: [dial(f"dimensions | {n}", PERSONAL) for n in WIDENING],
+    ),
+    (
+        "regimes",
+        "they predict 0.371, 0.584 and 0.755",
+        lambda: [at("regimes", 1, label_of("ce", f"dimensions | {n}"), PERSONAL) for n in WIDENING],
+    ),
+    ("regimes", "with 64 dimensions the lowest", lambda: [str(WIDENING[0])]),
     ("regimes", "in the same 60 steps", lambda: [str(Settings.steps)]),
     ("regimes", "in the other tokens (-0.007)", lambda: [dial("examples | 6000", "logp_other")]),
     (
@@ -452,6 +471,13 @@ PHRASES = [
     ),
     ("real_commits", "they are 0.193, 0.162 and 0.192", lambda: personal_share(", against a stranger")),
     ("real_commits", "0.140 of all tokens are", lambda: [at("regimes", 0, "steps | 60", "share of personal tokens")]),
+    (
+        "real_speeches",
+        "by 42 presidents",
+        lambda: re.findall(r"\d+(?= users)", READ["real_speeches"]["tables"][0]["caption"]),
+    ),
+    ("real_speeches", "0.118 have PIR", lambda: [at("real_speeches", 0, "before", SHARE)]),
+    ("real_speeches", "> 0.8, and 0.104", lambda: [str(CLIP_MIN), at("real_speeches", 0, "before", AGAINST[SHARE])]),
     ("real_proposals", "ROUGE-L 0.179 against 0.176", lambda: on_real("proposals", "rouge_l")),
 ]
 
@@ -480,14 +506,45 @@ CLAIMS = [
     ("regimes", "every setting but one, clear of zero", lambda: unclear("logp_personal") == ["% of habits kept | 100"]),
     (
         "regimes",
-        "in all but three: without ordinary sentences",
-        lambda: unclear(PERSONAL) == ["ordinary sentences | 0", "% of habits kept | 100", "examples | 125"],
+        "in all but five: without ordinary sentences",
+        lambda: (
+            unclear(PERSONAL)
+            == [
+                "ordinary sentences | 0",
+                "% of habits kept | 100",
+                "examples | 125",
+                *map("dimensions | {}".format, WIDTHS),
+            ]
+        ),
     ),
     ("regimes", "No lead in ROUGE-L is", lambda: len(unclear("rouge_l")) == len(READ["regimes"]["tables"][0]["rows"])),
     (
         "regimes",
         "do not widen the lead",
         lambda: float(dial("examples | 125", PERSONAL)) < float(dial("examples | 252", PERSONAL)),
+    ),
+    (
+        "regimes",
+        "the lowest that was tried is the best for both",
+        lambda: {rate(loss, f"dimensions | {WIDENING[0]}") for loss in ["ce", "perce"]} == {min(RATES)},
+    ),
+    (
+        "regimes",
+        "It helps less in narrower models",
+        lambda: sorted(WIDENING, key=lambda n: float(dial(f"dimensions | {n}", "logp_personal"))) == WIDENING,
+    ),
+    (
+        "claims",
+        "narrower models gain in likelihood alone",
+        lambda: (
+            all(is_clear("regimes", 0, f"dimensions | {n}", "logp_personal") for n in WIDTHS)
+            and not any(is_clear("regimes", 0, f"dimensions | {n}", m) for n in WIDTHS for m in [PERSONAL, "rouge_l"])
+        ),
+    ),
+    (
+        "real_speeches",
+        "fewer than in commit messages",
+        lambda: at("real_speeches", 0, "before", SHARE) < at("real_commits", 0, "before", SHARE),
     ),
     ("regimes", "It does not vanish with many texts", lambda: is_clear("regimes", 0, "examples | 6000", PERSONAL)),
     (

@@ -121,13 +121,19 @@ def bar(values):
     return values[0] if isinstance(values[0], list) else interval(values)
 
 
+def room(title, lines):
+    """The characters that stand side by side in a panel: its title, or the settings, as wide as the longest each."""
+    settings = {x for points in lines.values() for x, *_ in points}
+    return max(len(title), len(settings) * (2 + max(map(len, settings))))
+
+
 def svg(chart, alt):
     """The chart as the text of an SVG file; alt: what it shows, in words."""
     panels = {}
     for title, lines in chart["panels"].items():
         panels[title] = {name: [(x, *bar(values)) for x, *values in points] for name, points in lines.items()}
     points = sum((some for lines in panels.values() for some in lines.values()), [])
-    sizes = [1 if chart["x"] else len(max(lines.values(), key=len)) for lines in panels.values()]
+    sizes = [1 if chart["x"] else room(title, lines) for title, lines in panels.items()]
     widths = [(WIDTH - GAP * (len(panels) - 1)) * size / sum(sizes) for size in sizes]
     left = LEFT
     y_axis = Axis([y for _, *ys in points for y in ys], HEIGHT - 6, 6)
