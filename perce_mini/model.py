@@ -145,13 +145,17 @@ class GPT(nn.Module):
         self.norm = nn.RMSNorm(config.n_embd, eps=config.norm_eps)
         self.output = None if config.tied else nn.Linear(config.n_embd, config.vocab_size, bias=False)
         self.recompute = False  # keep blocks' inputs only, and run blocks again in the backward pass: less memory
+        if not self.embedding.weight.is_meta:  # else its weights come from a file
+            self.init_weights()
+
+    def init_weights(self):
         nn.init.normal_(self.embedding.weight, std=0.02)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=module.in_features**-0.5)
         for block in self.blocks:  # what is added to the stream starts small
             for layer in (block.attention.out, block.down):
-                layer.weight.data /= (2 * config.n_layer) ** 0.5
+                layer.weight.data /= (2 * self.config.n_layer) ** 0.5
             block.attention.init_shifted_queries()
 
     @property
