@@ -57,7 +57,8 @@ def be_one_of_two(rank, commands):
 
 @pytest.fixture(scope="module")
 def done(world, trained, tmp_path_factory):
-    """(folder, a result {run: ...} of each process): two train at a time, and meanwhile this one trains alone.
+    """(folder, a result {run: ...} of each of two processes, an ended third process that looks for who holds the
+    group): two train at a time, and meanwhile this one trains alone.
 
     8 steps of 2 x 2 x 3 examples. Of 39, an epoch's last step has one micro-batch: none is left for the second process.
     """
@@ -67,10 +68,12 @@ def done(world, trained, tmp_path_factory):
     flags = {"two": [*same, "--grad-accum", "2"], "broken": [*same, "--lr", "1e30"]}
     commands = {run: (free_port(), [*given, "--out", str(folder / run)]) for run, given in flags.items()}
     running = [start_process(be_one_of_two, rank, commands) for rank in "01"]
+    code = "from tests import test_distributed as t; t.print_holders_after_the_shutdown()"
+    third = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     torch.set_num_threads(1)  # Adam makes much of rounding near 0
     assert call(train.main, *same, "--grad-accum", 4, "--out", folder / "one").status == 0
     torch.set_num_threads(n_threads)
-    return folder, [process.result() for process in running]
+    return folder, [process.result() for process in running], (third.communicate()[0], third.returncode)
 
 
 def log(folder):
@@ -78,7 +81,7 @@ def log(folder):
 
 
 def test_two_processes_make_the_weights_of_one(trained, done):
-    folder, (first, second) = done
+    folder, (first, second), _ = done
     (base,) = (trained / "out").glob("base*")
     a, b, start = (checkpoint.read(path)["model"] for path in [folder / "one", folder / "two", base])
     one, two, origin = (torch.cat([weights[name].flatten() for name in start]) for weights in (a, b, start))
@@ -93,14 +96,13 @@ def test_two_processes_make_the_weights_of_one(trained, done):
 
 
 def test_a_loss_that_is_no_number_ends_all_processes(done):
-    folder, said = done
+    folder, said, _ = done
     assert all(result["broken"]["status"] == 2 for result in said) and "lower --lr" in said[0]["broken"]["err"]
     assert not (folder / "broken/checkpoint.pt").exists()
 
 
-def test_after_the_shutdown_nobody_holds_the_group():
+def test_after_the_shutdown_nobody_holds_the_group(done):
     """Its threads would otherwise live on, and now and then abort a process that ends. What would hold it has to be
-    imported after the group is made, and forked processes have imported it before, so this one is new."""
-    code = "from tests import test_distributed as t; t.print_holders_after_the_shutdown()"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr
+    imported after the group is made, and forked processes have imported it before: so the third process is new."""
+    *_, (holders, status) = done
+    assert (holders, status) == ("0\n", 0)
