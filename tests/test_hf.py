@@ -879,6 +879,7 @@ def test_a_comparison_takes_the_best_rate_of_each_loss_and_keeps_what_is_done(co
     twice = [*given[:-1], tmp_path / "c.json", "--steps", 3, "--losses", "ce", "ce", "perce"]
     assert command(compare.main, *twice).status == 0
     assert list(json.loads((tmp_path / "c.json").read_text())["tables"][0]["rows"]) == ["before", "ce", "perce"]
+    assert "DATA_FOLDER --losses --lr 0.001 " in json.loads((tmp_path / "b.json").read_text())["command"]
     (alone,) = json.loads((tmp_path / "b.json").read_text())["tables"]
     assert list(alone["rows"]) == ["before"] and alone["caption"].endswith("users.") and len(scored) == 20
 
