@@ -463,6 +463,8 @@ PHRASES = [
     ("real_commits", "the difference, +0.009", lambda: [change("real_commits", 1, "perce", "rouge_l")]),
     ("real_commits", "recall, 0.222 against 0.203", lambda: on_real("commits", "rouge_r")),
     ("real_commits", "have 0.950 of the authors' words, CE's 0.843", lambda: on_real("commits", LENGTH)),
+    ("real_commits", "a stranger, PerCE has 0.218", lambda: [at("real_commits", 0, "perce-stranger", "rouge_l")]),
+    ("real_commits", "writes 0.969 of the words", lambda: [at("real_commits", 0, "perce-stranger", LENGTH)]),
     ("real_commits", "PIR > 0.8", lambda: [str(CLIP_MIN)]),
     (
         "real_commits",
@@ -588,6 +590,11 @@ CLAIMS = [
     ),
     ("claims", "CE 0.211; not clear of zero", lambda: not is_clear("real_commits", 1, "perce", "rouge_l")),
     ("real_commits", "is not clear of zero", lambda: not is_clear("real_commits", 1, "perce", "rouge_l")),
+    (
+        "real_commits",
+        "no clear difference to CE either",
+        lambda: not is_clear("real_commits", 1, "perce-stranger", "rouge_l"),
+    ),
     ("real_commits", "at the same precision", lambda: not is_clear("real_commits", 1, "perce", "rouge_p")),
     ("real_commits", "CE has the better likelihood", lambda: row("real_commits", 1, "perce")[0]["logp"][2] < 0),
     ("real_proposals", "nothing is won", lambda: not is_clear("real_proposals", 1, "perce", "rouge_l")),
