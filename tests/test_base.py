@@ -10,6 +10,7 @@ from data.personas import ship
 from perce_mini import base, checkpoint
 from perce_mini.dataset import Row, collate, encode_example
 from perce_mini.errors import UserError
+from perce_mini.experiments import regimes
 from perce_mini.files import sha256
 from perce_mini.tokenizer import PATTERN, Tokenizer
 from tests.conftest import ROOT
@@ -76,6 +77,10 @@ def test_a_base_model_is_shipped_in_half_precision_and_used_in_full(command, tra
     assert state["optimizer"] is None and state["settings"] == checkpoint.read(source)["settings"]
     assert (tmp_path / "base/checkpoint.pt").stat().st_size < (source / "checkpoint.pt").stat().st_size / 3
     assert tokenizer.vocab_size == mine.config.vocab_size
+
+
+def test_base_models_of_other_widths_are_trained_as_long_as_the_one_that_comes_with_the_project():
+    assert regimes.BASE_STEPS == checkpoint.read(ROOT / "data/base")["step"]
 
 
 def test_results_are_recorded_from_the_base_model_that_comes_with_the_project():
