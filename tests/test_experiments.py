@@ -130,7 +130,7 @@ def test_the_best_rate_is_the_best_on_validation_users(monkeypatch):
 # ------------------------------------------------------------------------------- the suite, very small
 
 
-REAL_RUN, REAL_KINDS, REAL_BASE_OF_WIDTH = runs.Run, regimes.KINDS, regimes.base_of_width
+REAL_RUN, REAL_KINDS = runs.Run, regimes.KINDS
 
 
 SCORED = [("VAL", "val", 2, True), ("TRAINED", "train", 0, False), ("NEW", "test", 3, False), ("TEST", "test", 3, True)]
@@ -164,9 +164,9 @@ def tiny(world, tmp_path_factory):
     folder = tmp_path_factory.mktemp("suite")
     shutil.copytree(world, folder / "data/personas")
     write_jsonl_atomic(folder / "data/personas/train.jsonl", read_examples(world / "train.jsonl")[::3])
-    for name in ["data/base", "out/general"]:
+    for name in ["data/base", "out/general", "out/width-64", "out/seed-1"]:
         save_untrained_base(world, folder / name)
-    for name in ["many", "ordinary-0", "faith-40"]:
+    for name in ["many", "ordinary-0", "faith-40", "seed-1"]:
         shutil.copytree(world, folder / "out/worlds" / name)
     (folder / "data/results").mkdir()
     (folder / "README.md").write_text(
@@ -192,7 +192,7 @@ def tiny(world, tmp_path_factory):
         "SENTENCES": [0],
         "HABITS": [40],
         "WIDTHS": [64],
-        "base_of_width": lambda n_embd: "out/general",
+        "SEEDS": [1],
         "BASE_STEPS": 1,
         "N_CHATS": 2,
         "N_QUESTIONS": 9,
@@ -346,12 +346,14 @@ def test_the_commands_that_make_worlds_are_valid(command, monkeypatch, tmp_path)
     Path("data/personas").mkdir(parents=True)
     Path("data/personas/test.jsonl").touch()  # a run of train.py leaves this, without a base corpus
     suite.prepare(1)
-    monkeypatch.setattr(regimes, "base_of_width", str)
+    monkeypatch.setattr(regimes, "make_base", lambda *what, **shape: None)
     regimes.dials()
+    regimes.world_of(7)
     for script, *words in called:
         told = command(importlib.import_module(script.removesuffix(".py").replace("/", ".")).main, "-h").out
         assert all(word in told for word in words if word.startswith("--"))
-    assert len(called) == 1 + len(regimes.SENTENCES) + len(regimes.HABITS) + 1
+    assert len(called) == 1 + len(regimes.SENTENCES) + len(regimes.HABITS) + 1 + 1
+    assert called[-1] == ["data/personas/prepare.py", "--seed", "7", "--out", "out/worlds/seed-7"]
 
 
 def with_tiny_bases(monkeypatch):
@@ -372,16 +374,22 @@ def test_the_base_model_that_reads_more_is_made_once(monkeypatch, tmp_path):
     assert general.base_folder() == "out/general"
 
 
-def test_the_base_model_of_another_width_is_made_once(monkeypatch, tmp_path):
+def test_the_base_models_of_another_width_and_of_another_world_are_made_once(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     write_jsonl_atomic(Path("data/personas/base.jsonl"), few := general_rows("0", 40))
     monkeypatch.setattr(regimes, "BASE_STEPS", 1)
     with_tiny_bases(monkeypatch)
-    made = checkpoint.read(Path(REAL_BASE_OF_WIDTH(24)))
+    made = checkpoint.read(Path(regimes.base_of_width(24)))
     assert made["config"]["n_embd"] == 24 and made["config"]["n_layer"] == 1 and made["step"] == 1
     assert made["settings"]["examples"] == len(few) and made["settings"]["loss"] == "ce"
     Path("data/personas/base.jsonl").unlink()  # is not read again
-    assert REAL_BASE_OF_WIDTH(24) == "out/width-24"
+    assert regimes.base_of_width(24) == "out/width-24"
+    for file in ["base", "test"]:
+        write_jsonl_atomic(Path(f"out/worlds/seed-7/{file}.jsonl"), few[:30])
+    how = regimes.world_of(7)
+    made = checkpoint.read(Path(how["base"]))
+    assert how == {"world": "seed-7", "base": "out/seed-7"} and made["step"] == 1
+    assert (made["settings"]["examples"], made["settings"]["seed"]) == (30, 7)
 
 
 # ------------------------------------------------------------------------------ what stands in which cell
@@ -409,7 +417,7 @@ def imagined(monkeypatch):
         return [{metric: [value(some, reference, metric), 0, 1] for metric in records.SHOWN}]
 
     fakes = {"difference": difference, "make_world": lambda *what: None, "Run": REAL_RUN}
-    fakes |= {"base_folder": lambda: "out/general", "base_of_width": lambda n_embd: f"out/width-{n_embd}"}
+    fakes["make_base"] = lambda folder, *what, **shape: str(folder)
     for module in [suite, paper, regimes, detectors, general, runs]:
         for name, fake in fakes.items():
             if hasattr(module, name):
@@ -426,6 +434,12 @@ def imagined(monkeypatch):
 
 def before(run):
     return runs.Run(base=f"before, {run.base}")
+
+
+def best_of(**how):
+    """{loss: its run with the best imagined rate}."""
+    some = {loss: [runs.Run(loss, lr, **how) for lr in suite.RATES] for loss in ["ce", "perce"]}
+    return {loss: max(some[loss], key=lambda run: value(run, "rouge_l")) for loss in some}
 
 
 def test_cells_of_transfer(imagined):
@@ -463,6 +477,22 @@ def test_cells_of_lr_and_main(imagined):
     assert set(minus) == {*REAL_KINDS} - {"ce"}
 
 
+def test_cells_of_worlds(imagined):
+    changes, figures = (table["rows"] for table in paper.measure_worlds(imagined)["tables"])
+    assert list(changes) == ["0", *map(str, regimes.SEEDS), "all"]
+    others = {str(n): {"world": f"seed-{n}", "base": f"out/seed-{n}"} for n in regimes.SEEDS}
+    for seed, how in ({"0": {}} | others).items():
+        groups = imagined.repeat(best_of(**how), 3)
+        (change,) = changes[seed]
+        assert change == {m: [value(groups["perce"], groups["ce"], m), 0, 1] for m in records.SHOWN}
+        for loss, some in groups.items():
+            row = figures[f"{seed} | {loss} | {some[0].lr:g}"]
+            assert [one["logp"] for one in row] == [value(run, "logp") for run in some]
+        assert figures[f"{seed} | base | "][0]["logp"] == value(before(groups["ce"][0]), "logp")
+    differences = [changes[seed][0]["rouge_l"][0] for seed in list(changes)[:-1]]
+    assert [one["rouge_l"] for one in changes["all"]] == differences
+
+
 def test_cells_of_regimes(imagined):
     found = regimes.measure_regimes(imagined)
     changes, figures, heart = (table["rows"] for table in found["tables"])
@@ -472,12 +502,8 @@ def test_cells_of_regimes(imagined):
     assert len(changes) == sum(1 + len(settings) for settings in dials)
     assert len(figures) == 2 * len(changes)
 
-    def best(**how):
-        some = {loss: [runs.Run(loss, lr, **how) for lr in suite.RATES] for loss in ["ce", "perce"]}
-        return {loss: max(some[loss], key=lambda run: value(run, "rouge_l")) for loss in some}
-
     def check(dial, setting, rates, **how):
-        kinds = {loss: replace(run, lr=rates[loss].lr, **how) for loss, run in best().items()}
+        kinds = {loss: replace(run, lr=rates[loss].lr, **how) for loss, run in best_of().items()}
         groups, label = imagined.repeat(kinds), f"{dial} | {setting}"
         logp, personal, other = (value(groups["ce"][0], m) for m in ["logp", "logp_personal", "logp_other"])
         share = pytest.approx((logp - other) / (personal - other))
@@ -495,24 +521,24 @@ def test_cells_of_regimes(imagined):
     own |= {("dimensions", n): {"base": f"out/width-{n}"} for n in regimes.WIDTHS}
     with_own_rates = set()
     for (dial, setting), how in own.items():  # which have rates of their own
-        check(dial, setting, best(**how), **how)
-        if [run.lr for run in best(**how).values()] != [run.lr for run in best().values()]:
+        check(dial, setting, best_of(**how), **how)
+        if [run.lr for run in best_of(**how).values()] != [run.lr for run in best_of().values()]:
             with_own_rates.add(dial)
     assert with_own_rates == {"steps", "dimensions"}
-    check("dimensions", 128, best())
+    check("dimensions", 128, best_of())
     sentences, percent = regimes.SENTENCES[-1], regimes.HABITS[-1]
-    check("ordinary sentences", sentences, best(), world=f"ordinary-{sentences}")  # others have the default run's
-    check("% of habits kept", percent, best(), world=f"faith-{percent}")
-    check("examples", n, best(), world="many", examples=n)
-    check("steps", 60, best())
+    check("ordinary sentences", sentences, best_of(), world=f"ordinary-{sentences}")  # others have the default run's
+    check("% of habits kept", percent, best_of(), world=f"faith-{percent}")
+    check("examples", n, best_of(), world="many", examples=n)
+    check("steps", 60, best_of())
     longer = {f"{loss}, {regimes.STEPS[-1]} steps" for loss in ["ce", "perce"]}
     assert set(heart) == {"base", *REAL_KINDS, regimes.DECAYED, *longer} - {"oracle"}
     for where in ["trained", "new"]:
         assert heart["base"][0][f"logp_other, {where}"] == value(before(runs.Run()), "logp_other", where)
     assert (runs.TRAINED.split, runs.NEW.split) == ("train", "test")
     for name, run in {
-        regimes.DECAYED: replace(best()["ce"], weight_decay=1.0, seed=1),
-        f"perce, {regimes.STEPS[-1]} steps": replace(best()["perce"], steps=regimes.STEPS[-1], seed=1),
+        regimes.DECAYED: replace(best_of()["ce"], weight_decay=1.0, seed=1),
+        f"perce, {regimes.STEPS[-1]} steps": replace(best_of()["perce"], steps=regimes.STEPS[-1], seed=1),
     }.items():
         trained, new = (value(run, "logp_other", where) for where in ["trained", "new"])
         assert heart[name][1]["logp_other, trained"] == trained and heart[name][1]["logp_other, new"] == new

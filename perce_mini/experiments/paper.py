@@ -14,7 +14,7 @@ from perce_mini.experiments.detectors import measure_contrast, measure_identify
 from perce_mini.experiments.general import measure_ability, measure_dialogue
 from perce_mini.experiments.memory import measure_memory
 from perce_mini.experiments.records import FIRST, SHOWN, chart, of_seeds, regrouped, table, with_more
-from perce_mini.experiments.regimes import BOTH, best_kinds, measure_regimes
+from perce_mini.experiments.regimes import BOTH, best_kinds, measure_regimes, measure_worlds
 from perce_mini.experiments.rows import rows_of
 from perce_mini.experiments.runs import SOME, TEST, VAL, Run
 from perce_mini.experiments.suite import PAIRED, RATES, base_row, versus
@@ -121,6 +121,15 @@ def on_each_task(by_loss, metric):
     return [ChainMap(*seed) for seed in zip(*parts)]
 
 
-TABLE = [measure_main, measure_regimes, measure_again, measure_cost, measure_identify, measure_lr, measure_clip]
+TABLE = [
+    measure_main,
+    measure_worlds,
+    measure_regimes,
+    measure_again,
+    measure_cost,
+    measure_identify,
+    measure_lr,
+    measure_clip,
+]
 TABLE += [measure_transfer, measure_contrast, measure_dialogue, measure_ability, measure_memory]
 EXPERIMENTS = {measure.__name__.removeprefix("measure_"): measure for measure in TABLE}

@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from perce_mini import base
-from perce_mini.experiments.records import FIRST, chart, table
+from perce_mini.experiments.records import FIRST, SHOWN, chart, table
 from perce_mini.experiments.rows import rows_of
-from perce_mini.experiments.runs import NEW, SOME, TRAINED, Run
+from perce_mini.experiments.runs import NEW, SOME, TEST, TRAINED, Run
 from perce_mini.experiments.suite import PAIRED, base_row, make_base, make_world, versus
 from perce_mini.percontrast import LOSSES
 
@@ -24,7 +24,7 @@ DRAWN = ["personal_accuracy", "logp_other"]
 SHARE = "share of personal tokens"
 # The settings beside that of the default run:
 SENTENCES, HABITS, STEPS, EXAMPLES = [0, 2, 6], [40, 100], [30, 120, 240], [125, 500, 1000, 6000]
-WIDTHS, BASE_STEPS = [64, 96], 1500  # each with a base model of its own, made as data/base was
+WIDTHS, SEEDS, BASE_STEPS = [64, 96], [1, 2, 3], 1500  # each with a base model of its own, made as data/base was
 
 
 def best_kinds(suite):
@@ -113,3 +113,33 @@ def by_heart(suite, kinds):
         ]
     caption = "Log-likelihood of the training texts and of new users' texts, nats a token; rates as in `main`."
     return table(caption, list(rows["ce"][0]), rows)
+
+
+def world_of(seed):
+    """How a run in the world of that seed differs: in its rows, and in a base model that has read this world alone."""
+    world = f"seed-{seed}"
+    make_world(world, "--seed", seed)
+    return {"world": world, "base": make_base(Path(f"out/{world}"), lambda: rows_of("base", world), BASE_STEPS, seed)}
+
+
+def measure_worlds(suite):
+    """In other worlds, from other base models."""
+    changes, rows = {}, {}
+    for seed in [0, *SEEDS]:
+        how = world_of(seed) if seed else {}
+        runs, _ = suite.at_best_rates({loss: replace(KINDS[loss], **how) for loss in BOTH})
+        groups = suite.repeat(runs, 3)
+        found = suite.figures(groups, f"world {seed}", TEST)
+        changes[str(seed)] = versus(groups, "ce", TEST)["perce"]
+        rows[f"{seed} | base | "] = base_row(runs["ce"], TEST)
+        rows |= {f"{seed} | {loss} | {runs[loss].lr:g}": found[loss] for loss in BOTH}
+    changes["all"] = [{metric: change[metric][0] for metric in SHOWN} for (change,) in changes.values()]
+    caption = (
+        f"PerCE − CE on {TEST.n} test examples, 3 seeds: {PAIRED}. Last row: these differences as a sample of worlds."
+    )
+    return {
+        "tables": [
+            table(caption, SHOWN, changes, "world"),
+            table("Learning rates by validation ROUGE-L, in each world.", SHOWN, rows, "world | loss | rate"),
+        ]
+    }

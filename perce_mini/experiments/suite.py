@@ -45,10 +45,10 @@ def make_world(name, *flags):
         call("data/personas/prepare.py", *flags, "--out", WORLDS / name)
 
 
-def make_base(folder, rows, steps, **shape):
+def make_base(folder, rows, steps, seed=0, **shape):
     """The folder of a base model, trained once on what rows() returns, with base.SHAPE but for what `shape` names."""
     if not base.is_finished(folder, steps):
-        settings = replace(base.SETTINGS, steps=steps)
+        settings = replace(base.SETTINGS, steps=steps, seed=seed)
         base.make(settings, base.SHAPE | shape, rows(), folder, pick_device("auto"))
     return str(folder)
 
