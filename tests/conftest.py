@@ -83,6 +83,7 @@ processes = multiprocessing.get_context("forkserver" if sys.platform == "linux" 
 
 
 def pytest_sessionstart(session):
+    os.fsync = lambda file: None  # takes milliseconds, and no test cuts the power
     if sys.platform == "linux":
         processes.set_forkserver_preload(["torch._dynamo", "train"])  # an optimizer imports the first
         with pytest.MonkeyPatch.context() as patch:

@@ -130,7 +130,7 @@ def test_the_best_rate_is_the_best_on_validation_users(monkeypatch):
 # ------------------------------------------------------------------------------- the suite, very small
 
 
-REAL_RUN, REAL_KINDS = runs.Run, regimes.KINDS
+REAL_RUN, REAL_KINDS, REAL_RATES = runs.Run, regimes.KINDS, suite.RATES
 
 
 SCORED = [("VAL", "val", 2, True), ("TRAINED", "train", 0, False), ("NEW", "test", 3, False), ("TEST", "test", 3, True)]
@@ -183,7 +183,7 @@ def tiny(world, tmp_path_factory):
         **{name: runs.Scored(*which) for name, *which in SCORED},
         "TOP_K": 1,
         "MAX_NEW_TOKENS": 4,
-        "RATES": [1e-3, 2e-3],
+        "RATES": [1e-3],
         "Run": TinyRun,
         "FEW_RATES": [1e-3],
         "MORE_RATES": [1e-3, 4e-3],
@@ -416,7 +416,7 @@ def imagined(monkeypatch):
     def difference(some, reference, scored=None):
         return [{metric: [value(some, reference, metric), 0, 1] for metric in records.SHOWN}]
 
-    fakes = {"difference": difference, "make_world": lambda *what: None, "Run": REAL_RUN}
+    fakes = {"difference": difference, "make_world": lambda *what: None, "Run": REAL_RUN, "RATES": REAL_RATES}
     fakes["make_base"] = lambda folder, *what, **shape: str(folder)
     for module in [suite, paper, regimes, detectors, general, runs]:
         for name, fake in fakes.items():

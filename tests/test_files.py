@@ -36,6 +36,23 @@ def test_of_several_files_none_is_replaced_when_one_fails(tmp_path):
     assert a.read_text() == b.read_text() == "new" and len(list(tmp_path.iterdir())) == 2
 
 
+def test_new_files_are_on_the_disk_before_the_first_old_one_goes(tmp_path, monkeypatch):
+    done, replace = [], os.replace
+
+    def fsync(file):
+        assert os.fstat(file).st_size == len("new")
+        done.append("on the disk")
+
+    def renamed(new, old):
+        done.append("renamed")
+        replace(new, old)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", renamed)
+    replace_files({tmp_path / "a": write_new, tmp_path / "b": write_new})
+    assert done == ["on the disk", "on the disk", "renamed", "renamed"]
+
+
 def test_what_torch_says_of_a_full_disk_is_an_oserror(tmp_path):
     def full(new):
         raise RuntimeError("[enforce fail at inline_container.cc] . writing failed\nframe #0: long trace")
