@@ -133,7 +133,7 @@ def test_the_best_rate_is_the_best_on_validation_users(monkeypatch):
 REAL_RUN, REAL_KINDS, REAL_RATES = runs.Run, regimes.KINDS, suite.RATES
 
 
-SCORED = [("VAL", "val", 2, True), ("TRAINED", "train", 0, False), ("NEW", "test", 3, False), ("TEST", "test", 3, True)]
+SCORED = [("VAL", "val", 2, True), ("TRAINED", "train", 0, False), ("NEW", "test", 3, False), ("TEST", "test", 2, True)]
 SCORED += [("SOME", "test", 3, True)]
 
 
@@ -400,21 +400,27 @@ def value(*what):
     return int.from_bytes(hashlib.sha256(repr(what).encode()).digest()[:4], "big") / 2**32
 
 
+def where(scored):
+    """A word for what is scored, but for VAL and SOME, which are so most of the time."""
+    return {runs.TRAINED: ["trained"], runs.NEW: ["new"], runs.TEST: ["test"]}.get(scored, [])
+
+
 class Imagined(suite.Suite):
     """A suite whose runs have figures without being run."""
 
     def figures(self, groups, desc, scored=None):
         names = [*records.SHOWN, "pir", "mean weight of the last step"]
         names += [f"{metric}, {task}" for metric in records.SHOWN for task in ["abstract", "review", "topic"]]
-        on = {runs.TRAINED: ["trained"], runs.NEW: ["new"]}.get(scored, [])
-        figures = {run: {name: value(run, name, *on) for name in names} for some in groups.values() for run in some}
+        figures = {
+            run: {name: value(run, name, *where(scored)) for name in names} for some in groups.values() for run in some
+        }
         return {name: [figures[run] | {"steps": run.steps} for run in some] for name, some in groups.items()}
 
 
 @pytest.fixture
 def imagined(monkeypatch):
     def difference(some, reference, scored=None):
-        return [{metric: [value(some, reference, metric), 0, 1] for metric in records.SHOWN}]
+        return [{metric: [value(some, reference, metric, *where(scored)), 0, 1] for metric in records.SHOWN}]
 
     fakes = {"difference": difference, "make_world": lambda *what: None, "Run": REAL_RUN, "RATES": REAL_RATES}
     fakes["make_base"] = lambda folder, *what, **shape: str(folder)
@@ -467,12 +473,14 @@ def test_cells_of_lr_and_main(imagined):
     best = {kind: max(suite.RATES, key=lambda lr: seeds[0][str(lr)]) for kind, seeds in rates.items()}
     assert set(others) == {*REAL_KINDS} - {"ce", "perce"}
     assert others["oracle"][0]["0.001"] == value(runs.Run(weights="exact", lr=1e-3), "rouge_l")
-    assert scores["perce"][2]["rouge_l, topic"] == value(runs.Run("perce", best["perce"], seed=2), "rouge_l, topic")
+    assert scores["perce"][2]["rouge_l, topic"] == value(
+        runs.Run("perce", best["perce"], seed=2), "rouge_l, topic", "test"
+    )
     mine, ce = ([runs.Run(loss, best[loss], seed=seed) for seed in range(3)] for loss in ["perce", "ce"])
-    assert minus["perce"][0]["logp"] == [value(mine, ce, "logp"), 0, 1]
+    assert minus["perce"][0]["logp"] == [value(mine, ce, "logp", "test"), 0, 1]
     rate = float(max(others["entce"][0], key=others["entce"][0].get))
     entce = [runs.Run("entce", rate, seed=seed) for seed in range(3)]
-    assert minus_perce["entce"][0]["logp"] == [value(entce, mine, "logp"), 0, 1]
+    assert minus_perce["entce"][0]["logp"] == [value(entce, mine, "logp", "test"), 0, 1]
     assert {*minus_perce} == {"lossce", "entce"}
     assert set(minus) == {*REAL_KINDS} - {"ce"}
 
@@ -484,11 +492,11 @@ def test_cells_of_worlds(imagined):
     for seed, how in ({"0": {}} | others).items():
         groups = imagined.repeat(best_of(**how), 3)
         (change,) = changes[seed]
-        assert change == {m: [value(groups["perce"], groups["ce"], m), 0, 1] for m in records.SHOWN}
+        assert change == {m: [value(groups["perce"], groups["ce"], m, "test"), 0, 1] for m in records.SHOWN}
         for loss, some in groups.items():
             row = figures[f"{seed} | {loss} | {some[0].lr:g}"]
-            assert [one["logp"] for one in row] == [value(run, "logp") for run in some]
-        assert figures[f"{seed} | base | "][0]["logp"] == value(before(groups["ce"][0]), "logp")
+            assert [one["logp"] for one in row] == [value(run, "logp", "test") for run in some]
+        assert figures[f"{seed} | base | "][0]["logp"] == value(before(groups["ce"][0]), "logp", "test")
     differences = [changes[seed][0]["rouge_l"][0] for seed in list(changes)[:-1]]
     assert [one["rouge_l"] for one in changes["all"]] == differences
 
