@@ -117,7 +117,7 @@ def difference(records, reference):
     return paired([r["row"]["user"] for r in records], [table_of(records)], [table_of(reference)])
 
 
-def paired(users, tables, references, draws=2000, seed=0):
+def paired(users, tables, references, draws=10_000, seed=0):
     """`difference`, of the tables of two runs with several seeds: one per seed, all of the same examples by `users`.
 
     Users and seeds are drawn with replacement, a run and its reference alike.

@@ -120,7 +120,8 @@ def test_the_best_rate_is_the_best_on_validation_users(monkeypatch):
         return {"rouge_l": scores[run.lr] if run.loss == "ce" else 1 - scores[run.lr]}
 
     monkeypatch.setattr(suite, "finished", finished)
-    best, table = suite.Suite(5, 2).at_best_rates({"ce": runs.Run("ce"), "perce": runs.Run()}, list(scores))
+    monkeypatch.setattr(suite, "RATES", list(scores))
+    best, table = suite.Suite(5, 2).at_best_rates({"ce": runs.Run("ce"), "perce": runs.Run()})
     assert best == {"ce": runs.Run("ce", 2e-3), "perce": runs.Run("perce", 8e-3)} and set(asked) == {(0, "val")}
     groups = suite.Suite(5, 2).repeat(best, 3)
     assert [(run.lr, run.seed) for run in groups["ce"]] == [(2e-3, 0), (2e-3, 1), (2e-3, 2)]
@@ -133,7 +134,7 @@ def test_the_best_rate_is_the_best_on_validation_users(monkeypatch):
 REAL_RUN, REAL_KINDS, REAL_RATES = runs.Run, regimes.KINDS, suite.RATES
 
 
-SCORED = [("VAL", "val", 2, True), ("TRAINED", "train", 0, False), ("NEW", "test", 3, False), ("TEST", "test", 2, True)]
+SCORED = [("VAL", "val", 2, True), ("TRAINED", "train", 0, False), ("NEW", "test", 3, False), ("TEST", "test", 4, True)]
 SCORED += [("SOME", "test", 3, True)]
 
 
@@ -185,7 +186,6 @@ def tiny(world, tmp_path_factory):
         "MAX_NEW_TOKENS": 4,
         "RATES": [1e-3],
         "Run": TinyRun,
-        "FEW_RATES": [1e-3],
         "MORE_RATES": [1e-3, 4e-3],
         "STEPS": [3],
         "EXAMPLES": [5],
@@ -423,12 +423,11 @@ def imagined(monkeypatch):
         return [{metric: [value(some, reference, metric, *where(scored)), 0, 1] for metric in records.SHOWN}]
 
     fakes = {"difference": difference, "make_world": lambda *what: None, "Run": REAL_RUN, "RATES": REAL_RATES}
-    fakes["make_base"] = lambda folder, *what, **shape: str(folder)
+    fakes |= {"make_base": lambda folder, *what, **shape: str(folder), "KINDS": REAL_KINDS}
     for module in [suite, paper, regimes, detectors, general, runs]:
         for name, fake in fakes.items():
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, fake)
-    monkeypatch.setattr(regimes, "KINDS", REAL_KINDS)
 
     def base_row(run, scored=None):
         return Imagined(1, 1).figures({0: [before(run)]}, "", scored)[0]
@@ -469,17 +468,15 @@ def test_cells_of_lr_and_main(imagined):
     (scores,) = paper.measure_lr(imagined)["tables"]
     rate = paper.MORE_RATES[-1]
     assert scores["rows"]["logp_other, ce"][1][str(rate)] == value(runs.Run("ce", rate, seed=1), "logp_other")
-    scores, minus, minus_perce, rates, others = (table["rows"] for table in paper.measure_main(imagined)["tables"])
+    scores, minus, minus_perce, rates = (table["rows"] for table in paper.measure_main(imagined)["tables"])
     best = {kind: max(suite.RATES, key=lambda lr: seeds[0][str(lr)]) for kind, seeds in rates.items()}
-    assert set(others) == {*REAL_KINDS} - {"ce", "perce"}
-    assert others["oracle"][0]["0.001"] == value(runs.Run(weights="exact", lr=1e-3), "rouge_l")
+    assert rates["oracle"][0]["0.001"] == value(runs.Run(weights="exact", lr=1e-3), "rouge_l")
     assert scores["perce"][2]["rouge_l, topic"] == value(
         runs.Run("perce", best["perce"], seed=2), "rouge_l, topic", "test"
     )
     mine, ce = ([runs.Run(loss, best[loss], seed=seed) for seed in range(3)] for loss in ["perce", "ce"])
     assert minus["perce"][0]["logp"] == [value(mine, ce, "logp", "test"), 0, 1]
-    rate = float(max(others["entce"][0], key=others["entce"][0].get))
-    entce = [runs.Run("entce", rate, seed=seed) for seed in range(3)]
+    entce = [runs.Run("entce", float(best["entce"]), seed=seed) for seed in range(3)]
     assert minus_perce["entce"][0]["logp"] == [value(entce, mine, "logp", "test"), 0, 1]
     assert {*minus_perce} == {"lossce", "entce"}
     assert set(minus) == {*REAL_KINDS} - {"ce"}
@@ -685,12 +682,23 @@ def test_a_spread_is_of_the_seeds():
 def test_a_table_as_texts():
     seeds = [{"logp": 0.5, "x": [0.1, -0.2, 0.3]}, {"logp": 0.7, "pir": 9}]
     made = records.table("logp, a caption.", ["logp", "x"], {"3 | ce": seeds, "none": [{}]}, "steps | loss")
+    assert tabulate.caption(made) == "log P with persona, nats/token, a caption. Two seeds: mean (low to high)."
     head, first, second = tabulate.texts(made)
     assert head == ["steps", "loss", "log P with persona, nats/token", "x"]
     assert first == ["3", "CE", "0.600 (0.500 to 0.700)", "+0.100 [-0.200, +0.300]"] and second == ["none", "", ""]
     assert made["rows"]["3 | ce"][1] == {"logp": 0.7}  # what no column shows is not recorded
     turned = records.table("", ["a", "b"], {"ce": [{"a": 1.0, "b": 2.0}]}, "corner", transposed=True)
     assert tabulate.texts(turned) == [["corner", "CE"], ["a", "1.000"], ["b", "2.000"]]
+
+
+@pytest.mark.parametrize(
+    "counts, said",
+    [([1, 1], ""), ([1, 2], " Two seeds: mean (low to high)."), ([1, 3, 3], " 3 seeds: mean ± 95 % interval.")]
+    + [([10, 1, 5, 7], " 5 to 10 seeds: mean ± 95 % interval.")],
+)
+def test_a_caption_says_how_many_seeds_there_are(counts, said):
+    rows = {str(i): [{"a": 1.0}] * n for i, n in enumerate(counts)}
+    assert tabulate.caption(records.table("It.", ["a"], rows)) == f"It.{said}"
 
 
 def test_rows_regrouped():

@@ -14,7 +14,7 @@ from perce_mini.experiments.detectors import measure_contrast, measure_identify
 from perce_mini.experiments.general import measure_ability, measure_dialogue
 from perce_mini.experiments.memory import measure_memory
 from perce_mini.experiments.records import FIRST, SHOWN, chart, of_seeds, regrouped, table, with_more
-from perce_mini.experiments.regimes import BOTH, best_kinds, measure_regimes, measure_worlds
+from perce_mini.experiments.regimes import BOTH, KINDS, measure_regimes, measure_worlds
 from perce_mini.experiments.rows import rows_of
 from perce_mini.experiments.runs import SOME, TEST, VAL, Run
 from perce_mini.experiments.suite import PAIRED, RATES, base_row, versus
@@ -27,15 +27,15 @@ PAPER = "PerCE, m 0.8, M 5"
 
 def measure_main(suite):
     """CE, LossCE, EntCE, PerCE and an oracle."""
-    best, rates_tried = best_kinds(suite)
-    groups = {name: suite.repeat({name: run}, None if name in BOTH else 3)[name] for name, run in best.items()}
+    best, rates_tried = suite.at_best_rates(KINDS)
+    groups = {name: suite.repeat({name: run}, None if name in BOTH else 5)[name] for name, run in best.items()}
     rates = ", ".join(f"{named(name)} {run.lr:g}" for name, run in best.items())
     rows = {"base": base_row(Run(), TEST)} | suite.figures(groups, "main", TEST)
     columns = [SHOWN[0], "rouge_p", "rouge_r", *(f"rouge_l, {task}" for task in TASKS), *SHOWN[1:]]
     caption = f"{TEST.n} test examples, {Run.steps} steps of 16 examples. Best learning rates: {rates}."
     scores = table(caption, columns, rows, transposed=True)
     against = [minus(groups, "ce", [*groups]), minus(groups, "perce", ["lossce", "entce"])]
-    return {"tables": [scores, *against, *rates_tried]}
+    return {"tables": [scores, *against, rates_tried]}
 
 
 def minus(groups, reference, names):
@@ -52,7 +52,7 @@ def measure_again(suite):
 
     writers = {"a stranger": (False, False), "the user": (True, False), "the user, true to every habit": (True, True)}
     rng, scores = Rng("again"), {who: {task: [] for task in ["all", *TASKS]} for who in writers}
-    for row in tqdm(rows_of("test", n=SOME.n), desc="again", unit="row", dynamic_ncols=True):
+    for row in tqdm(rows_of("test", n=TEST.n), desc="again", unit="row", dynamic_ncols=True):
         style = style_of(row)
         for who, (same_style, faithful) in writers.items():
             texts = write_again(row, style if same_style else {}, rng, 20, faithful)
@@ -75,7 +75,7 @@ def measure_cost(suite):
 
 def measure_lr(suite):
     """Learning rates up to collapse."""
-    groups = suite.repeat({(loss, lr): Run(loss, lr) for loss in BOTH for lr in MORE_RATES}, 2)
+    groups = suite.repeat({(loss, lr): Run(loss, lr) for loss in BOTH for lr in MORE_RATES}, 3)
     found = suite.figures(groups, "lr", VAL)
     by_loss = {loss: {lr: found[loss, lr] for lr in MORE_RATES} for loss in BOTH}
     metrics = [*FIRST[:2], "logp_other"]

@@ -71,14 +71,13 @@ class Suite:
         seeds = range(self.seeds)[:most]
         return {name: [replace(run, seed=seed) for seed in seeds] for name, run in kinds.items()}
 
-    def at_best_rates(self, kinds, rates=None):
+    def at_best_rates(self, kinds):
         """{name: run} -> the same at the rate with the best validation ROUGE-L; and the table of these."""
-        rates = rates or RATES
-        groups = {(name, lr): [replace(run, lr=lr)] for name, run in kinds.items() for lr in rates}
+        groups = {(name, lr): [replace(run, lr=lr)] for name, run in kinds.items() for lr in RATES}
         found = self.figures(groups, "rates", VAL)
-        rows = {name: regrouped({lr: found[name, lr] for lr in rates}, "rouge_l") for name in kinds}
-        best = {name: replace(run, lr=max(rates, key=rows[name][0].get)) for name, run in kinds.items()}
-        return best, table("Validation ROUGE-L by learning rate, seed 0.", rates, rows)
+        rows = {name: regrouped({lr: found[name, lr] for lr in RATES}, "rouge_l") for name in kinds}
+        best = {name: replace(run, lr=max(RATES, key=rows[name][0].get)) for name, run in kinds.items()}
+        return best, table("Validation ROUGE-L by learning rate, seed 0.", RATES, rows)
 
     def figures(self, groups, desc, scored=SOME):
         """{name: runs} -> {name: the figures of each}."""

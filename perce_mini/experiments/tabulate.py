@@ -54,6 +54,7 @@ def texts(table):
 
 def caption(table):
     """The table's caption, and how many seeds stand behind a cell."""
-    n = max(len(seeds) for seeds in table["rows"].values())
-    how = {1: "", 2: " Two seeds: mean (low to high)."}.get(n, f" {n} seeds: mean ± 95 % interval.")
+    counts = sorted({len(seeds) for seeds in table["rows"].values()} - {1})
+    n = " to ".join(dict.fromkeys(map(str, counts[:1] + counts[-1:])))
+    how = {"": "", "2": " Two seeds: mean (low to high)."}.get(n, f" {n} seeds: mean ± 95 % interval.")
     return named(table["caption"]) + how
