@@ -48,8 +48,8 @@ def parse_args():
     args = p.parse_args()
     if args.predictions and not args.max_new_tokens:
         p.error("--predictions writes generated texts, and --max-new-tokens 0 generates none")
-    files = [path.resolve() for path in [args.json, args.predictions, args.heatmap] if path]
-    if len(set(files)) < len(files):
+    args.files = [path for path in [args.json, args.predictions, args.heatmap] if path]
+    if len({path.resolve() for path in args.files}) < len(args.files):
         p.error("--json, --predictions and --heatmap need a file each")
     args.runs = ([args.init] if args.init else []) + args.runs
     if not args.runs:
@@ -107,8 +107,7 @@ def main():
     loaded = load_runs(args, device)
     warn_of_differences(loaded)
     rows, path = load_rows(args, loaded)
-    written = [file for file in [args.json, args.predictions, args.heatmap] if file]
-    for file in written:
+    for file in args.files:
         check_writable(file)
     print(f"scoring {len(rows)} examples of {path} on {device}")
     runs = score(args, loaded, rows)
@@ -122,7 +121,7 @@ def main():
     show_table(runs, args.all)
     show_verdicts(runs)
     show_samples(runs, args.samples if args.max_new_tokens else 0)
-    print(*(f"wrote {file}" for file in written), sep="\n")
+    print(*(f"wrote {file}" for file in args.files), sep="\n")
 
 
 if __name__ == "__main__":

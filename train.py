@@ -40,8 +40,9 @@ CLIP = number(float, low=-1e6, high=1e6)
 def add_optimisation_flags(parser):
     default = Settings()
     g = parser.add_argument_group("optimisation")
-    g.add_argument("--steps", type=COUNT, help=f"optimisation steps (default {default.steps})")
-    g.add_argument("--epochs", type=number(float, above=0, high=1e6), help="passes over the data, instead of --steps")
+    how = g.add_mutually_exclusive_group()
+    how.add_argument("--steps", type=COUNT, help=f"optimisation steps (default {default.steps})")
+    how.add_argument("--epochs", type=number(float, above=0, high=1e6), help="passes over the data, instead of --steps")
     rates = f"(default {default.lr:g}; of a pretrained model {LR_PRETRAINED:g}, with LoRA {LR_LORA:g})"
     g.add_argument("--lr", type=number(float, above=0), help=f"peak learning rate of AdamW {rates}")
     help = "share of the steps in which the rate rises; then it falls to 0"
@@ -109,15 +110,12 @@ def parse_args():
     help = "what takes the persona's place in the plain view: nothing, or the profile of a stranger"
     p.add_argument("--contrast", choices=CONTRASTS, default="none", help=help)
     p.add_argument("--out", type=Path, metavar="DIR", help="folder to write to (default out/LOSS)")
-    p.add_argument("--resume", action="store_true", help="go on where the run in --out stopped")
-    p.add_argument("--overwrite", action="store_true", help="start anew where --out holds another run")
+    again = p.add_mutually_exclusive_group()
+    again.add_argument("--resume", action="store_true", help="go on where the run in --out stopped")
+    again.add_argument("--overwrite", action="store_true", help="start anew where --out holds another run")
     for add_flags in [add_optimisation_flags, add_base_flags, add_other_flags]:
         add_flags(p)
     args = p.parse_args()
-    if args.steps and args.epochs:
-        p.error("--steps and --epochs exclude each other")
-    if args.resume and args.overwrite:
-        p.error("--resume and --overwrite exclude each other")
     if not args.clip_min <= args.clip_max:
         p.error(f"--clip-min {args.clip_min} is above --clip-max {args.clip_max}")
     # args.asked: what was said of the base model; what was not is as usual.
@@ -164,13 +162,12 @@ def base_folder(args):
 
 
 def load_model(args, device):
-    """(model, tokenizer, state) of --init or of the data's base model; None where that is yet to be trained."""
+    """(model, tokenizer, state) of --init or of the data's base model."""
     if args.init:
         template = hf.read_template(args.template) if args.template else None
         frozen = torch.bfloat16 if args.lora_rank and device.type == "cuda" else torch.float32
         return hf.load_any(args.init, device, frozen, template, args.asked.get("block_size"))
-    if args.start == SHIPPED_BASE or base.is_finished(args.start, args.base_steps):
-        return checkpoint.load(args.start, device)
+    return checkpoint.load(args.start, device)
 
 
 def train_base(args, rows, device):
@@ -189,7 +186,7 @@ def train_base(args, rows, device):
     )
     rows = read_examples(file) if file.exists() else rows
     base.make(settings, args.shape, rows, args.start, device, args.save_every, args.compile)
-    return checkpoint.load(args.start, device)
+    return load_model(args, device)
 
 
 def make_settings(args, start, n_rows):
@@ -264,10 +261,6 @@ def prepare_model(args, model, is_new_run):
         model.compile_blocks()
 
 
-def encode_held_out(args, rows, model, tokenizer):
-    return encode_rows(rows, tokenizer, model.config.block_size, args.top_k, MAX_NEW_TOKENS, args.contrast)
-
-
 def score(args, model, tokenizer, examples, desc):
     return evaluate(model, tokenizer, examples, MAX_NEW_TOKENS, args.temperature, args.seed, desc=f"score {desc}")
 
@@ -294,7 +287,8 @@ def main():
     device = distributed.init_distributed(pick_device(args.device))
     rows, held_out = load_rows(args)
     run = load_run(args, len(rows), device)
-    start = run or load_model(args, device)
+    is_made = args.init or args.start == SHIPPED_BASE or base.is_finished(args.start, args.base_steps)
+    start = run or (load_model(args, device) if is_made else None)
     distributed.barrier()  # all have seen what is there
     settings = make_settings(args, start[2]["settings"] if start else vars(args), len(rows))
     announce(args, settings, start, run, len(held_out), device)
@@ -302,7 +296,7 @@ def main():
     base.check_flags(args.asked, model, state, args.start)
 
     examples = encode_rows(rows, tokenizer, model.config.block_size, args.top_k, contrast=args.contrast)
-    to_score = encode_held_out(args, held_out, model, tokenizer)
+    to_score = encode_rows(held_out, tokenizer, model.config.block_size, args.top_k, MAX_NEW_TOKENS, args.contrast)
     torch.manual_seed(args.seed)
     prepare_model(args, model, is_new_run=run is None)
     fit(model, tokenizer, examples, settings, args.out, args.save_every, state if run else None)
@@ -311,9 +305,7 @@ def main():
     distributed.shutdown()
     if rank == 0:
         if held_out:
-            before, its_tokenizer, _ = load_model(args, device)
-            its_examples = encode_held_out(args, held_out, before, its_tokenizer)
-            scored = {str(args.start): score(args, before, its_tokenizer, its_examples, "before")}
+            scored = {str(args.start): score(args, load_model(args, device)[0], tokenizer, to_score, "before")}
             scored[str(args.out)] = score(args, model, tokenizer, to_score, "after")
             report(args, scored, model, tokenizer, held_out)
         say(f"{args.out} holds {', '.join(sorted(path.name for path in args.out.iterdir() if path.is_file()))}")

@@ -25,10 +25,6 @@ UNREADABLE = zipfile.BadZipFile, pickle.UnpicklingError, zlib.error, RuntimeErro
 UNREADABLE += AttributeError, TypeError, OSError
 
 
-class CheckpointError(UserError):
-    """What is wrong with a checkpoint or a model folder."""
-
-
 def save(folder, model, tokenizer, settings, step, log=(), optimizer=None):
     """Write `folder`. settings: a flat dict that tells how the run was made; step: optimisation steps done."""
     Path(folder).mkdir(parents=True, exist_ok=True)
@@ -49,10 +45,10 @@ def save(folder, model, tokenizer, settings, step, log=(), optimizer=None):
 
 
 def read(folder):
-    """The dict that `save` wrote, on the CPU. Raises CheckpointError."""
+    """The dict that `save` wrote, on the CPU. Raises UserError."""
     path = Path(folder) / "checkpoint.pt"
     if not path.is_file():
-        raise CheckpointError(f"{path}: no checkpoint there")
+        raise UserError(f"{path}: no checkpoint there")
     try:
         with zipfile.ZipFile(path) as archive:
             # Nothing is packed in a checkpoint, so that a small file cannot become a large one.
@@ -62,16 +58,16 @@ def read(folder):
         state = torch.load(path, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
         reason = f"damaged, or not a checkpoint of this project ({type(error).__name__})"
-        raise CheckpointError(f"{path}: {reason}") from None
-    check_checkpoint(state, path, CheckpointError)
+        raise UserError(f"{path}: {reason}") from None
+    check_checkpoint(state, path)
     steps = state["settings"].get("steps")
     if steps is not None and state["step"] > steps:
-        raise CheckpointError(f"{path}: damaged: it says step {state['step']} of {steps}")
+        raise UserError(f"{path}: damaged: it says step {state['step']} of {steps}")
     return dict.fromkeys(CHECKPOINT) | state
 
 
 def load(folder, device="cpu"):
-    """The model of a run, its tokenizer and the rest of its checkpoint. Raises CheckpointError."""
+    """The model of a run, its tokenizer and the rest of its checkpoint. Raises UserError."""
     state = read(folder)
     path = Path(folder) / "checkpoint.pt"
     try:
@@ -83,10 +79,10 @@ def load(folder, device="cpu"):
         model.load_state_dict(state["model"], assign=True)
     except (RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split("\n\t")[-1].split())[:160]
-        raise CheckpointError(f"{path}: another shape than its configuration ({reason})") from None
+        raise UserError(f"{path}: another shape than its configuration ({reason})") from None
     if tokenizer.vocab_size > model.config.vocab_size:
         sizes = f"the tokenizer has {tokenizer.vocab_size} tokens, the model {model.config.vocab_size}"
-        raise CheckpointError(f"{path}: {sizes}")
+        raise UserError(f"{path}: {sizes}")
     if not state["settings"].get("lora_rank"):  # a model may be kept in half precision, and is trained in full
         model.float()
     return model.to(device), tokenizer, state
@@ -95,10 +91,10 @@ def load(folder, device="cpu"):
 def restore(state, optimizer):
     """Put optimiser and random state back, so that the run goes on exactly as if it had not stopped.
 
-    Raises CheckpointError for those of another model or another machine's kind.
+    Raises UserError for those of another model or another machine's kind.
     """
-    if state["optimizer"] is None or state["random"] is None:
-        raise CheckpointError("the checkpoint holds no state of the optimiser: it cannot be gone on with")
+    if state["optimizer"] is None:
+        raise UserError("the checkpoint holds no state of the optimiser: it cannot be gone on with")
     try:
         groups = optimizer.state_dict()["param_groups"]  # its own: rates and decay are no affair of a file
         optimizer.load_state_dict({"state": state["optimizer"]["state"], "param_groups": groups})
@@ -106,4 +102,4 @@ def restore(state, optimizer):
         if state["random_device"] is not None and torch.cuda.is_available():
             torch.cuda.set_rng_state(state["random_device"])
     except (RuntimeError, ValueError, TypeError, KeyError) as error:
-        raise CheckpointError(f"the checkpoint cannot be gone on with: {str(error).splitlines()[0]}") from None
+        raise UserError(f"the checkpoint cannot be gone on with: {str(error).splitlines()[0]}") from None

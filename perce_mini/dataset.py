@@ -31,9 +31,7 @@ class DataError(UserError):
 
 
 class Row(dict):
-    """One example as its JSON object says it; `where` tells "file:line"."""
-
-    where = "row"
+    """One example as its JSON object says it; `where` tells "file:line", where it was read from a file."""
 
 
 def read_examples(path):
@@ -147,7 +145,7 @@ def encode_example(row, tokenizer, block_size, top_k=4, reserve=0, stranger=None
     if room < 0:
         sizes = f"query ({asked} tokens) and response ({answered}) do not fit into the block of {block_size}"
         advice = "shorten them or give a larger --block-size (a base model is trained with one)"
-        raise DataError(f"{getattr(row, 'where', Row.where)}: {sizes}; {advice}")
+        raise DataError(f"{getattr(row, 'where', 'row')}: {sizes}; {advice}")
     persona, read = encode_profile(row["profile"], row["query"], tokenizer, top_k, room)
     contrast = []
     if stranger and row["profile"]:

@@ -46,12 +46,6 @@ def barrier():
         dist.barrier()
 
 
-def all_reduce_sum(tensor):
-    """Replace a tensor by its sum over the processes."""
-    if dist.is_initialized():
-        dist.all_reduce(tensor)
-
-
 class Hidden(nn.Module):
     """What DistributedDataParallel calls and waits for: ids (B, T) -> hidden (B, T, C)."""
 

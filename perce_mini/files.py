@@ -6,7 +6,6 @@ So a kill or a full disk at any moment leaves the old file whole.
 import hashlib
 import json
 import os
-import stat
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -44,7 +43,7 @@ def check_writable(path):
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists() and not stat.S_ISREG(path.stat().st_mode):
+        if path.exists() and not path.is_file():
             raise UserError(f"{path}: there is something that is not a file; give another path")
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None

@@ -28,7 +28,7 @@ class LoRA(nn.Module):
 def add(model, rank):
     """Freeze the model and put a step of `rank` beside every linear layer of its blocks."""
     model.requires_grad_(False)
-    for parent in [module for block in model.blocks for module in block.modules()]:
+    for parent in list(model.blocks.modules()):
         for name, layer in list(parent.named_children()):
             if isinstance(layer, nn.Linear):
                 setattr(parent, name, LoRA(layer, rank))
@@ -37,7 +37,7 @@ def add(model, rank):
 @torch.no_grad()
 def merge(model):
     """Add the steps to the weights, W + 2 B A, and let all weights be trained again."""
-    for parent in [module for block in model.blocks for module in block.modules()]:
+    for parent in list(model.blocks.modules()):
         for name, layer in list(parent.named_children()):
             if isinstance(layer, LoRA):
                 layer.layer.weight += (SCALE * layer.b.weight @ layer.a.weight).to(layer.layer.weight.dtype)

@@ -73,9 +73,6 @@ class Past:
     own: torch.Tensor  # (B, n_shifted, 1, head_size): the last token's own keys, which the next token's place takes
     length: int
 
-    def rows(self, index):
-        return Past(self.keys[index], self.values[index], self.own[index], self.length)
-
 
 class Attention(nn.Module):
     def __init__(self, config):
@@ -210,7 +207,7 @@ class GPT(nn.Module):
                 break
             if len(goes_on) < len(live):  # rows that have ended are taken out of the batch
                 live = [live[row] for row in goes_on.tolist()]
-                past = [layer.rows(goes_on) for layer in past]
+                past = [Past(p.keys[goes_on], p.values[goes_on], p.own[goes_on], p.length) for p in past]
                 new, real, lengths = new[goes_on], real[goes_on], lengths[goes_on]
             real = F.pad(real, (0, 1), value=True)
             hidden, past = self.run(new[:, None], (lengths + n)[:, None, None], past, real[:, None, None])

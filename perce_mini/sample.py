@@ -86,8 +86,6 @@ def answer(model, tokenizer, profile, query, temperature=0.0, seed=0):
     example = encode_example(row, tokenizer, model.config.block_size, reserve=MAX_NEW_TOKENS)
     with autocast(model.head.device):
         (ids,) = model.generate([example.prompt], MAX_NEW_TOKENS, tokenizer.end, temperature, seed=seed)
-    if not ids:
-        return []
     example.response = [*ids, tokenizer.end]
     (scores,) = score_tokens(model, [example], model.head.device)
     tokens = [tokenizer.bytes_of.get(i, b"") for i in ids]
@@ -128,8 +126,7 @@ def main():
     elif sys.stdin and sys.stdin.isatty():
         query = input(f"\nWhat is asked? [{query}] ").strip() or query
     say(f"asked: {query}")
-    how = {"temperature": args.temperature, "seed": args.seed}
-    show_answers(model, tokenizer, [*people, NOBODY], query, **how)
+    show_answers(model, tokenizer, [*people, NOBODY], query, temperature=args.temperature, seed=args.seed)
 
 
 if __name__ == "__main__":

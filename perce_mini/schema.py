@@ -69,20 +69,20 @@ ABSENT = Kind("left out", lambda x: x in (None, False, 0, ""))
 OTHERS = object()  # in a table: fields that it does not name are allowed
 
 
-def check(value, table, where, error=UserError):
-    """Raises `error`, in one line, unless value is an object with the fields of the table {name: Kind}.
+def check(value, table, where):
+    """Raises UserError, in one line, unless value is an object with the fields of the table {name: Kind}.
 
     A field that is not there counts as None. where: what the line starts with, such as the file.
     """
     if not isinstance(value, dict):
-        raise error(f"{where}: must be an object, not {shown(value)}")
+        raise UserError(f"{where}: must be an object, not {shown(value)}")
     for name, kind in table.items():
         found = value.get(name)
         if name is not OTHERS and not kind.fits(found):
             what = "and is missing" if found is None else f"not {shown(found)}"
-            raise error(f"{where}: {shown(name)} must be {kind.words}, {what}")
+            raise UserError(f"{where}: {shown(name)} must be {kind.words}, {what}")
     if OTHERS not in table and (unknown := [name for name in value if name not in table]):
-        raise error(f"{where}: {shown(unknown[0])} is not known")
+        raise UserError(f"{where}: {shown(unknown[0])} is not known")
 
 
 def shown(value):
@@ -113,15 +113,15 @@ LAYOUT = dict.fromkeys(["start", "item", "query", "end"], TEXT)
 SAMPLE = "".join(map(chr, range(1, 0x250))) + "it's 12 345\t\r\n\n  漢字 한국어 हिन्दी \U0001f642 x"
 
 
-def check_tokenizer_state(state, where, error=UserError, needs_end=True):
-    """What Tokenizer.state() gave. needs_end: a control token ends a response. Raises `error`, in one line."""
-    check(state, TOKENIZER, where, error)
-    check(state["layout"], LAYOUT, f"{where}: layout", error)
+def check_tokenizer_state(state, where, needs_end=True):
+    """What Tokenizer.state() gave. needs_end: a control token ends a response. Raises UserError, in one line."""
+    check(state, TOKENIZER, where)
+    check(state["layout"], LAYOUT, f"{where}: layout")
     tokens, special, ids = state["tokens"], state.get("special"), state.get("ids")
     if special is None:
         special = {name: len(tokens) + i for i, name in enumerate(SPECIAL)}
     ids = list(range(len(tokens))) if ids is None else ids
-    check(special, dict.fromkeys(special, ID), f"{where}: control tokens", error)
+    check(special, dict.fromkeys(special, ID), f"{where}: control tokens")
     texts = all(isinstance(name, str) and 0 < len(name) <= 100 for name in special)
     used = Counter([*(i for i in ids if i is not None), *special.values()])
     twice = [i for i, n in used.items() if n > 1]
@@ -139,7 +139,7 @@ def check_tokenizer_state(state, where, error=UserError, needs_end=True):
     }
     for reason, is_met in demands.items():
         if not is_met:
-            raise error(f"{where}: {reason}")
+            raise UserError(f"{where}: {reason}")
 
 
 def cuts_every_text(pattern):
@@ -204,29 +204,29 @@ MOMENTS = dict.fromkeys(["step", "exp_avg", "exp_avg_sq"], tensor(torch.float32)
 LORA = (".a.weight", ".b.weight")
 
 
-def check_checkpoint(state, where, error=UserError):
-    """What checkpoint.save wrote, before anything is built of it. Raises `error`, in one line."""
-    check(state, CHECKPOINT, where, error)
-    check(state["config"], GPT_CONFIG, f"{where}: config", error)
-    check(state["settings"], SETTINGS, f"{where}: settings", error)
-    check_tokenizer_state(state["tokenizer"], f"{where}: tokenizer", error)
+def check_checkpoint(state, where):
+    """What checkpoint.save wrote, before anything is built of it. Raises UserError, in one line."""
+    check(state, CHECKPOINT, where)
+    check(state["config"], GPT_CONFIG, f"{where}: config")
+    check(state["settings"], SETTINGS, f"{where}: settings")
+    check_tokenizer_state(state["tokenizer"], f"{where}: tokenizer")
     weights, lora = state["model"], [name for name in state["model"] if str(name).endswith(LORA)]
     first = getattr(weights.get("embedding.weight"), "dtype", None)
     dtype = torch.bfloat16 if first is torch.bfloat16 else torch.float32  # one for all; what LoRA trains is float32
     table = dict.fromkeys(weights, tensor(dtype)) | dict.fromkeys(lora, tensor(torch.float32))
-    check(weights, table, f"{where}: model", error)
+    check(weights, table, f"{where}: model")
     if (last := f"blocks.{state['config']['n_layer'] - 1}.norm_mlp.weight") not in weights:  # else many would be built
-        raise error(f"{where}: model: {last!r} is missing")
+        raise UserError(f"{where}: model: {last!r} is missing")
     if state.get("optimizer") is not None:
-        check_optimizer(state["optimizer"], [weights[name] for name in lora or weights], f"{where}: optimizer", error)
+        check_optimizer(state["optimizer"], [weights[name] for name in lora or weights], f"{where}: optimizer")
 
 
-def check_optimizer(optimizer, trained, where, error):
+def check_optimizer(optimizer, trained, where):
     """AdamW's moments, {number of the weight: moments}, belong to the weights that were trained."""
-    check(optimizer, OPTIMIZER, where, error)
-    check(optimizer["state"], dict.fromkeys(range(len(trained)), optional(OBJECT)), where, error)
+    check(optimizer, OPTIMIZER, where)
+    check(optimizer["state"], dict.fromkeys(range(len(trained)), optional(OBJECT)), where)
     for i, moments in optimizer["state"].items():
-        check(moments, MOMENTS, f"{where}: {i}", error)
+        check(moments, MOMENTS, f"{where}: {i}")
         shape = trained[i].shape
         if [moments[name].shape for name in MOMENTS] != [(), shape, shape]:
-            raise error(f"{where}: the moments {i} have another shape than their weight")
+            raise UserError(f"{where}: the moments {i} have another shape than their weight")

@@ -32,10 +32,6 @@ METRICS = {
 }
 
 
-def is_likeliest(logits, labels):
-    return logits.argmax(-1) == labels
-
-
 @torch.no_grad()
 def score_tokens(model, examples, device, **more):
     """Per example, arrays over its response tokens: log P in both views, PIR, whether the likeliest was right; and what
@@ -44,7 +40,7 @@ def score_tokens(model, examples, device, **more):
     with autocast(device):
         persona = model.hidden(batch.persona.ids).flatten(0, 1)[batch.persona.at]
         plain = model.hidden(batch.plain.ids).flatten(0, 1)[batch.plain.at]
-        scores = {"logp": logprobs_in_place, "hit": is_likeliest, **more}
+        scores = {"logp": logprobs_in_place, "hit": lambda logits, labels: logits.argmax(-1) == labels, **more}
         per_token = {name: score_in_slices(scores[name], persona, head, batch.labels).double() for name in scores}
         per_token["logp_plain"] = score_in_slices(logprobs_in_place, plain, head, batch.labels).double()
     per_token["pir"] = personal_influence_ratio(per_token["logp"], per_token["logp_plain"])

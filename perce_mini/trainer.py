@@ -98,14 +98,13 @@ def training_step(run, model, optimizer, micro_batches, settings, step, weight_f
         with nullcontext() if is_last or n_processes == 1 else run.no_sync():  # gradients are exchanged once, at last
             tally = backward(run, model, collate(group, device), settings, n_tokens, weight_fn, scale)
         total += tally if mine else 0
-    distributed.all_reduce_sum(total)
+    if n_processes > 1:
+        torch.distributed.all_reduce(total)  # a sum
     loss, weight, floor, cap = total.tolist()
-    trained = [p for p in model.parameters() if p.requires_grad]
-    grad_norm = torch.nn.utils.clip_grad_norm_(trained, 1.0).item()
+    grad_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0).item()  # frozen ones have no gradient
     if not math.isfinite(loss + grad_norm):
         raise NotFiniteError(f"the loss is {loss} and the gradient norm {grad_norm} at step {step + 1}")
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate(step, settings)
+    optimizer.param_groups[0]["lr"] = learning_rate(step, settings)
     optimizer.step()
     seconds = time.perf_counter() - start
     return {
@@ -151,10 +150,9 @@ def fit(model, tokenizer, examples, settings, out, save_every=50, state=None, we
     state: the checkpoint to go on from, or None. weight_fn: as in `backward`.
     """
     optimizer, run = make_optimizer(model, settings), distributed.replicate(model)
-    first, log = 0, []
+    first, log = (state["step"], state["log"]) if state else (0, [])
     if state:
         checkpoint.restore(state, optimizer)
-        first, log = state["step"], state["log"]
     saved = first
     micro_batches = settings.grad_accum * settings.processes
     steps = training_steps(examples, settings.batch_size, micro_batches, settings.seed, first)

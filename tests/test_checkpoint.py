@@ -11,7 +11,7 @@ import torch
 
 import train
 from perce_mini import checkpoint
-from perce_mini.checkpoint import CheckpointError
+from perce_mini.errors import UserError
 from perce_mini.model import GPT, GPTConfig
 from perce_mini.tokenizer import Tokenizer
 from perce_mini.trainer import Settings, make_optimizer
@@ -49,7 +49,7 @@ def test_a_truncated_checkpoint_is_one_clear_line(run, cut):
     path = run / "checkpoint.pt"
     whole = path.read_bytes()
     path.write_bytes(whole[: int(cut * len(whole)) if isinstance(cut, float) else cut])
-    with pytest.raises(CheckpointError, match="checkpoint.pt: damaged") as caught:
+    with pytest.raises(UserError, match="checkpoint.pt: damaged") as caught:
         checkpoint.load(run)
     assert "\n" not in str(caught.value)
 
@@ -75,7 +75,7 @@ def test_no_bit_changes_unseen(run):
         path.write_bytes(flipped)
         try:
             assert same(checkpoint.read(run), state)
-        except CheckpointError as error:
+        except UserError as error:
             assert "damaged" in str(error)
             refused += 1
     assert refused > 75
@@ -87,7 +87,7 @@ def test_a_checkpoint_can_hold_no_code(run, tmp_path):
             return (Path.touch, (tmp_path / "owned",))
 
     torch.save({"model": Evil()}, run / "checkpoint.pt")
-    with pytest.raises(CheckpointError, match="damaged, or not a checkpoint"):
+    with pytest.raises(UserError, match="damaged, or not a checkpoint"):
         checkpoint.load(run)
     assert not (tmp_path / "owned").exists()
 
@@ -99,14 +99,14 @@ def change(run, **parts):
 
 def test_another_shape_is_one_clear_line(run):
     change(run, config=asdict(make_model().config) | {"n_hidden": 32})
-    with pytest.raises(CheckpointError, match="another shape.*size mismatch") as caught:
+    with pytest.raises(UserError, match="another shape.*size mismatch") as caught:
         checkpoint.load(run)
     assert "\n" not in str(caught.value)
 
 
 def test_another_tokenizer_is_one_clear_line(run):
     change(run, tokenizer=Tokenizer.train("c d c d e e", 265).state())
-    with pytest.raises(CheckpointError, match="tokenizer has"):
+    with pytest.raises(UserError, match="tokenizer has"):
         checkpoint.load(run)
 
 

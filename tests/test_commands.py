@@ -184,9 +184,10 @@ def test_a_finished_run_is_not_overwritten(run_train, tmp_path):
     assert run_train("--steps", 1, "--overwrite").status == 0 and checkpoint.read(tmp_path / "run")["step"] == 1
 
 
-def test_the_same_finished_command_shows_its_table_again(command, trained, world, monkeypatch):
+@pytest.mark.parametrize("base_steps", [4, 5])  # as trained; more, which nothing needs any more
+def test_the_same_finished_command_shows_its_table_again(command, trained, world, monkeypatch, base_steps):
     monkeypatch.chdir(trained)
-    again = command(train.main, "--loss", "perce", "--data", world, *TINY)
+    again = command(train.main, "--loss", "perce", "--data", world, *TINY, "--base-steps", base_steps)
     first, start = (trained / "perce.txt").read_text(), "\n3 examples"
     assert again.status == 0 and again.out[again.out.index(start) :] == first[first.index(start) :]
 
@@ -258,7 +259,7 @@ BAD_FLAGS = [
     ("--steps 0", "--steps: must be at least 1"),
     ("--steps x", "--steps: 'x' is not a whole number"),
     (f"--steps {'9' * 400}", "--steps: must be at least 1 and at most 1000000000, not 9999"),
-    ("--steps 2 --epochs 1", "exclude each other"),
+    ("--steps 2 --epochs 1", "argument --epochs: not allowed with argument --steps"),
     ("--epochs 1e308", "--epochs: must be above 0 and at most"),
     ("--clip-min 6", "--clip-min 6.0 is above --clip-max 5.0"),
     ("--clip-max 1e308", "--clip-max: must be at least"),
@@ -282,7 +283,7 @@ BAD_FLAGS = [
     ("--data nowhere", "nowhere"),
     ("--init nowhere", "nowhere"),
     ("--resume --out nowhere", "nowhere/checkpoint.pt: no checkpoint"),
-    ("--resume --overwrite", "exclude each other"),
+    ("--resume --overwrite", "argument --overwrite: not allowed with argument --resume"),
     ("--tokenizer gpt3", "move it away"),
     ("--n-layer 3", "move it away"),
 ]

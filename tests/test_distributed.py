@@ -34,7 +34,7 @@ def print_holders_after_the_shutdown():
     run = distributed.replicate(model)
     optimizer = torch.optim.AdamW(model.parameters())
     run(torch.ones(2, 3)).sum().backward()
-    distributed.all_reduce_sum(model.weight.grad)
+    torch.distributed.all_reduce(model.weight.grad)
     optimizer.step()
     group = torch.distributed.group.WORLD
     del run

@@ -22,7 +22,7 @@ import train
 from perce_mini import checkpoint, lora
 from perce_mini.dataset import encode_example
 from perce_mini.errors import UserError
-from perce_mini.hf import HFError, compare, load, load_any, read_template, reading, save
+from perce_mini.hf import compare, load, load_any, read_template, reading, save
 from perce_mini.hf.__main__ import main
 from perce_mini.hf.safetensors import read_safetensors
 from perce_mini.hf.tokenizer import PATTERNS, bytes_of_characters
@@ -214,10 +214,10 @@ def test_weights_may_lie_in_several_files_and_in_bfloat16(tmp_path):
     split_in_two(folder)
     model, _ = load(folder, dtype=torch.bfloat16)
     assert model.head.dtype == torch.bfloat16 and model.head.shape == (258, 8)
-    with pytest.raises(HFError, match="model-00001-of-00002.safetensors: there are other weights"):
+    with pytest.raises(UserError, match="model-00001-of-00002.safetensors: there are other weights"):
         save(model, folder, folder)  # the index would still name the old ones
     (folder / "model-00002-of-00002.safetensors").unlink()
-    with pytest.raises(HFError, match="model-00002-of-00002.safetensors: No such file"):
+    with pytest.raises(UserError, match="model-00002-of-00002.safetensors: No such file"):
         load(folder)
 
 
@@ -290,7 +290,7 @@ def test_a_template_goes_over_the_models_own_form(tmp_path):
     folder = write_folder(tmp_path / "m", {"eos_token_id": 257})
     _, tokenizer, _ = load_any(folder, "cpu", template={"item": "{response} <|im_end|>{query};"})
     assert shown(tokenizer, tokenizer.lay_out("item", "q", "r")) == "r ⟨<|im_end|>⟩q;"
-    with pytest.raises(HFError, match="'<|im_and|>' is not a control token"):
+    with pytest.raises(UserError, match="'<|im_and|>' is not a control token"):
         load_any(folder, "cpu", template={"end": "<|im_and|>"})
 
 
@@ -318,14 +318,14 @@ def test_a_users_text_never_becomes_a_control_token_or_another_text(tmp_path, ev
 )
 def test_a_wrong_template_is_named(tmp_path, template, reason):
     (tmp_path / "t.json").write_text(template)
-    with pytest.raises(HFError) as error:
+    with pytest.raises(UserError) as error:
         read_template(tmp_path / "t.json")
     assert "t.json: " in str(error.value) and reason in str(error.value)
 
 
 def test_a_folder_without_an_end_token_cannot_be_trained(tmp_path):
     folder = write_folder(tmp_path / "m")
-    with pytest.raises(HFError, match="no control token ends a text"):
+    with pytest.raises(UserError, match="no control token ends a text"):
         load_any(folder, "cpu")
     assert load_any(folder, "cpu", template={"end": "<|im_end|>"})[1].end == 257
 
@@ -418,10 +418,10 @@ def test_a_run_that_says_it_started_from_itself_is_not_followed_for_ever(command
 def test_only_what_fits_its_source_is_saved(folder, tmp_path, change):
     model, _ = load(folder)
     other = write_folder(tmp_path / "other", change)
-    with pytest.raises(HFError, match=f"{tmp_path}/back: the model is another than that of {other}"):
+    with pytest.raises(UserError, match=f"{tmp_path}/back: the model is another than that of {other}"):
         save(model, other, tmp_path / "back")
     lora.add(model, 2)
-    with pytest.raises(HFError, match="LoRA has to be merged"):
+    with pytest.raises(UserError, match="LoRA has to be merged"):
         save(model, folder, tmp_path / "back")
     assert not (tmp_path / "back").exists()
 
@@ -431,7 +431,7 @@ def test_only_what_fits_its_source_is_saved(folder, tmp_path, change):
 
 def refusal(folder):
     """The line with which a folder is refused."""
-    with pytest.raises(HFError) as error:
+    with pytest.raises(UserError) as error:
         load(folder)
     line = str(error.value)
     assert line.startswith(str(folder)) and "\n" not in line and len(line) < 500
@@ -507,7 +507,7 @@ def test_files_that_are_too_long_are_not_read_to_their_end(tmp_path, monkeypatch
     folder = write_folder(tmp_path / "m")
     monkeypatch.setattr(reading, "MAX_BYTES", 200)
     assert "config.json: longer than 200 bytes" in refusal(folder)
-    with pytest.raises(HFError, match="model.safetensors: the header: longer than 200 bytes"):
+    with pytest.raises(UserError, match="model.safetensors: the header: longer than 200 bytes"):
         read_safetensors(folder / "model.safetensors")
 
 
@@ -596,7 +596,7 @@ ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [8, 16]}
 def test_hostile_headers(tmp_path, entry, reason):
     path = tmp_path / "model.safetensors"
     write_safetensors(path, {"a": [2], "b": [2]}, {"b": entry})
-    with pytest.raises(HFError) as error:
+    with pytest.raises(UserError) as error:
         read_safetensors(path)
     assert str(error.value).startswith(f"{path}: ") and "'b'" in str(error.value) and reason in str(error.value)
 
@@ -606,11 +606,11 @@ def test_truncated_and_foreign_files(tmp_path):
     whole = path.read_bytes()
     for cut in [0, 5, 8, 40, len(whole) // 2, len(whole) - 1]:
         path.write_bytes(whole[:cut])
-        with pytest.raises(HFError, match="model.safetensors"):
+        with pytest.raises(UserError, match="model.safetensors"):
             read_safetensors(path)
     for junk in [b"\xff" * 100, struct.pack("<Q", 2) + b"[]", struct.pack("<Q", 9) + b"[" * 9, bytes(8), bytes(100)]:
         path.write_bytes(junk)
-        with pytest.raises(HFError, match="header"):
+        with pytest.raises(UserError, match="header"):
             read_safetensors(path)
 
 
@@ -780,7 +780,7 @@ def refuse_all(hostile, sound):
             with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
                 load(folder)
             found[folder.name] = "accepted"
-        except HFError as error:
+        except UserError as error:
             if len(str(error)) >= 500:
                 found[folder.name] = str(error)
         if (seconds := time.process_time() - began) > 2:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from perce_mini import checkpoint, lora, schema
-from perce_mini.checkpoint import CheckpointError
+from perce_mini.errors import UserError
 from perce_mini.model import GPT, GPTConfig
 from perce_mini.tokenizer import LAYOUT, PATTERN, Tokenizer
 from perce_mini.trainer import Settings, make_optimizer
@@ -31,7 +31,7 @@ def make_state(tmp_path, rank=0):
 @pytest.mark.parametrize("rank", [0, 2])
 def test_what_is_saved_is_accepted(tmp_path, rank):
     state = make_state(tmp_path, rank)
-    schema.check_checkpoint(state, "run", CheckpointError)
+    schema.check_checkpoint(state, "run")
     schema.check_checkpoint(state | {"settings": {"loss": "ce"}, "optimizer": None}, "run")  # of before other fields
 
 
@@ -103,8 +103,8 @@ META = torch.empty(2, device="meta")
 )
 def test_a_wrong_field_is_named(tmp_path, place, value, reason):
     state = changed(make_state(tmp_path), place, value)
-    with pytest.raises(CheckpointError) as error:
-        schema.check_checkpoint(state, "run", CheckpointError)
+    with pytest.raises(UserError) as error:
+        schema.check_checkpoint(state, "run")
     line = str(error.value)
     assert line.startswith("run: ") and reason in line and "\n" not in line and len(line) < 400
 
@@ -124,10 +124,10 @@ def test_every_field_is_needed_but_those_that_say_nothing(tmp_path, part):
         fewer = {key: value for key, value in (state[part] if part else state).items() if key != name}
         changed_state = state | {part: fewer} if part else fewer
         if name in MAY_BE_LEFT_OUT:
-            schema.check_checkpoint(changed_state, "run", CheckpointError)
+            schema.check_checkpoint(changed_state, "run")
         else:
-            with pytest.raises(CheckpointError, match=f"'{name}' must be .*, and is missing"):
-                schema.check_checkpoint(changed_state, "run", CheckpointError)
+            with pytest.raises(UserError, match=f"'{name}' must be .*, and is missing"):
+                schema.check_checkpoint(changed_state, "run")
 
 
 def test_lora_beside_frozen_bfloat16_is_accepted(tmp_path):
@@ -135,9 +135,9 @@ def test_lora_beside_frozen_bfloat16_is_accepted(tmp_path):
     trained = [name for name in state["model"] if name.endswith(schema.LORA)]
     half = {name: weight if name in trained else weight.bfloat16() for name, weight in state["model"].items()}
     schema.check_checkpoint(state | {"model": half}, "run")
-    with pytest.raises(CheckpointError, match="not <torch.bfloat16>"):
+    with pytest.raises(UserError, match="not <torch.bfloat16>"):
         other = half | {trained[0]: half[trained[0]].bfloat16()}
-        schema.check_checkpoint(state | {"model": other}, "run", CheckpointError)
+        schema.check_checkpoint(state | {"model": other}, "run")
 
 
 BYTES = [bytes([i]) for i in range(256)]
@@ -210,9 +210,9 @@ def test_a_wrong_tokenizer_is_named(change, reason):
         "normal_form": None,
     }
     state["layout"] = LAYOUT | {"item": "{query}{response}", "query": "{query}"}
-    schema.check_tokenizer_state(state, "run: tokenizer", CheckpointError)
-    with pytest.raises(CheckpointError) as error:
-        schema.check_tokenizer_state(state | change, "run: tokenizer", CheckpointError)
+    schema.check_tokenizer_state(state, "run: tokenizer")
+    with pytest.raises(UserError) as error:
+        schema.check_tokenizer_state(state | change, "run: tokenizer")
     assert str(error.value).startswith("run: tokenizer: ") or str(error.value).startswith("run: tokenizer: layout")
     assert reason in str(error.value) and "\n" not in str(error.value)
 

@@ -12,7 +12,7 @@ from perce_mini.errors import UserError
 from perce_mini.experiments import html, records, report
 from perce_mini.experiments.paper import EXPERIMENTS
 from perce_mini.experiments.suite import Suite, prepare
-from perce_mini.files import check_writable
+from perce_mini.files import check_writable, write_text_atomic
 
 
 def record(name, suite):
@@ -67,7 +67,8 @@ def main():
     if args.names or args.readme:
         report.write_readmes()
     if args.page:
-        html.write_page(args.page)
+        write_text_atomic(args.page, html.page())
+        print(f"wrote {args.page}")
 
 
 if __name__ == "__main__":

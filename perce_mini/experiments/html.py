@@ -4,7 +4,6 @@ import re
 from html import escape
 
 from perce_mini.experiments.report import IMAGE, anchor, figures, results_readme
-from perce_mini.files import write_text_atomic
 
 HEAD = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>perce-mini: recorded results</title><style>
@@ -55,8 +54,3 @@ def block(text, svgs):
 def page():
     svgs, blocks = figures(), re.split("\n\n+", results_readme().strip())
     return HEAD + "\n".join(block(text, svgs) for text in blocks) + "\n</html>\n"
-
-
-def write_page(path):
-    write_text_atomic(path, page())
-    print(f"wrote {path}")

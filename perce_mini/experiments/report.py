@@ -74,17 +74,13 @@ def markdown_table(table):
     return f"{caption(table)}\n\n{head}{'|---' * (head.count(' | ') + 1)}|\n{''.join(rows)}".strip()
 
 
-def sections():
-    """{name: Markdown}: what made it, findings, figures, tables."""
-    written, found = findings(), {}
-    for name, r in recorded().items():
-        made = f", commit {r['commit'][:7]}, {r['date']}" if "commit" in r else ""
-        text = IMAGE.sub(r"\g<0>\n\n*\1*", written.get(name, ""))
-        images = [f"{name}-{chart['name']}.svg" for chart in r.get("charts", [])]
-        text += "".join(f"\n\n![{r['title']}]({file})" for file in images if file not in text)
-        parts = [f"`{r['command']}`{made}.", text, *map(markdown_table, r["tables"])]
-        found[name] = "\n\n".join(filter(None, parts)) + "\n"
-    return found
+def section(name, r, text):
+    """Title, what made it, findings (text), figures, tables."""
+    made = f", commit {r['commit'][:7]}, {r['date']}" if "commit" in r else ""
+    images = [f"{name}-{chart['name']}.svg" for chart in r.get("charts", [])]
+    text += "".join(f"\n\n![{r['title']}]({file})" for file in images if file not in text)
+    parts = [f"\n## {r['title']}", f"`{r['command']}`{made}.", text, *map(markdown_table, r["tables"])]
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def anchor(title):
@@ -93,11 +89,10 @@ def anchor(title):
 
 def results_readme():
     """data/results/README.md."""
-    titles = {name: r["title"] for name, r in recorded().items()}
-    contents = "".join(f"- [{title}](#{anchor(title)})\n" for title in titles.values())
-    first = IMAGE.sub(r"\g<0>\n\n*\1*", findings()["overview"])
-    first += f"\n\n## The paper's claims, one by one\n\n{findings()['claims']}\n\n"
-    return HEAD + first + contents + "".join(f"\n## {titles[name]}\n\n{text}" for name, text in sections().items())
+    found, text = recorded(), {name: IMAGE.sub(r"\g<0>\n\n*\1*", x) for name, x in findings().items()}
+    first = f"{text['overview']}\n\n## The paper's claims, one by one\n\n{text['claims']}\n\n"
+    contents = "".join(f"- [{r['title']}](#{anchor(r['title'])})\n" for r in found.values())
+    return HEAD + first + contents + "".join(section(name, r, text.get(name, "")) for name, r in found.items())
 
 
 def with_parts(readme):

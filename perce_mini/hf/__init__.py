@@ -5,7 +5,6 @@ compare.py trains and scores such a model on real texts. `python -m perce_mini.h
 """
 
 from perce_mini.hf.folder import is_folder, load, load_any, save
-from perce_mini.hf.reading import HFError
 from perce_mini.hf.tokenizer import read_template
 
-__all__ = ["HFError", "is_folder", "load", "load_any", "read_template", "save"]
+__all__ = ["is_folder", "load", "load_any", "read_template", "save"]

@@ -5,19 +5,19 @@ from pathlib import Path
 import torch
 
 from perce_mini import checkpoint, cli, lora
+from perce_mini.errors import UserError
 from perce_mini.hf.folder import is_folder, save
-from perce_mini.hf.reading import HFError
 
 
 def source_of(run, settings):
-    """The folder that a run started from, or the run that it started from, and so on. Raises HFError."""
+    """The folder that a run started from, or the run that it started from, and so on. Raises UserError."""
     init, seen = settings.get("init"), []
     while init and init not in seen:
         if is_folder(init):
             return init
         seen.append(init)
         init = checkpoint.read(init)["settings"].get("init")
-    raise HFError(f"{run} did not start from a Hugging Face folder")
+    raise UserError(f"{run} did not start from a Hugging Face folder")
 
 
 def main():

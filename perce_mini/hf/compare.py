@@ -18,7 +18,7 @@ from perce_mini import cli, scoring
 from perce_mini.dataset import encode_rows, held_out_file, read_examples, subsample
 from perce_mini.device import pick_device
 from perce_mini.errors import UserError
-from perce_mini.experiments.records import dump, provenance, table, with_more
+from perce_mini.experiments.records import ROOT, dump, provenance, table, with_more
 from perce_mini.experiments.report import markdown_table
 from perce_mini.experiments.suite import PAIRED
 from perce_mini.experiments.tabulate import named
@@ -26,7 +26,6 @@ from perce_mini.files import check_writable, write_text_atomic
 from perce_mini.hf.folder import load_any
 from perce_mini.percontrast import CLIP_MIN
 
-ROOT = Path(__file__).resolve().parents[2]
 LOSSES = {
     "ce": ["--loss", "ce"],
     "perce": ["--loss", "perce"],

@@ -17,8 +17,9 @@ from pathlib import Path
 import torch
 
 from perce_mini import checkpoint
+from perce_mini.errors import UserError
 from perce_mini.files import replace_file, write_text_atomic
-from perce_mini.hf.reading import HFError, read_json
+from perce_mini.hf.reading import read_json
 from perce_mini.hf.safetensors import read_weights, write_safetensors
 from perce_mini.hf.tokenizer import read_tokenizer
 from perce_mini.model import GPT, GPTConfig
@@ -48,23 +49,23 @@ ROPE = dict.fromkeys(["type", "rope_type"], optional(either("default"))) | {"rop
 
 
 def read_config(folder):
-    """config.json as it is, and as GPTConfig. Raises HFError for what the GPT of model.py is not."""
+    """config.json as it is, and as GPTConfig. Raises UserError for what the GPT of model.py is not."""
     path = folder / "config.json"
     config = read_json(path)
-    check(config, CONFIG, path, HFError)
+    check(config, CONFIG, path)
     qwen3, n_head = config["architectures"] == QWEN3, config["num_attention_heads"]
     ropes = [config.get(key) or {} for key in ["rope_parameters", "rope_scaling"]]
     for rope in ropes:
-        check(rope, ROPE, f"{path}: rope", HFError)
+        check(rope, ROPE, f"{path}: rope")
     thetas = {place["rope_theta"] for place in [config, *ropes] if place.get("rope_theta") is not None} or {10000.0}
     if len(thetas) > 1:
-        raise HFError(f"{path}: rope_theta stands there twice, as {' and '.join(map(str, thetas))}")
+        raise UserError(f"{path}: rope_theta stands there twice, as {' and '.join(map(str, thetas))}")
     given = {ours: config[name] for name, ours in (NEEDED | USUAL).items() if config.get(name) is not None}
     usual = {"n_kv_head": n_head, "head_size": 128 if qwen3 else 0, "block_size": 2048, "norm_eps": 1e-6, "tied": False}
     try:
         return config, GPTConfig(**usual | given, rope_theta=float(*thetas), qk_norm=qwen3, n_shifted=0)
     except ValueError as error:
-        raise HFError(f"{path}: {error}") from None
+        raise UserError(f"{path}: {error}") from None
 
 
 NAMES = {f"attention.{x}": f"self_attn.{x}_proj" for x in "qkv"} | {"attention.out": "self_attn.o_proj"}
@@ -84,7 +85,7 @@ def their_name(name):
 
 
 def check_weights(tensors, config, folder):
-    """tensors {their name: tensor} are the weights of such a model, each in its shape, no others. Raises HFError."""
+    """tensors {their name: tensor} are the weights of such a model, each in its shape, no others. Raises UserError."""
     with torch.device("meta"):  # no memory is taken, and of all layers one is made
         model = GPT(replace(config, n_layer=1)).state_dict()
     needed = {}
@@ -92,13 +93,13 @@ def check_weights(tensors, config, folder):
         needed |= {their_name(name).replace("layers.0.", f"layers.{layer}."): model[name].shape for name in model}
     for name, shape in needed.items():
         if name not in tensors:
-            raise HFError(f"{folder}: no {name!r} in its weights")
+            raise UserError(f"{folder}: no {name!r} in its weights")
         if tensors[name].shape != shape:
             found, asked = list(tensors[name].shape), list(shape)
-            raise HFError(f"{folder}: {name!r} has shape {found}, config.json asks for {asked}")
+            raise UserError(f"{folder}: {name!r} has shape {found}, config.json asks for {asked}")
     for name in tensors.keys() - needed.keys():
         if not (name.endswith("rotary_emb.inv_freq") or config.tied and name == "lm_head.weight"):
-            raise HFError(f"{folder}: {shown(name)} has no place in the model")
+            raise UserError(f"{folder}: {shown(name)} has no place in the model")
 
 
 # ---------------------------------------------------------------------------------------------- load and save
@@ -109,13 +110,13 @@ def is_folder(path):
 
 
 def load(path, device="cpu", dtype=torch.float32, template=None):
-    """A Hugging Face model folder -> (GPT, Tokenizer). template: see `read_template`. Raises HFError."""
+    """A Hugging Face model folder -> (GPT, Tokenizer). template: see `read_template`. Raises UserError."""
     folder = Path(path)
     settings, config = read_config(folder)
     tokenizer = read_tokenizer(folder, settings, template)
     if tokenizer.vocab_size > config.vocab_size:
         ids = f"the tokenizer has ids up to {tokenizer.vocab_size - 1}"
-        raise HFError(f"{folder}: {ids}, the embedding {config.vocab_size} rows")
+        raise UserError(f"{folder}: {ids}, the embedding {config.vocab_size} rows")
     tensors = read_weights(folder)
     check_weights(tensors, config, folder)
     with torch.device("meta"):
@@ -124,7 +125,7 @@ def load(path, device="cpu", dtype=torch.float32, template=None):
     for name in model.state_dict():
         weights[name] = tensors[their_name(name)].to(device, dtype, copy=True)
         if not weights[name].isfinite().all():
-            raise HFError(f"{folder}: {their_name(name)!r} holds numbers that are not finite")
+            raise UserError(f"{folder}: {their_name(name)!r} holds numbers that are not finite")
     model.load_state_dict(weights, assign=True)
     return model, tokenizer
 
@@ -132,21 +133,21 @@ def load(path, device="cpu", dtype=torch.float32, template=None):
 def load_any(folder, device, dtype=torch.float32, template=None, block_size=None):
     """A run of this project or a Hugging Face folder -> model, tokenizer, and a checkpoint (of a folder: its settings).
 
-    template, block_size: for a Hugging Face folder; see `read_template`. Raises CheckpointError.
+    template, block_size: for a Hugging Face folder; see `read_template`. Raises UserError.
     """
     if not Path(folder).is_dir():
-        raise HFError(f"{folder}: not a folder on this machine; nothing is downloaded here")
+        raise UserError(f"{folder}: not a folder on this machine; nothing is downloaded here")
     if not is_folder(folder):
         if template:
-            raise HFError(f"{folder}: no config.json there; a template is for Hugging Face folders")
+            raise UserError(f"{folder}: no config.json there; a template is for Hugging Face folders")
         return checkpoint.load(folder, device)
     model, tokenizer = load(folder, device, dtype, template)
     if tokenizer.end is None:
         advice = '("eos_token_id" of config.json); name one as "end" in a template'
-        raise HFError(f"{folder}: no control token ends a text {advice}")
+        raise UserError(f"{folder}: no control token ends a text {advice}")
     positions = model.config.block_size
     if block_size and block_size > positions:
-        raise HFError(f"{folder}: the model has {positions} positions, --block-size asks for {block_size}")
+        raise UserError(f"{folder}: the model has {positions} positions, --block-size asks for {block_size}")
     model.config.block_size = block_size or min(positions, 5000)  # the paper's longest
     return model, tokenizer, {"settings": {"tokenizer": "pretrained", "vocab_size": tokenizer.vocab_size}}
 
@@ -158,19 +159,19 @@ AS_THEY_ARE += ["generation_config.json", "chat_template.jinja"]
 def save(model, source, folder, dtype=torch.float32):
     """Write `model` as a Hugging Face folder, with configuration and tokenizer of `source`, which it came from.
 
-    Raises HFError where the model is another (LoRA has to be merged), or other weights lie in `folder`.
+    Raises UserError where the model is another (LoRA has to be merged), or other weights lie in `folder`.
     """
     source, folder = Path(source), Path(folder)
     settings, config = read_config(source)
     if any("attention.q.layer" in name for name in model.state_dict()):
-        raise HFError(f"{folder}: LoRA has to be merged before a model is written (lora.merge)")
+        raise UserError(f"{folder}: LoRA has to be merged before a model is written (lora.merge)")
     if replace(model.config, block_size=config.block_size) != config:
-        raise HFError(f"{folder}: the model is another than that of {source}")
+        raise UserError(f"{folder}: the model is another than that of {source}")
     weights = {their_name(name): tensor.to(dtype) for name, tensor in model.state_dict().items()}
     folder.mkdir(parents=True, exist_ok=True)
     for path in [*folder.glob("*.safetensors"), *folder.glob("*.safetensors.index.json")]:
         if path.name != "model.safetensors":
-            raise HFError(f"{path}: there are other weights; give another folder")
+            raise UserError(f"{path}: there are other weights; give another folder")
     for name in AS_THEY_ARE:
         if (source / name).exists() and source.resolve() != folder.resolve():
             replace_file(folder / name, partial(shutil.copyfile, source / name))

@@ -1,26 +1,20 @@
 """Files of others: regular ones only, JSON of a bounded size, and one kind of error."""
 
 import json
-import os
-import stat
 
-from perce_mini.checkpoint import CheckpointError
+from perce_mini.errors import UserError
 
 MAX_BYTES, MAX_VALUES = 40 * 2**20, 1_500_000  # of JSON; Llama 3.1's tokenizer.json has 17 MB and 1 million values
 
 
-class HFError(CheckpointError):
-    """What is wrong with a model folder, in one line that names the file."""
-
-
 def open_file(path):
-    """A regular file, open for reading bytes. What might never end, such as a pipe, is not opened. Raises HFError."""
+    """A regular file, open for reading bytes. What might never end, such as a pipe, is not opened. Raises UserError."""
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise HFError(f"{path}: not a file")
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path}: not a file")
         return open(path, "rb")
     except OSError as error:
-        raise HFError(f"{path}: {error.strerror}") from None
+        raise UserError(f"{path}: {error.strerror}") from None
 
 
 def read_text(path):
@@ -33,23 +27,23 @@ def read_json(path):
 
 
 def decode(raw, where):
-    """UTF-8 -> text. Raises HFError, and for far too much of it as well; `where` is what its line starts with."""
+    """UTF-8 -> text. Raises UserError, and for far too much of it as well; `where` is what its line starts with."""
     if len(raw) > MAX_BYTES:
-        raise HFError(f"{where}: longer than {MAX_BYTES} bytes")
+        raise UserError(f"{where}: longer than {MAX_BYTES} bytes")
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise HFError(f"{where}: not UTF-8 ({error.reason} at byte {error.start})") from None
+        raise UserError(f"{where}: not UTF-8 ({error.reason} at byte {error.start})") from None
 
 
 def parse_json(text, where):
-    """JSON -> value. Raises HFError, and for far too many values before memory is spent on them."""
+    """JSON -> value. Raises UserError, and for far too many values before memory is spent on them."""
     if sum(map(text.count, ",[{")) > MAX_VALUES:
-        raise HFError(f"{where}: JSON of more than {MAX_VALUES} values")
+        raise UserError(f"{where}: JSON of more than {MAX_VALUES} values")
     try:
         return json.loads(text, parse_constant=refuse)
     except (ValueError, RecursionError) as error:
-        raise HFError(f"{where}: not JSON ({str(error).splitlines()[0]})") from None
+        raise UserError(f"{where}: not JSON ({str(error).splitlines()[0]})") from None
 
 
 def refuse(word):

@@ -7,7 +7,8 @@ other ids, and a model that reads other ids than it was trained on gives finite,
 import re
 
 from perce_mini import schema
-from perce_mini.hf.reading import HFError, read_json, read_text
+from perce_mini.errors import UserError
+from perce_mini.hf.reading import read_json, read_text
 from perce_mini.schema import ABSENT, OBJECT, OTHERS, check, shown
 from perce_mini.tokenizer import Tokenizer
 
@@ -32,7 +33,7 @@ ADDED = {"content": schema.text(100), "id": schema.ID, OTHERS: None}
 
 
 def read_tokenizer(folder, config, template=None):
-    """The folder's tokenizer. config: its config.json; template: goes over the layout. Raises HFError."""
+    """The folder's tokenizer. config: its config.json; template: goes over the layout. Raises UserError."""
     path = folder / "tokenizer.json"
     if path.exists():
         vocab, made, special, pattern, normal_form = read_tokenizer_json(path)
@@ -43,29 +44,29 @@ def read_tokenizer(folder, config, template=None):
     spelled = {bytes([byte]): letter for letter, byte in sorted(byte_of.items(), key=lambda pair: pair[1])}
     for token in made:
         if not byte_of.keys() >= set(token) or token not in vocab:
-            raise HFError(f"{path}: {shown(token)} is made by the merges, but is no token in bytes of the vocabulary")
+            raise UserError(f"{path}: {shown(token)} is made by the merges, but is no token in bytes of the vocabulary")
         spelled.setdefault(bytes(byte_of[letter] for letter in token), token)
     ids = [vocab.get(token) for token in spelled.values()]
     layout = layout_of(special, config) | (template or {})
     state = dict(pattern=pattern, ids=ids, special=special, layout=layout, normal_form=normal_form)
     state["tokens"] = list(spelled)
-    schema.check_tokenizer_state(state, path, HFError, needs_end=layout["end"] != "")
+    schema.check_tokenizer_state(state, path, needs_end=layout["end"] != "")
     return Tokenizer(**state)
 
 
 def read_tokenizer_json(path):
     """vocab {token as spelled: id}, the tokens that merges make, control tokens {name: id}, pattern, normal form."""
     state = read_json(path)
-    check(state, TOKENIZER_JSON, path, HFError)
+    check(state, TOKENIZER_JSON, path)
     model, normalizer, special = state["model"], state.get("normalizer"), {}
-    check(model, MODEL | {OTHERS: None}, f"{path}: model", HFError)
+    check(model, MODEL | {OTHERS: None}, f"{path}: model")
     if normalizer is not None:
-        check(normalizer, {"type": schema.either("NFC")}, f"{path}: normalizer", HFError)
+        check(normalizer, {"type": schema.either("NFC")}, f"{path}: normalizer")
     for token in state.get("added_tokens") or []:
-        check(token, ADDED, f"{path}: added_tokens", HFError)
+        check(token, ADDED, f"{path}: added_tokens")
         name, i = token["content"], token["id"]
         if model["vocab"].get(name, i) != i or special.setdefault(name, i) != i:
-            raise HFError(f"{path}: {shown(name)} has two ids")
+            raise UserError(f"{path}: {shown(name)} has two ids")
     made = [merge.replace(" ", "") if isinstance(merge, str) else "".join(merge) for merge in model["merges"]]
     return model["vocab"], made, special, pattern_of(state["pre_tokenizer"], path), normalizer and "NFC"
 
@@ -73,9 +74,9 @@ def read_tokenizer_json(path):
 def read_vocab_and_merges(folder, config):
     """The same from vocab.json and merges.txt, which do not say how a text is cut: that follows from the tokens."""
     vocab, path = read_json(folder / "vocab.json"), folder / "merges.txt"
-    check(vocab, {OTHERS: None}, folder / "vocab.json", HFError)
+    check(vocab, {OTHERS: None}, folder / "vocab.json")
     merges = [line for line in read_text(path).splitlines() if line and not line.startswith("#version")]
-    check({"merges": merges}, {"merges": MERGES}, path, HFError)
+    check({"merges": merges}, {"merges": MERGES}, path)
     made = [merge.replace(" ", "") for merge in merges]
     known = {*made, *bytes_of_characters()}
     special = {token: i for token, i in vocab.items() if token not in known}
@@ -88,7 +89,7 @@ def read_vocab_and_merges(folder, config):
 def pattern_of(step, path):
     """The pattern at which a tokenizer.json cuts a text ("pre_tokenizer")."""
     steps = step.get("pretokenizers") if step.get("type") == "Sequence" else [step]
-    check({"pre_tokenizer": steps}, {"pre_tokenizer": schema.list_of(OBJECT, 1, 4)}, path, HFError)
+    check({"pre_tokenizer": steps}, {"pre_tokenizer": schema.list_of(OBJECT, 1, 4)}, path)
     first, last, kinds = steps[0], steps[-1], [step.get("type") for step in steps]
     own, plain = last.get("use_regex", True), last.get("add_prefix_space") is False
     if kinds == ["ByteLevel"] and plain and own is True:
@@ -100,8 +101,8 @@ def pattern_of(step, path):
         for pattern in PATTERNS.values():
             if first.get("pattern") == {"Regex": pattern}:
                 return pattern
-        raise HFError(f"{path}: pre_tokenizer has another pattern than those known: {', '.join(PATTERNS)}")
-    raise HFError(f"{path}: pre_tokenizer {' + '.join(map(shown, kinds))} is not supported, or not with its settings")
+        raise UserError(f"{path}: pre_tokenizer has another pattern than those known: {', '.join(PATTERNS)}")
+    raise UserError(f"{path}: pre_tokenizer {' + '.join(map(shown, kinds))} is not supported, or not with its settings")
 
 
 def bytes_of_characters():
@@ -137,10 +138,10 @@ def layout_of(special, config):
 
 
 def read_template(path):
-    """A JSON file with any of "start", "item", "query", "end", in place of the folder's own. Raises HFError."""
+    """A JSON file with any of "start", "item", "query", "end", in place of the folder's own. Raises UserError."""
     template = read_json(path)
-    check(template, {part: schema.optional(kind) for part, kind in schema.LAYOUT.items()}, path, HFError)
+    check(template, {part: schema.optional(kind) for part, kind in schema.LAYOUT.items()}, path)
     for part, name in [("item", "{response}"), ("query", "{query}")]:
         if name not in template.get(part, name):
-            raise HFError(f"{path}: {part!r} does not say where {name} goes")
+            raise UserError(f"{path}: {part!r} does not say where {name} goes")
     return template
