@@ -87,7 +87,7 @@ def answer(model, tokenizer, profile, query, temperature=0.0, seed=0):
     with autocast(model.head.device):
         (ids,) = model.generate([example.prompt], MAX_NEW_TOKENS, tokenizer.end, temperature, seed=seed)
     example.response = [*ids, tokenizer.end]
-    (scores,) = score_tokens(model, [example], model.head.device)
+    (scores,) = score_tokens(model, [example])
     tokens = [tokenizer.bytes_of.get(i, b"") for i in ids]
     return [(text, scores["pir"][group].sum() > CLIP_MIN) for text, group in pieces(tokens)]
 

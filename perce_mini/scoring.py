@@ -33,11 +33,12 @@ METRICS = {
 
 
 @torch.no_grad()
-def score_tokens(model, examples, device, **more):
+def score_tokens(model, examples, **more):
     """Per example, arrays over its response tokens: log P in both views, PIR, whether the likeliest was right; and what
     `more` names, functions of (logits, labels) with the persona."""
-    batch, head = collate(examples, device), model.head
-    with autocast(device):
+    head = model.head
+    batch = collate(examples, head.device)
+    with autocast(head.device):
         persona = model.hidden(batch.persona.ids).flatten(0, 1)[batch.persona.at]
         plain = model.hidden(batch.plain.ids).flatten(0, 1)[batch.plain.at]
         scores = {"logp": logprobs_in_place, "hit": lambda logits, labels: logits.argmax(-1) == labels, **more}
@@ -51,15 +52,15 @@ def score_tokens(model, examples, device, **more):
 
 def evaluate(model, tokenizer, examples, max_new_tokens, temperature, seed=0, batch_size=32, desc="score"):
     """Score and generate. Returns one record (dict) per example, in the order given."""
-    records, device = [], model.head.device
+    records = []
     for i in tqdm(range(0, len(examples), batch_size), desc=desc, unit="batch", dynamic_ncols=True):
         group = examples[i : i + batch_size]
         replies = [[]] * len(group)
         if max_new_tokens:
-            with autocast(device):
+            with autocast(model.head.device):
                 prompts = [e.prompt for e in group]
                 replies = model.generate(prompts, max_new_tokens, tokenizer.end, temperature, seed=seed + i)
-        for e, score, reply in zip(group, score_tokens(model, group, device), replies):
+        for e, score, reply in zip(group, score_tokens(model, group), replies):
             text = tokenizer.decode(reply)
             record = {"row": e.row, "read": e.read, "response": e.response, "personal": np.array(e.personal)}
             rouge = rouge_l(text, e.row["response"]) if max_new_tokens else None

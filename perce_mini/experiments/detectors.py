@@ -23,7 +23,7 @@ def token_table(folder, split, contrast):
     columns = {name: [] for name in [*DETECTORS, "exact loss", "personal", "later in its span"]}
     for i in range(0, len(examples), 30):
         group = examples[i : i + 30]
-        for e, score in zip(group, scoring.score_tokens(model, group, model.head.device, entropy=token_entropies)):
+        for e, score in zip(group, scoring.score_tokens(model, group, entropy=token_entropies)):
             columns["PIR"].append(score["pir"])
             columns["loss"].append(-score["logp"])
             columns["entropy"].append(score["entropy"])
