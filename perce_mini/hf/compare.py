@@ -4,7 +4,7 @@
 
 What is finished is kept in --out, and an interrupted training goes on. The model before and the first runs of CE and
 PerCE are scored a second time, with a stranger's profile in the plain view: a base model's PIR on real text is to a
-good part the form of the texts.
+part the form of the texts.
 """
 
 import json
