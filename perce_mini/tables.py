@@ -42,7 +42,7 @@ def show_verdicts(runs):
     """For each run but the first: is it better than the first? Paired bootstrap 95 % intervals over users."""
     first, *others = runs
     for run in others:
-        print(f"\n{run} against {first}: difference and 95 % interval over users")
+        print(f"\n{run} against {first}, of one seed: difference and 95 % interval over users")
         change = difference(runs[run], runs[first])
         for metric in HEADLINES:
             if metric in change:
