@@ -261,6 +261,10 @@ def prepare_model(args, model, is_new_run):
         model.compile_blocks()
 
 
+def encode_held_out(args, rows, model, tokenizer):
+    return encode_rows(rows, tokenizer, model.config.block_size, args.top_k, MAX_NEW_TOKENS, args.contrast)
+
+
 def score(args, model, tokenizer, examples, desc):
     return evaluate(model, tokenizer, examples, MAX_NEW_TOKENS, args.temperature, args.seed, desc=f"score {desc}")
 
@@ -287,7 +291,7 @@ def main():
     device = distributed.init_distributed(pick_device(args.device))
     rows, held_out = load_rows(args)
     run = load_run(args, len(rows), device)
-    is_made = args.init or args.start == SHIPPED_BASE or base.is_finished(args.start, args.base_steps)
+    is_made = run or args.init or args.start == SHIPPED_BASE or base.is_finished(args.start, args.base_steps)
     start = run or (load_model(args, device) if is_made else None)
     distributed.barrier()  # all have seen what is there
     settings = make_settings(args, start[2]["settings"] if start else vars(args), len(rows))
@@ -296,7 +300,7 @@ def main():
     base.check_flags(args.asked, model, state, args.start)
 
     examples = encode_rows(rows, tokenizer, model.config.block_size, args.top_k, contrast=args.contrast)
-    to_score = encode_rows(held_out, tokenizer, model.config.block_size, args.top_k, MAX_NEW_TOKENS, args.contrast)
+    to_score = encode_held_out(args, held_out, model, tokenizer)
     torch.manual_seed(args.seed)
     prepare_model(args, model, is_new_run=run is None)
     fit(model, tokenizer, examples, settings, args.out, args.save_every, state if run else None)
@@ -305,7 +309,9 @@ def main():
     distributed.shutdown()
     if rank == 0:
         if held_out:
-            scored = {str(args.start): score(args, load_model(args, device)[0], tokenizer, to_score, "before")}
+            before, its_tokenizer, _ = load_model(args, device)
+            its_examples = encode_held_out(args, held_out, before, its_tokenizer)
+            scored = {str(args.start): score(args, before, its_tokenizer, its_examples, "before")}
             scored[str(args.out)] = score(args, model, tokenizer, to_score, "after")
             report(args, scored, model, tokenizer, held_out)
         say(f"{args.out} holds {', '.join(sorted(path.name for path in args.out.iterdir() if path.is_file()))}")

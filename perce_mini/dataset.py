@@ -31,7 +31,7 @@ class DataError(UserError):
 
 
 class Row(dict):
-    """One example as its JSON object says it; `where` tells "file:line", where it was read from a file."""
+    """One example as its JSON object says it; `where` tells "file:line", if it was read from a file."""
 
 
 def read_examples(path):

@@ -111,7 +111,7 @@ def summarize(records):
 
 def difference(records, reference):
     """{metric: (difference, low, high)}: paired bootstrap 95 % interval over users."""
-    return paired([r["row"]["user"] for r in records], [table_of(records)], [table_of(reference)])
+    return paired([r["row"]["user"] for r in records], [table_of(records)], [table_of(reference)], 2000)
 
 
 def paired(users, tables, references, draws=10_000, seed=0):

@@ -152,7 +152,6 @@ def test_every_number_is_computed_or_recorded():
         f"--base-steps {base.SETTINGS.steps}`",
         f"top-{Settings.top_k} profile",
         "predicted from position t, −100 where",
-        "From random weights PIR is 0 everywhere",
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["train.py"])

@@ -3,7 +3,7 @@
     python -m perce_mini.hf.compare MODEL_FOLDER DATA_FOLDER [flags of train.py]
 
 What is finished is kept in --out, and an interrupted training goes on. The model before and the first runs of CE and
-PerCE are scored a second time, with a stranger's profile in the plain view: a base model's PIR on real text is to a
+PerCE are scored a second time, with a stranger's profile in the plain view: a base model's PIR on real text is in
 part the form of the texts.
 """
 
