@@ -27,7 +27,7 @@ DRAWN = ["personal_accuracy", "logp_other"]
 SHARE = "share of personal tokens"
 # The settings beside that of the default run:
 SENTENCES, HABITS, STEPS, EXAMPLES = [0, 2, 6], [40, 100], [30, 120, 240], [125, 500, 1000, 6000]
-WIDTHS, SEEDS, BASE_STEPS = [64, 96], [1, 2, 3], 1500  # each with a base model of its own, made as data/base was
+WIDTHS, SEEDS, BASE_STEPS = [64, 96], [1, 2], 1500  # each with a base model of its own, made as data/base was
 
 
 def base_of_width(n_embd):
