@@ -12,7 +12,7 @@ from perce_mini import checkpoint
 from perce_mini.base import SHAPE, VOCAB_SIZE
 from perce_mini.experiments import report
 from perce_mini.experiments.general import N_CHATS
-from perce_mini.experiments.regimes import DECAYED, KINDS, STEPS, WIDTHS
+from perce_mini.experiments.regimes import DECAYED, KINDS, SEEDS, STEPS, WIDTHS
 from perce_mini.experiments.runs import SOME
 from perce_mini.experiments.suite import RATES
 from perce_mini.experiments.tabulate import interval
@@ -70,6 +70,21 @@ def leads(some=slice(None)):
 def best_rate(kind):
     (by_rate,) = row("main", 3, kind)
     return float(max(by_rate, key=by_rate.get))
+
+
+def in_worlds(metric):
+    return [change("worlds", 0, world, metric) for world in WORLDS]
+
+
+def clear_worlds(metric):
+    """In how many worlds PerCE's lead is clear of zero; and how many there are."""
+    clear = [is_clear("worlds", 0, world, metric) and row("worlds", 0, world)[0][metric][0] > 0 for world in WORLDS]
+    return [str(sum(clear)), str(len(clear))]
+
+
+def rate_in(world, loss):
+    (label,) = (label for label in READ["worlds"]["tables"][1]["rows"] if label.startswith(f"{world} | {loss} |"))
+    return float(label.split(" | ")[-1])
 
 
 def share(kind):
@@ -208,6 +223,7 @@ def on_real(texts, metric):
 
 
 PERSONAL = "personal_accuracy"
+WORLDS = ["0", *map(str, SEEDS)]
 LENGTHS = sorted([*STEPS, Settings.steps])
 CAP = f"{KINDS['perce, M 2'].clip_max:g}"
 WIDENING = [*WIDTHS, SHAPE["n_embd"]]
@@ -273,8 +289,12 @@ PHRASES = [
     # experiment, words as they stand in findings.md, the numbers in them by what is recorded
     (
         "claims",
-        "personal tokens right 0.757 to 0.763, ahead in 10 of 10 seeds",
-        lambda: [*(at("main", 0, loss, PERSONAL) for loss in ["ce", "perce"]), *ahead(PERSONAL)],
+        "personal tokens right 0.757 to 0.763, ahead in 10 of 10 seeds and 3 of 3 worlds",
+        lambda: [
+            *(at("main", 0, loss, PERSONAL) for loss in ["ce", "perce"]),
+            *ahead(PERSONAL),
+            *clear_worlds(PERSONAL),
+        ],
     ),
     ("main", "predicted right change by +0.006", lambda: [change("main", 1, "perce", PERSONAL)]),
     ("main", "(ahead in 10 of 10 seeds, interval", lambda: ahead(PERSONAL)),
@@ -320,6 +340,15 @@ PHRASES = [
         "CE and PerCE have 10 seeds, the others 5",
         lambda: [str(len(row("main", 0, kind))) for kind in ["perce", "oracle"]],
     ),
+    ("worlds", "right change by +0.006, +0.007 and +0.016", lambda: in_worlds(PERSONAL)),
+    ("worlds", "log-likelihood by +0.043, +0.041 and +0.089 nats", lambda: in_worlds("logp_personal")),
+    ("worlds", "none: +0.004, +0.003 and -0.000", lambda: in_worlds("rouge_l")),
+    (
+        "worlds",
+        "in world 1, and",
+        lambda: [world for world in WORLDS if rate_in(world, "perce") == 2 * rate_in(world, "ce")],
+    ),
+    ("worlds", "there (-0.056 nats)", lambda: [change("worlds", 0, "1", "logp_other")]),
     ("regimes", "ordinary sentences (-0.001)", lambda: [dial("ordinary sentences | 0", PERSONAL)]),
     ("regimes", "every habit kept (-0.001)", lambda: [f"{habits(100)[PERSONAL][0]:+.3f}"]),
     ("regimes", "texts with 80 % of habits kept", lambda: [f"{100 * FAITH:.0f}"]),
@@ -575,6 +604,18 @@ CLAIMS = [
         for name in ["overview", "claims", "main"]
     ),
     ("overview", "in every seed", lambda: len(set(ahead(PERSONAL))) == 1),
+    ("overview", "in three of three worlds", lambda: clear_worlds(PERSONAL) == ["3", "3"]),
+    (
+        "worlds",
+        "clear of zero in each",
+        lambda: [clear_worlds(m)[0] for m in [PERSONAL, "logp_personal"]] == ["3", "3"],
+    ),
+    ("worlds", "Its lead in ROUGE-L is in none", lambda: clear_worlds("rouge_l")[0] == "0"),
+    (
+        "worlds",
+        "over three worlds alone zero lies inside every interval",
+        lambda: not any(is_clear("worlds", 0, "all", metric) for metric in row("worlds", 0, "all")[0]),
+    ),
     (
         "overview",
         "smaller in narrower models",

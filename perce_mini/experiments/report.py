@@ -58,6 +58,9 @@ def against_ce():
     if "main" in found:
         for kind, (one,) in found["main"]["tables"][1]["rows"].items():
             yield f"main: {named(kind)}", kind if kind in LOOKS else "perce", *one["rouge_l"]
+    if "worlds" in found:
+        for label, (one,) in list(found["worlds"]["tables"][0]["rows"].items())[1:-1]:
+            yield f"PerCE in world {label}", "perce", *one["rouge_l"]
     if "regimes" in found:
         for label, (one,) in found["regimes"]["tables"][0]["rows"].items():
             dial, setting = label.split(" | ")
