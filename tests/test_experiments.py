@@ -774,6 +774,7 @@ def test_the_pages_tables_hold_what_the_readmes_hold(monkeypatch):
     assert cells == [cell.strip().strip("*").replace("`", "") for row in rows for cell in row[1:-1].split("|")]
     assert html.block("| a | |\n|---|---|\n| *b* | |", {}).count("<td></td>") == 1  # an empty cell is one
     assert "<em>b</em>" in html.block("| a |\n|---|\n| *b* |", {})
+    assert html.block("*Here* it is *seen*.", {}) == "<p><em>Here</em> it is <em>seen</em>.</p>"
 
 
 def test_differences_lie_where_their_numbers_say():

@@ -28,7 +28,7 @@ def inline(text):
     """What stands within a paragraph: links, `code`, *emphasis*."""
     text = re.sub("`(.+?)`", r"<code>\1</code>", escape(text))
     text = re.sub(r"\[(.+?)\]\((#\S+?)\)", r'<a href="\2">\1</a>', text)
-    return re.sub(r"^\*(.+)\*$", r"<em>\1</em>", text)
+    return re.sub(r"\*(.+?)\*", r"<em>\1</em>", text)
 
 
 def html_table(text):
