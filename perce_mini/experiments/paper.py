@@ -121,15 +121,6 @@ def on_each_task(by_loss, metric):
     return [ChainMap(*seed) for seed in zip(*parts)]
 
 
-TABLE = [
-    measure_main,
-    measure_worlds,
-    measure_regimes,
-    measure_again,
-    measure_cost,
-    measure_identify,
-    measure_lr,
-    measure_clip,
-]
-TABLE += [measure_transfer, measure_contrast, measure_dialogue, measure_ability, measure_memory]
+TABLE = [measure_main, measure_worlds, measure_regimes, measure_again, measure_cost, measure_identify, measure_lr]
+TABLE += [measure_clip, measure_transfer, measure_contrast, measure_dialogue, measure_ability, measure_memory]
 EXPERIMENTS = {measure.__name__.removeprefix("measure_"): measure for measure in TABLE}
