@@ -192,6 +192,17 @@ def test_the_same_finished_command_shows_its_table_again(command, trained, world
     assert again.status == 0 and again.out[again.out.index(start) :] == first[first.index(start) :]
 
 
+def test_the_model_before_reads_with_its_own_tokenizer(command, trained, world, tmp_path, monkeypatch):
+    """Even where another base model took the place of the one that a run started from."""
+    shutil.copytree(trained / "out/perce", tmp_path / "out/perce")
+    monkeypatch.chdir(tmp_path)
+    other = command(train.main, "--data", world, *TINY, "--vocab-size", 300, "--out", "out/other")
+    again = command(train.main, "--data", world, *TINY)
+    assert again.status == other.status == 0
+    before = [dict(re.findall(r"^(\w.*?) +(-?\d\.\d+) ", done.out, flags=re.M)) for done in [other, again]]
+    assert before[0] == before[1] and "log P with persona, nats/token" in before[0]
+
+
 def test_an_unfinished_run_waits_for_resume(run_train, tmp_path, monkeypatch):
     interrupt_third_step(monkeypatch)
     assert run_train("--steps", 4, "--save-every", 1).status == 130
