@@ -49,6 +49,15 @@ def test_texts_of_ones_own_are_a_profile(command, trained, tmp_path):
     assert sample.read_profile(tmp_path / "mine.txt")[1] == {"query": "", "response": "Another one."}
 
 
+def test_temperature_and_seed_reach_the_text(command, trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(sample, "MAX_NEW_TOKENS", 12)
+    (tmp_path / "mine.txt").write_text("One text.\n\nAnother one.")
+    given = [trained / "out/perce", "--profile", tmp_path / "mine.txt", "--query", "say", "--device", "cpu"]
+    flags = [[], ["--seed", 1], *(["--temperature", 1, "--seed", seed] for seed in [1, 2, 1])]
+    likeliest, again, first, second, same = (command(sample.main, *given, *some).out for some in flags)
+    assert likeliest == again != first != second and first == same
+
+
 def test_what_is_marked_is_what_the_profile_makes_likelier(trained, world, monkeypatch):
     """PIR of the written tokens from logits of every position; the threshold is set to their median."""
     model, tokenizer, _ = checkpoint.load(trained / "out/perce")
