@@ -203,6 +203,44 @@ def test_the_model_before_reads_with_its_own_tokenizer(command, trained, world, 
     assert before[0] == before[1] and "log P with persona, nats/token" in before[0]
 
 
+@pytest.mark.parametrize("script", [train, evaluation])
+def test_what_is_asked_of_the_scoring_reaches_it(command, trained, world, tmp_path, monkeypatch, script):
+    asked, encoded, evaluate, encode_rows = [], [], script.evaluate, script.encode_rows
+
+    def spied_evaluate(model, tokenizer, examples, *how, **more):
+        asked.append(how)
+        return evaluate(model, tokenizer, examples, *how, **more)
+
+    def spied_encode_rows(rows, tokenizer, block_size, *how, **more):
+        encoded.append(how)
+        return encode_rows(rows, tokenizer, block_size, *how, **more)
+
+    monkeypatch.chdir(trained)
+    monkeypatch.setattr(script, "evaluate", spied_evaluate)
+    monkeypatch.setattr(script, "encode_rows", spied_encode_rows)
+    how = [
+        "--data",
+        world,
+        "--temperature",
+        0.7,
+        "--seed",
+        3,
+        "--top-k",
+        2,
+        "--contrast",
+        "stranger",
+        "--device",
+        "cpu",
+    ]
+    if script is train:
+        done = command(train.main, *TINY, *how, "--steps", 1, "--out", tmp_path / "run")
+    else:
+        done = command(evaluation.main, "out/ce", "out/perce", *how, "--max-new-tokens", 5)
+    n = train.MAX_NEW_TOKENS if script is train else 5
+    assert done.status == 0 and asked == [(n, 0.7, 3)] * 2, done.err
+    assert encoded[-2:] == [(2, n, "stranger")] * 2
+
+
 def test_an_unfinished_run_waits_for_resume(run_train, tmp_path, monkeypatch):
     interrupt_third_step(monkeypatch)
     assert run_train("--steps", 4, "--save-every", 1).status == 130
