@@ -241,6 +241,47 @@ def test_what_is_asked_of_the_scoring_reaches_it(command, trained, world, tmp_pa
     assert encoded[-2:] == [(2, n, "stranger")] * 2
 
 
+def test_what_is_asked_of_the_training_reaches_it(command, world, tmp_path, monkeypatch):
+    asked = {
+        "lr": 0.01,
+        "warmup": 0.25,
+        "batch_size": 2,
+        "grad_accum": 3,
+        "seed": 5,
+        "examples": 9,
+        "top_k": 2,
+        "steps": 2,
+    }
+    asked |= {"clip_min": 0.5, "clip_max": 2.5, "contrast": "stranger", "loss": "lossce"}
+    flags = [word for name, value in asked.items() for word in ["--" + name.replace("_", "-"), value]]
+    encoded, fitted, encode_rows, fit = [], [], train.encode_rows, train.fit
+
+    def spied_encode_rows(rows, tokenizer, block_size, *how, **more):
+        encoded.append((len(rows), *how, more))
+        return encode_rows(rows, tokenizer, block_size, *how, **more)
+
+    def spied_fit(model, tokenizer, examples, settings, out, save_every, state):
+        fitted.append((model.recompute, save_every, out))
+        return fit(model, tokenizer, examples, settings, out, save_every, state)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(train, "encode_rows", spied_encode_rows)
+    monkeypatch.setattr(train, "fit", spied_fit)
+    done = command(train.main, "--data", world, *TINY, *flags, "--recompute", "--save-every", 7, "--eval-examples", 0)
+    assert done.status == 0, done.err
+    assert encoded[0] == (9, 2, {"contrast": "stranger"}) and fitted == [(True, 7, Path("out/lossce"))]
+    settings, of_base = (checkpoint.read(folder)["settings"] for folder in ["out/lossce", f"out/base-{world.name}"])
+    assert asked.items() <= settings.items() and settings["data"] == str(world)
+    assert {
+        "top_k": 2,
+        "steps": 4,
+        "vocab_size": 400,
+        "tokenizer": "bpe",
+        "loss": "ce",
+        "data": str(world),
+    }.items() <= of_base.items()
+
+
 def test_an_unfinished_run_waits_for_resume(run_train, tmp_path, monkeypatch):
     interrupt_third_step(monkeypatch)
     assert run_train("--steps", 4, "--save-every", 1).status == 130
