@@ -235,10 +235,13 @@ def test_what_is_asked_of_the_scoring_reaches_it(command, trained, world, tmp_pa
     if script is train:
         done = command(train.main, *TINY, *how, "--steps", 1, "--out", tmp_path / "run")
     else:
-        done = command(evaluation.main, "out/ce", "out/perce", *how, "--max-new-tokens", 5)
+        page = tmp_path / "run/heat.html"
+        done = command(evaluation.main, "out/ce", "out/perce", *how, "--max-new-tokens", 5, "--heatmap", page, "--all")
     n = train.MAX_NEW_TOKENS if script is train else 5
     assert done.status == 0 and asked == [(n, 0.7, 3)] * 2, done.err
     assert encoded[-2:] == [(2, n, "stranger")] * 2
+    assert "with a stranger's" in (tmp_path / "run/heat.html").read_text()
+    assert ("AUC of PIR" in done.out) == (script is evaluation)
 
 
 def test_what_is_asked_of_the_training_reaches_it(command, world, tmp_path, monkeypatch):

@@ -26,6 +26,9 @@ def test_the_same_query_for_three_users_and_nobody(command, trained, world, tmp_
     assert result.status == 0, result.err
     people = [line for line in result.out.splitlines() if line.startswith("for ")]
     assert people == [f"for user {row['user']}:", "for user v:", "for user w:", "for nobody:"]
+    given = ["--data", tmp_path / "rows.jsonl", "--device", "cpu", "--user", 4]  # u, z, v, w
+    assert "\nfor user w:\n" in (started := command(sample.main, trained / "out/perce", *given).out)
+    assert started.index("for user w:") < started.index("for user v:")
     assert row["query"][:20] in result.out and max(map(len, result.out.splitlines())) <= 80
 
 
