@@ -835,10 +835,11 @@ def test_a_comparison_takes_the_best_rate_of_each_loss_and_keeps_what_is_done(co
         return SimpleNamespace(returncode=0)
 
     def evaluate(model, tokenizer, examples, n, temperature, seed=0, desc=""):
-        scored.append((desc, n > 0, seed))
+        assert (n > 0) == (temperature is not None)
+        scored.append((desc, temperature, seed))
         name, split = Path(desc).parts[-2:]
         logp = likely.get(name, -0.5 - float(name.split("-")[-3])) if split == "val-none.json" else -1.0 - seed
-        hit = "perce-0" in desc and seed == 0  # one run alone writes the user's own words
+        hit = "perce-0" in desc and seed == 0 and temperature == 0.4  # these texts alone are the user's own words
         return [
             {"row": e.row, "logp": np.array([logp]), "logp_plain": np.array([-2.0]), "pir": np.array([1.0 + i % 2])}
             | {"prediction": e.row["response"] if hit else "no", "rouge": rouge_l("a b" if hit else "a", "a b")}
@@ -864,6 +865,9 @@ def test_a_comparison_takes_the_best_rate_of_each_loss_and_keeps_what_is_done(co
     assert minus["before"][0]["rouge_l"] == [0, 0, 0] and minus["before"][0]["logp"][0] == 0.5  # -1; CE's are -1 and -2
     assert figures["perce"][0][compare.LENGTH] == 1 > figures["perce"][1][compare.LENGTH] > 0
     assert figures["perce"][1][compare.SHARE] == 1
+    assert minus["perce"][0]["rouge_l, greedy"] == [0, 0, 0] and figures["perce"][0][
+        "rouge_l, greedy"
+    ] == pytest.approx(2 / 3)
     assert "pir, against a stranger" in figures["ce"][0] and "pir, against a stranger" not in figures["ce"][1]
     assert "pir, against a stranger" not in figures["perce-cap-2"][0] | figures["perce-stranger"][0]
     losses = "ce perce perce-stranger perce-cap-2"
@@ -871,8 +875,14 @@ def test_a_comparison_takes_the_best_rate_of_each_loss_and_keeps_what_is_done(co
     assert found["command"] == f"python -m perce_mini.hf.compare MODEL_FOLDER DATA_FOLDER {flags}"
     assert len(asked) == 8 + 4 and all("--steps 3" in line for line in asked)
     assert sum("--contrast stranger" in line for line in asked) == 3 == sum("--clip-max 2" in line for line in asked)
-    assert {seed for _, writes, seed in scored if writes} == {0, 1} and len(scored) == 8 + 9 + 3
-    assert command(compare.main, *given, "--steps", 3).status == 0 and len(asked) == 12 and len(scored) == 20
+    assert {(temperature, seed) for desc, temperature, seed in scored if "test-none" in desc} == {
+        (0.4, 0),
+        (0.4, 1),
+        (0, 0),
+        (0, 1),
+    }
+    assert len(scored) == len(set(scored)) == 8 + 2 * 9 + 3
+    assert command(compare.main, *given, "--steps", 3).status == 0 and len(asked) == 12 and len(scored) == 29
 
     alone = [*given[:-1], tmp_path / "b.json", "--steps", 3, "--losses"]  # the model before, and no other
     assert command(compare.main, *alone).status == 0
@@ -881,7 +891,7 @@ def test_a_comparison_takes_the_best_rate_of_each_loss_and_keeps_what_is_done(co
     assert list(json.loads((tmp_path / "c.json").read_text())["tables"][0]["rows"]) == ["before", "ce", "perce"]
     assert "DATA_FOLDER --losses --lr 0.001 " in json.loads((tmp_path / "b.json").read_text())["command"]
     (alone,) = json.loads((tmp_path / "b.json").read_text())["tables"]
-    assert list(alone["rows"]) == ["before"] and alone["caption"].endswith("users.") and len(scored) == 20
+    assert list(alone["rows"]) == ["before"] and alone["caption"].endswith("users.") and len(scored) == 29
 
 
 def test_a_training_that_fails_ends_a_comparison(tmp_path, monkeypatch):

@@ -7,6 +7,8 @@ kept in out/experiments and used again.
 import time
 from pathlib import Path
 
+import torch
+
 from perce_mini import cli
 from perce_mini.errors import UserError
 from perce_mini.experiments import html, records, report
@@ -62,7 +64,8 @@ def main():
     suite = Suite(args.seeds, args.jobs)
     if args.names:
         prepare(args.jobs)
-    for name in EXPERIMENTS if "all" in args.names else args.names:
+    everything = [name for name in EXPERIMENTS if name != "gpu" or torch.cuda.is_available()]
+    for name in everything if "all" in args.names else args.names:
         record(name, suite)
     if args.names or args.readme:
         report.write_readmes()

@@ -87,4 +87,5 @@ def provenance():
     base = sha256(ROOT / "data/base/checkpoint.pt")[:16]
     cpu = torch.backends.cpu.get_cpu_capability()  # its instructions round in their own way
     made = {"commit": git.stdout.strip(), "date": date.today().isoformat(), "base": base}
-    return made | {"versions": versions, "cpu": cpu}
+    gpu = {"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
+    return made | {"versions": versions, "cpu": cpu} | gpu

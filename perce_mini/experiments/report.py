@@ -80,6 +80,7 @@ def markdown_table(table):
 def section(name, r, text):
     """Title, what made it, findings (text), figures, tables."""
     made = f", commit {r['commit'][:7]}, {r['date']}" if "commit" in r else ""
+    made += f", on one {r['gpu']}" if "gpu" in r else ""
     images = [f"{name}-{chart['name']}.svg" for chart in r.get("charts", [])]
     text += "".join(f"\n\n![{r['title']}]({file})" for file in images if file not in text)
     parts = [f"\n## {r['title']}", f"`{r['command']}`{made}.", text, *map(markdown_table, r["tables"])]

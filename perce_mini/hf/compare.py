@@ -32,8 +32,9 @@ LOSSES = {
     "perce-stranger": ["--loss", "perce", "--contrast", "stranger"],
     "perce-cap-2": ["--loss", "perce", "--clip-max", 2],
 }
-MAX_NEW_TOKENS, TEMPERATURE = 160, 0.4
+MAX_NEW_TOKENS, TEMPERATURE, GREEDY = 160, 0.4, ", greedy"  # texts are written twice, the second time greedily
 SHARE, LENGTH = f"share of tokens with PIR > {CLIP_MIN}", "words written / words of the user"
+OF_TEXTS = ["rouge_l", "rouge_p", "rouge_r", LENGTH]
 AGAINST = {metric: f"{metric}, against a stranger" for metric in ["pir", SHARE]}
 
 
@@ -90,20 +91,29 @@ def train(args, loss, rate, seed):
     return folder
 
 
-def score(args, folder, path, contrast="none", writes=True, seed=0):
-    """(figures, tallies) of a run, or of the model before, on rows of a file; kept in the run's folder."""
-    kept = (args.out / "before" if folder == args.model else folder) / f"{path.stem}-{contrast}.json"
+def score(args, folder, path, contrast="none", temperature=None, seed=0):
+    """(figures, tallies) of a run, or of the model before, on rows of a file; kept in the run's folder.
+
+    temperature: of the texts that it writes; None for no texts.
+    """
+    texts = "" if temperature is None else f"-{temperature:g}"
+    kept = (args.out / "before" if folder == args.model else folder) / f"{path.stem}-{contrast}{texts}.json"
     if not kept.exists():
         model, tokenizer, _ = load_any(folder, pick_device("auto"), block_size=args.block_size)
-        rows, n = subsample(read_examples(path), args.examples), MAX_NEW_TOKENS * writes
+        rows, n = subsample(read_examples(path), args.examples), MAX_NEW_TOKENS * bool(texts)
         examples = encode_rows(rows, tokenizer, model.config.block_size, args.top_k, n, contrast)
-        records = scoring.evaluate(model, tokenizer, examples, n, TEMPERATURE, seed, desc=f"{kept}")
+        records = scoring.evaluate(model, tokenizer, examples, n, temperature, seed, desc=f"{kept}")
         figures = {metric: x for metric, x in scoring.summarize(records).items() if x is not None}
         figures |= {SHARE: float(np.mean(np.concatenate([r["pir"] for r in records]) > CLIP_MIN))}
         figures |= {LENGTH: n_words(r["prediction"] for r in records) / n_words(r["row"]["response"] for r in records)}
         write_text_atomic(kept, json.dumps({"figures": figures, "tallies": scoring.table_of(records).tolist()}))
     scores = json.loads(kept.read_text(encoding="utf-8"))
     return scores["figures"], np.array(scores["tallies"], dtype=float)
+
+
+def score_texts(args, folder, path, seed=0):
+    """`score` of sampled texts, and of greedy ones."""
+    return [score(args, folder, path, temperature=temperature, seed=seed) for temperature in [TEMPERATURE, 0]]
 
 
 def n_words(texts):
@@ -117,7 +127,7 @@ def best_rates(args):
     tried = {}
     for loss in args.losses:
         runs = {rate: train(args, loss, rate, 0) for rate in args.lr}
-        scored = {rate: score(args, run, args.data / "val.jsonl", writes=False)[0] for rate, run in runs.items()}
+        scored = {rate: score(args, run, args.data / "val.jsonl")[0] for rate, run in runs.items()}
         tried[loss] = [{rate: figures["logp"] for rate, figures in scored.items()}]
     return {loss: max(by_rate, key=by_rate.get) for loss, (by_rate,) in tried.items()}, tried
 
@@ -127,28 +137,33 @@ def measure(args):
     rates, tried = best_rates(args)
     path = held_out_file(args.data)
     users = [row["user"] for row in subsample(read_examples(path), args.examples)]
-    scored = {"before": [score(args, args.model, path)], **{loss: [] for loss in args.losses}}
-    against = {"before": score(args, args.model, path, "stranger", writes=False)[0]}
+    scored = {"before": [score_texts(args, args.model, path)], **{loss: [] for loss in args.losses}}
+    against = {"before": score(args, args.model, path, "stranger")[0]}
     for seed in range(args.seeds):
         for loss in args.losses:
             run = train(args, loss, rates[loss], seed)
-            scored[loss].append(score(args, run, path, seed=seed))
+            scored[loss].append(score_texts(args, run, path, seed))
             if seed == 0 and loss in ("ce", "perce"):
-                against[loss] = score(args, run, path, "stranger", writes=False)[0]
+                against[loss] = score(args, run, path, "stranger")[0]
     rows, changes = {}, {}
     for name, some in scored.items():
         more = {words: against[name][metric] for metric, words in AGAINST.items() if name in against}
-        rows[name] = with_more([figures for figures, _ in some], more)
+        figures = [sampled | {m + GREEDY: greedy[m] for m in OF_TEXTS} for (sampled, _), (greedy, _) in some]
+        rows[name] = with_more(figures, more)
         if "ce" in scored and name != "ce":  # the model before is the same for all seeds
-            tables = [[tallies for _, tallies in x] for x in [some * (args.seeds // len(some)), scored["ce"]]]
-            changes[name] = [{metric: list(x) for metric, x in scoring.paired(users, *tables).items()}]
+            change = {}
+            for i, how in enumerate(["", GREEDY]):
+                tables = [[one[i][1] for one in x] for x in [some * (args.seeds // len(some)), scored["ce"]]]
+                change |= {metric + how: list(x) for metric, x in scoring.paired(users, *tables).items()}
+            changes[name] = [change]
     what = f"{args.model.name} on {args.data.name}: {len(users)} held-out examples of {len(set(users))} users"
     chosen = ", ".join(f"{named(loss)} {rate:g}" for loss, rate in rates.items())
-    shown = ["rouge_l", "rouge_p", "rouge_r", LENGTH, "logp", "logp_plain", "pir", SHARE, *AGAINST.values()]
+    greedily = [metric + GREEDY for metric in OF_TEXTS]
+    shown = [*OF_TEXTS, *greedily, "logp", "logp_plain", "pir", SHARE, *AGAINST.values()]
     tables = [table(f"{what}.{chosen and f' Learning rates: {chosen}.'}", shown, rows, transposed=True)]
     if changes:
         minus = f"Differences to CE: {PAIRED}."
-        compared = ["rouge_l", "rouge_p", "rouge_r", "logp"]
+        compared = [*OF_TEXTS[:3], *greedily[:3], "logp"]
         tables.append(table(minus, compared, changes, "minus CE", transposed=True))
     if tried:
         tables.append(table("Validation log P by learning rate, seed 0.", args.lr, tried))

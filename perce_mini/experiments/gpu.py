@@ -1,0 +1,98 @@
+"""What a step takes on a GPU: models of known shapes with random weights, against arithmetic."""
+
+import statistics
+import time
+
+import torch
+from tqdm import tqdm
+
+from perce_mini import lora
+from perce_mini.device import pick_device
+from perce_mini.distributed import replicate
+from perce_mini.errors import UserError
+from perce_mini.experiments.bench import some_examples
+from perce_mini.experiments.memory import QWEN3_4B, SMOLLM2, forward_flops, training_bytes
+from perce_mini.experiments.records import table
+from perce_mini.model import GPT, GPTConfig
+from perce_mini.trainer import Settings, make_optimizer, training_step
+
+GPT2 = GPTConfig(50304, 1024, n_layer=12, n_head=12, n_kv_head=12, n_shifted=0, n_embd=768)
+SHORT, LONG = (640, 128, 256), (3900, 100, 1000)  # tokens of persona, query and response
+CASES = {  # name: shape, rank of LoRA, examples in a step, their tokens, blocks are recomputed, and compiled
+    "124 M": (GPT2, 0, 32, SHORT, False, False),
+    "124 M, compiled": (GPT2, 0, 32, SHORT, False, True),
+    "SmolLM2-135M, all weights": (SMOLLM2, 0, 1, LONG, True, False),
+    "SmolLM2-135M, LoRA 16": (SMOLLM2, 16, 1, LONG, True, False),
+    "Qwen3-4B, LoRA 16": (QWEN3_4B, 16, 1, LONG, True, False),
+    "Qwen3-4B, LoRA 16, compiled": (QWEN3_4B, 16, 1, LONG, True, True),
+}
+WARM, ROUNDS, LOSSES = 3, 10, ["ce", "perce"]
+
+
+def measure_gpu(suite):
+    """What a step takes on a GPU."""
+    if not torch.cuda.is_available():
+        raise UserError("gpu: this machine has no CUDA device")
+    device = pick_device("cuda")
+    peak, rows = peak_flops(device), {}
+    for name, case in tqdm(CASES.items(), desc="gpu", dynamic_ncols=True):
+        rows[name] = [figures(*case, peak, device)]
+    what = f"Steps of CE and PerCE in turns, medians of {ROUNDS}, on one {torch.cuda.get_device_name(device)}"
+    caption = f"{what}; a product of two bfloat16 matrices has {peak / 1e12:.0f} TFLOP/s there."
+    return {"tables": [table(caption, rows[name][0], rows, digits=2, transposed=True)]}
+
+
+def peak_flops(device):
+    """Operations a second of a large product of two bfloat16 matrices: twice its multiply-adds."""
+    n, seconds = 8192, []
+    a, b = (torch.randn(n, n, device=device, dtype=torch.bfloat16) for _ in range(2))
+    for _ in range(10):
+        torch.cuda.synchronize(device)
+        start = time.perf_counter()
+        a @ b
+        torch.cuda.synchronize(device)
+        seconds.append(time.perf_counter() - start)
+    return 2 * n**3 / statistics.median(seconds)
+
+
+def figures(config, rank, n, lengths, recompute, compiled, peak, device):
+    """{figure: value} of a model's steps."""
+    torch.manual_seed(0)
+    with device:
+        model = GPT(config)
+        if rank:
+            model.to(torch.bfloat16)
+            lora.add(model, rank)
+    model.recompute = recompute
+    if compiled:
+        model.compile_blocks()
+    seconds, most = steps_of(model, some_examples(n, *lengths, config.vocab_size))
+    persona, query, scored = lengths
+    length, plain = persona + query + scored - 1, query + scored - 1
+    long, short = (n * forward_flops(config, tokens, scored) for tokens in [length, plain])
+    passes = 3 - bool(rank)  # forward and backward; frozen weights have no gradient
+    by_arithmetic = training_bytes(config, n, length, n * scored, rank, recompute)
+    return {
+        "tokens/s, CE": round(n * length / seconds["ce"]),
+        "share of the peak, CE": 2 * passes * long / seconds["ce"] / peak,
+        "PerCE / CE, time": seconds["perce"] / seconds["ce"],
+        "its floor by arithmetic": 1 + short / ((passes + recompute) * long),
+        "GB, CE": most["ce"] / 1e9,
+        "GB, PerCE": most["perce"] / 1e9,
+        "GB by arithmetic": sum(by_arithmetic.values()) / 1e9,
+    }
+
+
+def steps_of(model, examples):
+    """({loss: median seconds}, {loss: peak bytes}) of training steps of both losses, in turns."""
+    settings, run = {loss: Settings(loss=loss, batch_size=len(examples)) for loss in LOSSES}, replicate(model)
+    optimizer, seconds, most = make_optimizer(model, settings["ce"]), {loss: [] for loss in LOSSES}, {}
+    for step in range(WARM + ROUNDS):
+        for loss in LOSSES:
+            torch.cuda.reset_peak_memory_stats()
+            start = time.perf_counter()
+            training_step(run, model, optimizer, [examples], settings[loss], step)  # ends by reading its loss
+            torch.cuda.synchronize()
+            seconds[loss].append(time.perf_counter() - start)
+            most[loss] = torch.cuda.max_memory_allocated()
+    return {loss: statistics.median(values[WARM:]) for loss, values in seconds.items()}, most
