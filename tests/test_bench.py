@@ -10,9 +10,10 @@ import torch
 from perce_mini import lora
 from perce_mini.dataset import collate
 from perce_mini.distributed import replicate
-from perce_mini.experiments import bench
+from perce_mini.errors import UserError
+from perce_mini.experiments import bench, gpu
 from perce_mini.experiments.bench import some_examples
-from perce_mini.experiments.memory import PeakMemory, measure_memory, training_bytes
+from perce_mini.experiments.memory import PeakMemory, forward_flops, measure_memory, training_bytes
 from perce_mini.experiments.tabulate import texts
 from perce_mini.model import GPT, GPTConfig
 from perce_mini.trainer import Settings, backward
@@ -119,3 +120,53 @@ def test_nanogpts_shape_is_causal_and_learns():
     n = sum(p.numel() for p in model.parameters())
     ours = GPT(GPTConfig(50, n_layer=4, n_head=4, n_kv_head=4, n_shifted=0, n_embd=128)).n_parameters()
     assert abs(n - bench.LENGTH * 128 - ours) / ours < 0.02  # as large, its learned positions aside
+
+
+def test_steps_on_a_gpu_are_set_against_arithmetic(monkeypatch):
+    """With a device that only counts: its clock and its memory are what the steps say."""
+    calls = []
+
+    def step(run, model, optimizer, micro_batches, settings, step):
+        calls.append((settings.loss, step, len(micro_batches[0])))
+        clock[0] += {"ce": 2, "perce": 3}[settings.loss] if step >= gpu.WARM else 60
+
+    clock = [0.0]
+    small = GPTConfig(300, n_layer=2, n_head=2, n_kv_head=1, n_shifted=0, n_embd=16)
+    for owner, name, value in [
+        (gpu, "training_step", step),
+        (gpu.time, "perf_counter", lambda: clock[0]),
+        (gpu, "pick_device", lambda name: torch.device("cpu")),
+        (gpu, "peak_flops", lambda device: 1e6),
+        (
+            gpu,
+            "CASES",
+            {"all": (small, 0, 3, (30, 5, 10), False, False), "some": (small, 2, 1, (30, 5, 10), True, False)},
+        ),
+        (torch.cuda, "is_available", lambda: True),
+        (torch.cuda, "get_device_name", lambda device: "abacus"),
+        (torch.cuda, "synchronize", lambda: None),
+        (torch.cuda, "reset_peak_memory_stats", lambda: None),
+        (torch.cuda, "max_memory_allocated", lambda: 7e9 if calls[-1][0] == "perce" else 5e9),
+    ]:
+        monkeypatch.setattr(owner, name, value)
+    (made,) = gpu.measure_gpu(None)["tables"]
+    assert "abacus" in made["caption"]
+    assert calls[:4] == [("ce", 0, 3), ("perce", 0, 3), ("ce", 1, 3), ("perce", 1, 3)]
+    assert len(calls) == 2 * 2 * (gpu.WARM + gpu.ROUNDS)
+    long, short = forward_flops(small, 44, 10), forward_flops(small, 14, 10)
+    (every,), (some,) = made["rows"].values()
+    assert every["tokens/s, CE"] == 3 * 44 / 2 and some["tokens/s, CE"] == 44 / 2
+    assert every["PerCE / CE, time"] == 1.5 and (every["GB, CE"], every["GB, PerCE"]) == (5, 7)
+    assert every["share of the peak, CE"] == pytest.approx(2 * 3 * 3 * long / 2 / 1e6)
+    assert some["share of the peak, CE"] == pytest.approx(2 * 2 * long / 2 / 1e6)  # frozen weights have no gradient
+    assert every["its floor by arithmetic"] == pytest.approx(1 + short / (3 * long))
+    assert some["its floor by arithmetic"] == pytest.approx(1 + short / (3 * long))  # blocks run again
+    for one, parts in [(every, (3, 44, 30, 0, False)), (some, (1, 44, 10, 2, True))]:
+        assert one["GB by arithmetic"] == sum(training_bytes(small, *parts).values()) / 1e9
+
+
+def test_a_machine_without_a_gpu_is_told_so():
+    if torch.cuda.is_available():
+        pytest.skip("this machine has CUDA")
+    with pytest.raises(UserError, match="no CUDA device"):
+        gpu.measure_gpu(None)

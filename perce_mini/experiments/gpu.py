@@ -38,7 +38,12 @@ def measure_gpu(suite):
     for name, case in tqdm(CASES.items(), desc="gpu", dynamic_ncols=True):
         rows[name] = [figures(*case, peak, device)]
     what = f"Steps of CE and PerCE in turns, medians of {ROUNDS}, on one {torch.cuda.get_device_name(device)}"
-    caption = f"{what}; a product of two bfloat16 matrices has {peak / 1e12:.0f} TFLOP/s there."
+    what += f"; the peak is that of a product of two bfloat16 matrices, {peak / 1e12:.0f} TFLOP/s."
+    short, long = (", ".join(f"{n:,}" for n in lengths) for lengths in [SHORT, LONG])
+    shapes = (
+        f"Tokens of persona, query and response: {short} in 32 examples of 124 M; {long} in one, blocks recomputed."
+    )
+    caption = f"{what} {shapes}"
     return {"tables": [table(caption, rows[name][0], rows, digits=2, transposed=True)]}
 
 

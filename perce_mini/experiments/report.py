@@ -69,7 +69,7 @@ def against_ce():
         for table in found[name]["tables"][1:2] if name.startswith("real_") else []:
             for kind, (one,) in table["rows"].items():
                 if kind != "before":
-                    yield f"{name.removeprefix('real_')}: {named(kind)}", "perce", *one["rouge_l"]
+                    yield f"{name.removeprefix('real_').replace('_', ', ')}: {named(kind)}", "perce", *one["rouge_l"]
 
 
 def markdown_table(table):

@@ -99,10 +99,12 @@ def score(args, folder, path, contrast="none", temperature=None, seed=0):
     texts = "" if temperature is None else f"-{temperature:g}"
     kept = (args.out / "before" if folder == args.model else folder) / f"{path.stem}-{contrast}{texts}.json"
     if not kept.exists():
-        model, tokenizer, _ = load_any(folder, pick_device("auto"), block_size=args.block_size)
+        device = pick_device("auto")
+        model, tokenizer, _ = load_any(folder, device, block_size=args.block_size)
+        at_once = 256 if device.type == "cuda" else 32  # a GPU writes as many texts in the time of one
         rows, n = subsample(read_examples(path), args.examples), MAX_NEW_TOKENS * bool(texts)
         examples = encode_rows(rows, tokenizer, model.config.block_size, args.top_k, n, contrast)
-        records = scoring.evaluate(model, tokenizer, examples, n, temperature, seed, desc=f"{kept}")
+        records = scoring.evaluate(model, tokenizer, examples, n, temperature, seed, at_once, desc=f"{kept}")
         figures = {metric: x for metric, x in scoring.summarize(records).items() if x is not None}
         figures |= {SHARE: float(np.mean(np.concatenate([r["pir"] for r in records]) > CLIP_MIN))}
         figures |= {LENGTH: n_words(r["prediction"] for r in records) / n_words(r["row"]["response"] for r in records)}
@@ -179,12 +181,12 @@ def main():
     names = ["losses", "lr", "seeds", "examples", "top_k", "block_size"]
     own = [f"--{name.replace('_', '-')} {asked[name]}".strip() for name in names]
     command = " ".join(["python -m perce_mini.hf.compare MODEL_FOLDER DATA_FOLDER", *own, *args.flags])
-    record = {"title": f"Real texts: {args.data.name}", "command": command} | provenance()
-    record["tables"] = measure(args)
-    for one in record["tables"]:
+    made, tables = provenance(), measure(args)
+    for one in tables:
         print(f"\n{markdown_table(one)}")
     if args.json:
-        write_text_atomic(args.json, dump(record))
+        title = f"Real texts: {args.json.stem.removeprefix('real_').replace('_', ', ')}"
+        write_text_atomic(args.json, dump({"title": title, "command": command} | made | {"tables": tables}))
         print(f"wrote {args.json}")
 
 
