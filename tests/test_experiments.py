@@ -867,6 +867,14 @@ def test_all_runs_everything_once(command, monkeypatch):
     assert command(experiments.main, "lr", "--seeds", 0).status == 2
 
 
+def test_a_record_names_the_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "abacus")
+    assert records.provenance()["gpu"] == "abacus"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert "gpu" not in records.provenance()
+
+
 def test_elsewhere_it_is_one_line(tmp_path):
     """A folder of another project, with a package `data` of its own."""
     (tmp_path / "data").mkdir()
