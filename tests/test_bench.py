@@ -132,7 +132,7 @@ def test_steps_on_a_gpu_are_set_against_arithmetic(monkeypatch):
         clock[0] += step * {"ce": 1, "perce": 1.5}[settings.loss]
 
     clock = [0.0]
-    small = GPTConfig(300, n_layer=2, n_head=2, n_kv_head=1, n_shifted=0, n_embd=16)
+    small = GPTConfig(300, n_layer=2, n_head=2, n_kv_head=1, n_shifted=0, n_embd=16, head_size=12)
     for owner, name, value in [
         (gpu, "training_step", step),
         (gpu.time, "perf_counter", lambda: clock[0]),
@@ -157,16 +157,22 @@ def test_steps_on_a_gpu_are_set_against_arithmetic(monkeypatch):
         expected += [(loss, step, *how) for step, loss in taken]
     assert calls == expected
     seconds = gpu.WARM + (gpu.ROUNDS - 1) / 2  # the median of the steps that count
-    long, short = forward_flops(small, 44, 10), forward_flops(small, 14, 10)
+    attention, mlp = 44 * 2 * 16 * 12 * (2 * 2 + 2), 44 * 2 * 3 * 16 * small.n_hidden
+    weights, between, head = attention + mlp, 2 * 44 * 44 * 2 * 12, 10 * 16 * 300
+    assert forward_flops(small, 44, 10) == (weights, between, head)
+    short = sum(forward_flops(small, 14, 10))
+    needed = {
+        "every": 3 * (weights + between + head),
+        "some": 2 * (weights + head) + 3 * between,
+    }  # frozen: no gradient
     (every,), (some,) = made["rows"].values()
     assert every["tokens/s, CE"] == round(3 * 44 / seconds) and some["tokens/s, CE"] == round(44 / seconds)
     assert every["PerCE / CE, time"] == 1.5 and (every["GB, CE"], every["GB, PerCE"]) == (5, 7)
-    assert every["share of the peak, CE"] == pytest.approx(2 * 3 * 3 * long / seconds / 1e6)
-    assert some["share of the peak, CE"] == pytest.approx(
-        2 * 2 * long / seconds / 1e6
-    )  # frozen weights have no gradient
-    assert every["its floor by arithmetic"] == pytest.approx(1 + short / (3 * long))
-    assert some["its floor by arithmetic"] == pytest.approx(1 + short / (3 * long))  # blocks run again
+    assert every["share of the peak, CE"] == pytest.approx(2 * 3 * needed["every"] / seconds / 1e6)
+    assert some["share of the peak, CE"] == pytest.approx(2 * needed["some"] / seconds / 1e6)
+    assert every["its floor by arithmetic"] == pytest.approx(1 + short / needed["every"])
+    again = weights + between  # blocks run once more, the head does not
+    assert some["its floor by arithmetic"] == pytest.approx(1 + short / (needed["some"] + again))
     for one, parts in [(every, (3, 44, 30, 0, False)), (some, (1, 44, 10, 2, True))]:
         assert one["GB by arithmetic"] == sum(training_bytes(small, *parts).values()) / 1e9
 

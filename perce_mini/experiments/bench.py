@@ -148,7 +148,7 @@ def naive_backward(model, batch):
 def floor(vocab_size):
     """PerCE / CE by arithmetic: one forward of the short view more, its head included."""
     lengths = LENGTH, QUERY + RESPONSE - 1
-    long, short = (forward_flops(config_of(vocab_size), length, RESPONSE) for length in lengths)
+    long, short = (sum(forward_flops(config_of(vocab_size), length, RESPONSE)) for length in lengths)
     return 1 + short / (3 * long)
 
 

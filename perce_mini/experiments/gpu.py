@@ -37,13 +37,12 @@ def measure_gpu(suite):
     peak, rows = peak_flops(device), {}
     for name, case in tqdm(CASES.items(), desc="gpu", dynamic_ncols=True):
         rows[name] = [figures(*case, peak, device)]
-    what = f"Steps of CE and PerCE in turns, medians of {ROUNDS}, on one {torch.cuda.get_device_name(device)}"
-    what += f"; the peak is that of a product of two bfloat16 matrices, {peak / 1e12:.0f} TFLOP/s."
     short, long = (", ".join(f"{n:,}" for n in lengths) for lengths in [SHORT, LONG])
-    shapes = (
-        f"Tokens of persona, query and response: {short} in 32 examples of 124 M; {long} in one, blocks recomputed."
+    caption = (
+        f"Steps of CE and PerCE in turns, medians of {ROUNDS}, on one {torch.cuda.get_device_name(device)}. Tokens of"
+        f" persona, query and response: {short} in 32 examples of 124 M; {long} in one, blocks recomputed, which is no"
+        f" part of the share. The peak: {peak / 1e12:.0f} TFLOP/s in a product of two bfloat16 matrices."
     )
-    caption = f"{what} {shapes}"
     return {"tables": [table(caption, rows[name][0], rows, digits=2, transposed=True)]}
 
 
@@ -74,14 +73,15 @@ def figures(config, rank, n, lengths, recompute, compiled, peak, device):
     seconds, most = steps_of(model, some_examples(n, *lengths, config.vocab_size))
     persona, query, scored = lengths
     length, plain = persona + query + scored - 1, query + scored - 1
-    long, short = (n * forward_flops(config, tokens, scored) for tokens in [length, plain])
-    passes = 3 - bool(rank)  # forward and backward; frozen weights have no gradient
+    weights, between, head = (n * x for x in forward_flops(config, length, scored))
+    needed = (3 - bool(rank)) * (weights + head) + 3 * between  # frozen weights have no gradient, attention has
+    again, short = recompute * (weights + between), n * sum(forward_flops(config, plain, scored))
     by_arithmetic = training_bytes(config, n, length, n * scored, rank, recompute)
     return {
         "tokens/s, CE": round(n * length / seconds["ce"]),
-        "share of the peak, CE": 2 * passes * long / seconds["ce"] / peak,
+        "share of the peak, CE": 2 * needed / seconds["ce"] / peak,
         "PerCE / CE, time": seconds["perce"] / seconds["ce"],
-        "its floor by arithmetic": 1 + short / ((passes + recompute) * long),
+        "its floor by arithmetic": 1 + short / (needed + again),
         "GB, CE": most["ce"] / 1e9,
         "GB, PerCE": most["perce"] / 1e9,
         "GB by arithmetic": sum(by_arithmetic.values()) / 1e9,

@@ -43,10 +43,12 @@ def peak_of(step):
 
 
 def forward_flops(config, length, scored):
-    """Multiply-adds of one forward of `length` tokens, of which `scored` are projected on the vocabulary."""
-    attention = config.n_embd * config.head_size * (2 * config.n_head + 2 * config.n_kv_head)
-    block = attention + 3 * config.n_embd * config.n_hidden + config.n_embd * length  # causal: half of 2 T C
-    return length * config.n_layer * block + scored * config.n_embd * config.vocab_size
+    """Multiply-adds of one forward of `length` tokens: in the blocks' weights, between tokens, and in the head, which
+    `scored` of them go through."""
+    projections = config.n_embd * config.head_size * (2 * config.n_head + 2 * config.n_kv_head)
+    weights = length * config.n_layer * (projections + 3 * config.n_embd * config.n_hidden)
+    between = length * config.n_layer * config.n_head * config.head_size * length  # causal: half of 2 T C
+    return weights, between, scored * config.n_embd * config.vocab_size
 
 
 def training_bytes(config, batch, length, scored, lora_rank=0, recompute=True, cast=True):

@@ -103,11 +103,14 @@ def score(args, folder, path, contrast="none", temperature=None, seed=0):
         model, tokenizer, _ = load_any(folder, device, block_size=args.block_size)
         at_once = 256 if device.type == "cuda" else 32  # a GPU writes as many texts in the time of one
         rows, n = subsample(read_examples(path), args.examples), MAX_NEW_TOKENS * bool(texts)
-        examples = encode_rows(rows, tokenizer, model.config.block_size, args.top_k, n, contrast)
+        room = MAX_NEW_TOKENS  # also where no texts are written: all scores are of the same prompts
+        examples = encode_rows(rows, tokenizer, model.config.block_size, args.top_k, room, contrast)
         records = scoring.evaluate(model, tokenizer, examples, n, temperature, seed, at_once, desc=f"{kept}")
         figures = {metric: x for metric, x in scoring.summarize(records).items() if x is not None}
         figures |= {SHARE: float(np.mean(np.concatenate([r["pir"] for r in records]) > CLIP_MIN))}
-        figures |= {LENGTH: n_words(r["prediction"] for r in records) / n_words(r["row"]["response"] for r in records)}
+        if texts:
+            own = n_words(r["row"]["response"] for r in records)
+            figures[LENGTH] = n_words(r["prediction"] for r in records) / own
         write_text_atomic(kept, json.dumps({"figures": figures, "tallies": scoring.table_of(records).tolist()}))
     scores = json.loads(kept.read_text(encoding="utf-8"))
     return scores["figures"], np.array(scores["tallies"], dtype=float)
@@ -123,15 +126,14 @@ def n_words(texts):
 
 
 def best_rates(args):
-    """{loss: its rate}, and what was tried: {loss: [{rate: log-likelihood of the validation users}]}."""
+    """{loss: its rate}, and what was tried: {loss: {rate: log-likelihood of the validation users}}."""
     if len(args.lr) == 1:
         return dict.fromkeys(args.losses, args.lr[0]), {}
     tried = {}
     for loss in args.losses:
         runs = {rate: train(args, loss, rate, 0) for rate in args.lr}
-        scored = {rate: score(args, run, args.data / "val.jsonl")[0] for rate, run in runs.items()}
-        tried[loss] = [{rate: figures["logp"] for rate, figures in scored.items()}]
-    return {loss: max(by_rate, key=by_rate.get) for loss, (by_rate,) in tried.items()}, tried
+        tried[loss] = {rate: score(args, run, args.data / "val.jsonl")[0]["logp"] for rate, run in runs.items()}
+    return {loss: max(by_rate, key=by_rate.get) for loss, by_rate in tried.items()}, tried
 
 
 def measure(args):
@@ -153,9 +155,9 @@ def measure(args):
         figures = [sampled | {m + GREEDY: greedy[m] for m in OF_TEXTS} for (sampled, _), (greedy, _) in some]
         rows[name] = with_more(figures, more)
         if "ce" in scored and name != "ce":  # the model before is the same for all seeds
-            change = {}
+            change, every = {}, some * (args.seeds // len(some))
             for i, how in enumerate(["", GREEDY]):
-                tables = [[one[i][1] for one in x] for x in [some * (args.seeds // len(some)), scored["ce"]]]
+                tables = [[one[i][1] for one in runs] for runs in [every, scored["ce"]]]
                 change |= {metric + how: list(x) for metric, x in scoring.paired(users, *tables).items()}
             changes[name] = [change]
     what = f"{args.model.name} on {args.data.name}: {len(users)} held-out examples of {len(set(users))} users"
@@ -168,7 +170,8 @@ def measure(args):
         compared = [*OF_TEXTS[:3], *greedily[:3], "logp"]
         tables.append(table(minus, compared, changes, "minus CE", transposed=True))
     if tried:
-        tables.append(table("Validation log P by learning rate, seed 0.", args.lr, tried))
+        rows = {loss: [by_rate] for loss, by_rate in tried.items()}
+        tables.append(table("Validation log P by learning rate, seed 0.", args.lr, rows))
     return tables
 
 
