@@ -13,8 +13,7 @@ from perce_mini.distributed import replicate
 from perce_mini.errors import UserError
 from perce_mini.experiments import bench, gpu
 from perce_mini.experiments.bench import some_examples
-from perce_mini.experiments.memory import PeakMemory, forward_flops, measure_memory, training_bytes
-from perce_mini.experiments.tabulate import texts
+from perce_mini.experiments.memory import PeakMemory, forward_flops, training_bytes
 from perce_mini.model import GPT, GPTConfig
 from perce_mini.trainer import Settings, backward
 
@@ -89,13 +88,6 @@ def test_the_memory_by_arithmetic_is_about_what_is_measured(rank, recompute):
     assert parts["weights"] == 4 * model.n_parameters()
     expected = parts["gradients"] + parts["activations"] + parts["head"]
     assert 0.8 < watched.peak / expected < 1.25, (watched.peak, parts)
-
-
-def test_the_memory_becomes_a_table():
-    (made,) = measure_memory(None)["tables"]
-    head, *rows = texts(made)
-    assert head[0] == "GB" and head[-1] == "all" and len(rows) == 3
-    assert float(rows[0][-1]) == pytest.approx(sum(map(float, rows[0][1:-1])), abs=0.3)
 
 
 def test_the_floor_counts_the_head():

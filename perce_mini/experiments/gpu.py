@@ -11,12 +11,15 @@ from perce_mini.device import pick_device
 from perce_mini.distributed import replicate
 from perce_mini.errors import UserError
 from perce_mini.experiments.bench import some_examples
-from perce_mini.experiments.memory import QWEN3_4B, SMOLLM2, forward_flops, training_bytes
+from perce_mini.experiments.memory import forward_flops, training_bytes
 from perce_mini.experiments.records import table
 from perce_mini.model import GPT, GPTConfig
 from perce_mini.trainer import Settings, make_optimizer, training_step
 
 GPT2 = GPTConfig(50304, 1024, n_layer=12, n_head=12, n_kv_head=12, n_shifted=0, n_embd=768)
+SMOLLM2 = GPTConfig(49152, 8192, n_layer=30, n_head=9, n_kv_head=3, n_shifted=0, n_embd=576, n_hidden=1536)
+WIDE = {"n_embd": 2560, "n_hidden": 9728, "head_size": 128, "qk_norm": True}
+QWEN3_4B = GPTConfig(151936, 40960, n_layer=36, n_head=32, n_kv_head=8, n_shifted=0, **WIDE)
 SHORT, LONG = (640, 128, 256), (3900, 100, 1000)  # tokens of persona, query and response
 CASES = {  # name: shape, rank of LoRA, examples in a step, their tokens, blocks are recomputed, and compiled
     "124 M": (GPT2, 0, 32, SHORT, False, False),

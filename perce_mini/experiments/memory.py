@@ -6,9 +6,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from perce_mini import lora
-from perce_mini.experiments.records import table
 from perce_mini.head import ROWS
-from perce_mini.model import GPT, GPTConfig
+from perce_mini.model import GPT
 
 
 class PeakMemory(TorchDispatchMode):
@@ -74,34 +73,3 @@ def training_bytes(config, batch, length, scored, lora_rank=0, recompute=True, c
         "activations": batch * length * blocks,
         "head": logits + (0 if lora_rank else 4 * config.n_embd * config.vocab_size),
     }
-
-
-SMOLLM2 = GPTConfig(49152, 8192, n_layer=30, n_head=9, n_kv_head=3, n_shifted=0, n_embd=576, n_hidden=1536)
-QWEN3_4B = GPTConfig(
-    151936,
-    40960,
-    n_layer=36,
-    n_head=32,
-    n_kv_head=8,
-    n_shifted=0,
-    n_embd=2560,
-    n_hidden=9728,
-    head_size=128,
-    qk_norm=True,
-)
-NEEDS = {
-    "SmolLM2-135M, all weights": (SMOLLM2, 0),
-    "SmolLM2-135M, LoRA 16": (SMOLLM2, 16),
-    "Qwen3-4B, LoRA 16": (QWEN3_4B, 16),
-}
-
-
-def measure_memory(suite):
-    """How much memory does a step take?"""
-    rows = {}
-    for name, (config, rank) in NEEDS.items():
-        parts = training_bytes(config, 1, 5000, 1000, rank)
-        rows[name] = [{part: n / 1e9 for part, n in (parts | {"all": sum(parts.values())}).items()}]
-    what = "One example of 5,000 tokens, 1,000 of them scored, blocks being recomputed"
-    caption = f"{what}; head: a slice of logits, and its gradient."
-    return {"tables": [table(caption, rows[name][0], rows, "GB", digits=1)]}

@@ -13,7 +13,6 @@ from perce_mini.experiments import bench
 from perce_mini.experiments.detectors import measure_contrast, measure_identify
 from perce_mini.experiments.general import measure_ability, measure_dialogue
 from perce_mini.experiments.gpu import measure_gpu
-from perce_mini.experiments.memory import measure_memory
 from perce_mini.experiments.records import FIRST, SHOWN, chart, of_seeds, regrouped, table, with_more
 from perce_mini.experiments.regimes import BOTH, KINDS, measure_regimes, measure_worlds
 from perce_mini.experiments.rows import rows_of
@@ -123,6 +122,5 @@ def on_each_task(by_loss, metric):
 
 
 TABLE = [measure_main, measure_worlds, measure_regimes, measure_again, measure_cost, measure_identify, measure_lr]
-TABLE += [measure_clip, measure_transfer, measure_contrast, measure_dialogue, measure_ability, measure_memory]
-TABLE += [measure_gpu]
+TABLE += [measure_clip, measure_transfer, measure_contrast, measure_dialogue, measure_ability, measure_gpu]
 EXPERIMENTS = {measure.__name__.removeprefix("measure_"): measure for measure in TABLE}
