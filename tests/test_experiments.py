@@ -484,7 +484,7 @@ def test_cells_of_lr_and_main(imagined):
 
 
 def test_cells_of_worlds(imagined):
-    changes, figures = (table["rows"] for table in paper.measure_worlds(imagined)["tables"])
+    changes, figures, same = (table["rows"] for table in paper.measure_worlds(imagined)["tables"])
     assert list(changes) == ["0", *map(str, regimes.SEEDS), "all"]
     others = {str(n): {"world": f"seed-{n}", "base": f"out/seed-{n}"} for n in regimes.SEEDS}
     for seed, how in ({"0": {}} | others).items():
@@ -497,6 +497,16 @@ def test_cells_of_worlds(imagined):
         assert figures[f"{seed} | base | "][0]["logp"] == value(before(groups["ce"][0]), "logp", "test")
     differences = [changes[seed][0]["rouge_l"][0] for seed in list(changes)[:-1]]
     assert changes["all"][0]["rouge_l"] == list(tabulate.interval(differences))
+    for lr in REAL_RATES:
+        mine, ce = (
+            {
+                m: np.array([value(runs.Run(loss, lr, **how), m) for how in [{}, *others.values()]])
+                for m in records.SHOWN
+            }
+            for loss in ["perce", "ce"]
+        )
+        assert same[lr][0]["logp"] == pytest.approx(tabulate.interval(mine["logp"] - ce["logp"]))
+        assert same[lr][0][regimes.AHEAD] == sum(mine["personal_accuracy"] > ce["personal_accuracy"])
 
 
 def test_cells_of_regimes(imagined):

@@ -13,8 +13,8 @@ from pathlib import Path
 from perce_mini import base
 from perce_mini.experiments.records import FIRST, SHOWN, chart, table
 from perce_mini.experiments.rows import rows_of
-from perce_mini.experiments.runs import NEW, SOME, TEST, TRAINED, Run
-from perce_mini.experiments.suite import PAIRED, base_row, make_base, make_world, versus
+from perce_mini.experiments.runs import NEW, SOME, TEST, TRAINED, VAL, Run
+from perce_mini.experiments.suite import PAIRED, RATES, base_row, make_base, make_world, versus
 from perce_mini.experiments.tabulate import interval
 from perce_mini.percontrast import LOSSES
 
@@ -24,10 +24,14 @@ BOTH = ["ce", "perce"]
 DECAYED = "ce, weight decay 1"
 METRICS = FIRST[:4]
 DRAWN = ["personal_accuracy", "logp_other"]
-SHARE = "share of personal tokens"
+SHARE, AHEAD = "share of personal tokens", "worlds with more personal tokens right"
 # The settings beside that of the default run:
 SENTENCES, HABITS, STEPS, EXAMPLES = [0, 2, 6], [40, 100], [30, 120, 240], [125, 500, 1000, 6000]
-WIDTHS, SEEDS, BASE_STEPS = [64, 96], [1, 2], 1500  # each with a base model of its own, made as data/base was
+WIDTHS, SEEDS, BASE_STEPS = (
+    [64, 96],
+    [1, 2, 3, 4, 5, 6, 7, 8],
+    1500,
+)  # each with a base model of its own, made as data/base was
 
 
 def base_of_width(n_embd):
@@ -119,20 +123,34 @@ def world_of(seed):
 
 def measure_worlds(suite):
     """In other worlds, from other base models."""
-    changes, rows = {}, {}
+    best, rows, same = {}, {}, {lr: [] for lr in RATES}
     for seed in [0, *SEEDS]:
         how = world_of(seed) if seed else {}
-        runs, _ = suite.at_best_rates({loss: replace(KINDS[loss], **how) for loss in BOTH})
+        runs = {loss: replace(KINDS[loss], **how) for loss in BOTH}
+        at_rates = {(loss, lr): [replace(run, lr=lr)] for loss, run in runs.items() for lr in RATES}
+        tried = suite.figures(at_rates, f"world {seed}, rates", VAL)
+        for lr in RATES:
+            (mine,), (ce,) = tried["perce", lr], tried["ce", lr]
+            same[lr].append({metric: mine[metric] - ce[metric] for metric in SHOWN})
+        runs, _ = suite.at_best_rates(runs)
         groups = suite.repeat(runs, 3)
         found = suite.figures(groups, f"world {seed}", TEST)
-        changes[str(seed)] = versus(groups, "ce", TEST)["perce"]
+        best[str(seed)] = versus(groups, "ce", TEST)["perce"]
         rows[f"{seed} | base | "] = base_row(runs["ce"], TEST)
         rows |= {f"{seed} | {loss} | {runs[loss].lr:g}": found[loss] for loss in BOTH}
-    over = {metric: list(interval([change[metric][0] for (change,) in changes.values()])) for metric in SHOWN}
+    best["all"] = over_worlds([{metric: change[metric][0] for metric in SHOWN} for (change,) in best.values()])
     caption = f"PerCE − CE on {TEST.n} test examples, 3 seeds in each world: {PAIRED}. Last row: over the worlds."
+    equal = f"PerCE − CE at the same rate on {VAL.n} validation examples, one seed in each world: over the worlds."
     return {
         "tables": [
-            table(caption, SHOWN, changes | {"all": [over]}, "world"),
+            table(caption, SHOWN, best, "world"),
             table("Learning rates by validation ROUGE-L, in each world.", SHOWN, rows, "world | loss | rate"),
+            table(equal, [*SHOWN, AHEAD], {lr: over_worlds(changes) for lr, changes in same.items()}, "rate"),
         ]
     }
+
+
+def over_worlds(changes):
+    """[{metric: difference}] of the worlds, as one row: their mean and its interval."""
+    row = {metric: list(interval([one[metric] for one in changes])) for metric in SHOWN}
+    return [row | {AHEAD: sum(one["personal_accuracy"] > 0 for one in changes)}]
