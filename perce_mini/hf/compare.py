@@ -136,6 +136,15 @@ def best_rates(args):
     return {loss: max(by_rate, key=by_rate.get) for loss, by_rate in tried.items()}, tried
 
 
+def difference(users, runs, reference):
+    """{metric: [difference, low, high]} of what score_texts found of the seeds of a run and of its reference."""
+    change = {}
+    for i, how in enumerate(["", GREEDY]):
+        tables = [[one[i][1] for one in some] for some in [runs, reference]]
+        change |= {metric + how: list(x) for metric, x in scoring.paired(users, *tables).items()}
+    return change
+
+
 def measure(args):
     """The tables of all runs, which are trained and scored where that is not done yet, seed by seed."""
     rates, tried = best_rates(args)
@@ -155,23 +164,22 @@ def measure(args):
         figures = [sampled | {m + GREEDY: greedy[m] for m in OF_TEXTS} for (sampled, _), (greedy, _) in some]
         rows[name] = with_more(figures, more)
         if "ce" in scored and name != "ce":  # the model before is the same for all seeds
-            change, every = {}, some * (args.seeds // len(some))
-            for i, how in enumerate(["", GREEDY]):
-                tables = [[one[i][1] for one in runs] for runs in [every, scored["ce"]]]
-                change |= {metric + how: list(x) for metric, x in scoring.paired(users, *tables).items()}
-            changes[name] = [change]
-    what = f"{args.model.name} on {args.data.name}: {len(users)} held-out examples of {len(set(users))} users"
+            changes[name] = [difference(users, some * (args.seeds // len(some)), scored["ce"])]
+    what = f"{args.model.name} on {args.data.name}: {len(users)} held-out examples of {len(set(users))} users."
+    return tables_of(what, rates, rows, changes, tried)
+
+
+def tables_of(what, rates, rows, changes, tried):
     chosen = ", ".join(f"{named(loss)} {rate:g}" for loss, rate in rates.items())
     greedily = [metric + GREEDY for metric in OF_TEXTS]
     shown = [*OF_TEXTS, *greedily, "logp", "logp_plain", "pir", SHARE, *AGAINST.values()]
-    tables = [table(f"{what}.{chosen and f' Learning rates: {chosen}.'}", shown, rows, transposed=True)]
+    tables = [table(f"{what}{chosen and f' Learning rates: {chosen}.'}", shown, rows, transposed=True)]
     if changes:
-        minus = f"Differences to CE: {PAIRED}."
         compared = [*OF_TEXTS[:3], *greedily[:3], "logp"]
-        tables.append(table(minus, compared, changes, "minus CE", transposed=True))
+        tables.append(table(f"Differences to CE: {PAIRED}.", compared, changes, "minus CE", transposed=True))
     if tried:
-        rows = {loss: [by_rate] for loss, by_rate in tried.items()}
-        tables.append(table("Validation log P by learning rate, seed 0.", args.lr, rows))
+        rates = {loss: [by_rate] for loss, by_rate in tried.items()}
+        tables.append(table("Validation log P by learning rate, seed 0.", list(next(iter(tried.values()))), rates))
     return tables
 
 
