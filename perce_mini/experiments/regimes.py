@@ -27,11 +27,8 @@ DRAWN = ["personal_accuracy", "logp_other"]
 SHARE, AHEAD = "share of personal tokens", "worlds with more personal tokens right"
 # The settings beside that of the default run:
 SENTENCES, HABITS, STEPS, EXAMPLES = [0, 2, 6], [40, 100], [30, 120, 240], [125, 500, 1000, 6000]
-WIDTHS, SEEDS, BASE_STEPS = (
-    [64, 96],
-    [1, 2, 3, 4, 5, 6, 7, 8],
-    1500,
-)  # each with a base model of its own, made as data/base was
+WIDTHS, SEEDS = [64, 96], [*range(1, 10)]
+BASE_STEPS = 1500  # of their base models, each made as data/base was
 
 
 def base_of_width(n_embd):
