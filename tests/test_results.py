@@ -778,6 +778,21 @@ CLAIMS = [
         lambda: [seeds("worlds", 2, rate, AHEAD)[0] for rate in AT_RATES] == [10] * 3,
     ),
     ("worlds", "in ROUGE-L in none", lambda: clear_worlds("rouge_l")[0] == "0"),
+    ("worlds", "of all tokens is not clear either", lambda: not is_clear("worlds", 0, "all", "logp")),
+    (
+        "worlds",
+        "the last not clearly",
+        lambda: [of_rate("logp_other", rate)[2] < 0 for rate in AT_RATES] == [True, True, False],
+    ),
+    (
+        "worlds",
+        "At the rate of `main` there is nothing",
+        lambda: best_rate("perce") == best_rate("ce") == 1e-3 and of_rate("rouge_l", "0.001")[0] < 0,
+    ),
+    *(
+        (name, words, lambda: not is_clear("worlds", 0, "all", "rouge_l"))
+        for name, words in [("main", "over ten worlds that is not clear"), ("overview", "over ten worlds contains it")]
+    ),
     (
         "worlds",
         "the first is just clear of zero, one of three, and no interval reaches +0.005",
@@ -905,7 +920,7 @@ CLAIMS = [
     ),
     (
         "main",
-        "It pays more for it",
+        "EntCE pays more for it",
         lambda: all(is_clear("main", 2, "entce", m) for m in ["logp_personal", "logp_other"]),
     ),
     ("main", "%, clear of zero, and personal", lambda: is_clear("main", 1, "oracle", "rouge_l")),
@@ -953,9 +968,10 @@ CLAIMS = [
     ),
     (
         "real_commits",
-        "neither differs clearly from CE",
+        "neither differs clearly from CE there, and in likelihood both are behind",
         lambda: all(
             unclear_on_real("commits", "rouge_l", "rouge_l, greedy", loss=f"perce-{how}")
+            and row("real_commits", 1, f"perce-{how}")[0]["logp"][2] < 0
             for how in ["stranger", "cap-2"]
         ),
     ),

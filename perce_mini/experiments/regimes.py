@@ -1,10 +1,10 @@
 """When does PerCE help? One thing is varied at a time around the default run. Each loss has its own best rate there,
 after the fewest and the most steps, and with models of other widths.
 
-Is it so in other worlds, from other base models?
-
 What may explain it is tested beside it: from few texts CE learns by heart what nobody can foresee, which lowers its
 loss and is worth nothing for new users; PerCE gives these tokens the weight of the floor.
+
+And is it so in other worlds, from other base models?
 """
 
 from dataclasses import replace
@@ -122,14 +122,14 @@ def measure_worlds(suite):
     """In other worlds, from other base models."""
     best, rows, same = {}, {}, {lr: [] for lr in RATES}
     for seed in [0, *SEEDS]:
-        how = world_of(seed) if seed else {}
+        how = world_of(seed) if seed else {}  # 0: the default world and its base model
         runs = {loss: replace(KINDS[loss], **how) for loss in BOTH}
         at_rates = {(loss, lr): [replace(run, lr=lr)] for loss, run in runs.items() for lr in RATES}
         tried = suite.figures(at_rates, f"world {seed}, rates", VAL)
         for lr in RATES:
-            (mine,), (ce,) = tried["perce", lr], tried["ce", lr]
-            same[lr].append({metric: mine[metric] - ce[metric] for metric in SHOWN})
-        runs, _ = suite.at_best_rates(runs)
+            (perce,), (ce,) = tried["perce", lr], tried["ce", lr]
+            same[lr].append({metric: perce[metric] - ce[metric] for metric in SHOWN})
+        runs, _ = suite.at_best_rates(runs)  # of those
         groups = suite.repeat(runs, 3)
         found = suite.figures(groups, f"world {seed}", TEST)
         best[str(seed)] = versus(groups, "ce", TEST)["perce"]
@@ -148,6 +148,6 @@ def measure_worlds(suite):
 
 
 def over_worlds(changes):
-    """[{metric: difference}] of the worlds, as one row: their mean and its interval."""
+    """[{metric: difference}] of the worlds as one row: mean and t interval over them, and in how many PerCE leads."""
     row = {metric: list(interval([one[metric] for one in changes])) for metric in SHOWN}
     return [row | {AHEAD: sum(one["personal_accuracy"] > 0 for one in changes)}]

@@ -140,7 +140,7 @@ def difference(users, runs, reference):
     """{metric: [difference, low, high]} of what score_texts found of the seeds of a run and of its reference."""
     change = {}
     for i, how in enumerate(["", GREEDY]):
-        tables = [[one[i][1] for one in some] for some in [runs, reference]]
+        tables = [[tallies for _, tallies in (both[i] for both in some)] for some in [runs, reference]]
         change |= {metric + how: list(x) for metric, x in scoring.paired(users, *tables).items()}
     return change
 
@@ -175,7 +175,7 @@ def tables_of(what, rates, rows, changes, tried):
     shown = [*OF_TEXTS, *greedily, "logp", "logp_plain", "pir", SHARE, *AGAINST.values()]
     tables = [table(f"{what}{chosen and f' Learning rates: {chosen}.'}", shown, rows, transposed=True)]
     if changes:
-        compared = [*OF_TEXTS[:3], *greedily[:3], "logp"]
+        compared = [*OF_TEXTS[:3], *greedily[:3], "logp"]  # LENGTH has no tallies
         tables.append(table(f"Differences to CE: {PAIRED}.", compared, changes, "minus CE", transposed=True))
     if tried:
         rates = {loss: [by_rate] for loss, by_rate in tried.items()}
