@@ -835,7 +835,7 @@ def test_a_comparison_takes_the_best_rate_of_each_loss_and_keeps_what_is_done(co
         return SimpleNamespace(returncode=0)
 
     def evaluate(model, tokenizer, examples, n, temperature, seed, at_once, desc):
-        assert (n > 0) == (temperature is not None)
+        assert (n > 0) == (temperature is not None) and at_once == 32
         scored.append((desc, temperature, seed))
         name, split = Path(desc).parts[-2:]
         logp = likely.get(name, -0.5 - float(name.split("-")[-3])) if split == "val-none.json" else -1.0 - seed
@@ -851,6 +851,8 @@ def test_a_comparison_takes_the_best_rate_of_each_loss_and_keeps_what_is_done(co
     monkeypatch.setattr(compare.scoring, "evaluate", evaluate)
     monkeypatch.setattr(compare, "load_any", lambda *args, **how: load_any(folder, "cpu"))
     monkeypatch.setattr(compare, "provenance", lambda: {"commit": "c0ffee"})
+    rooms, encode = set(), compare.encode_rows
+    monkeypatch.setattr(compare, "encode_rows", lambda *args: rooms.add(args[4]) or encode(*args))
     for split in ["val", "test"]:
         shutil.copy(folder.parent / "data/test.jsonl", tmp_path / f"{split}.jsonl")
     given = [
@@ -885,6 +887,7 @@ def test_a_comparison_takes_the_best_rate_of_each_loss_and_keeps_what_is_done(co
     losses = "ce perce perce-stranger perce-cap-2"
     flags = f"--losses {losses} --lr 0.001 0.002 --seeds 2 --examples 60 --top-k 4 --block-size 2048 --steps 3"
     assert found["command"] == f"python -m perce_mini.hf.compare MODEL_FOLDER DATA_FOLDER {flags}"
+    assert rooms == {compare.MAX_NEW_TOKENS}  # all scores are of the same prompts
     assert len(asked) == 8 + 4 and all("--steps 3" in line for line in asked)
     assert sum("--contrast stranger" in line for line in asked) == 3 == sum("--clip-max 2" in line for line in asked)
     written = {(temperature, seed) for desc, temperature, seed in scored if "test-none" in desc}
