@@ -874,6 +874,11 @@ def test_all_runs_everything_once(command, monkeypatch):
     assert ran == [3, *((name, 2) for name in ANYWHERE), "readme"]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert command(experiments.main, "all").status == 0 and ("gpu", 10) in ran
+    ran.clear()
+    assert command(experiments.main, "gpu").status == 0 and ran == [("gpu", 10), "readme"]  # needs no data
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    result = command(experiments.main, "gpu")
+    assert result.status == 2 and "no CUDA device" in result.error and len(ran) == 2
     assert command(experiments.main, "lr", "--seeds", 0).status == 2
 
 

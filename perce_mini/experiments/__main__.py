@@ -50,6 +50,8 @@ def parse_args():
     for name in args.names:
         if name not in [*EXPERIMENTS, "all"]:
             p.error(f"no experiment {name!r}; there are {', '.join(EXPERIMENTS)}, and all")
+        if name == "gpu" and not torch.cuda.is_available():
+            p.error("gpu: this machine has no CUDA device")
     return args
 
 
@@ -62,10 +64,11 @@ def main():
     if not (args.names or args.readme or args.page):
         return list_experiments()
     suite = Suite(args.seeds, args.jobs)
-    if args.names:
-        prepare(args.jobs)
     everything = [name for name in EXPERIMENTS if name != "gpu" or torch.cuda.is_available()]
-    for name in everything if "all" in args.names else args.names:
+    names = everything if "all" in args.names else args.names
+    if set(names) - {"gpu"}:
+        prepare(args.jobs)
+    for name in names:
         record(name, suite)
     if args.names or args.readme:
         report.write_readmes()
