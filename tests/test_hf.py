@@ -855,22 +855,11 @@ def test_a_comparison_takes_the_best_rate_of_each_loss_and_keeps_what_is_done(co
     monkeypatch.setattr(compare, "encode_rows", lambda *args: rooms.add(args[4]) or encode(*args))
     for split in ["val", "test"]:
         shutil.copy(folder.parent / "data/test.jsonl", tmp_path / f"{split}.jsonl")
-    given = [
-        folder,
-        tmp_path,
-        "--out",
-        out,
-        "--lr",
-        1e-3,
-        2e-3,
-        "--seeds",
-        2,
-        "--json",
-        tmp_path / "real_git_long.json",
-    ]
+    record = tmp_path / "real_git_long.json"
+    given = [folder, tmp_path, "--out", out, "--lr", 1e-3, 2e-3, "--seeds", 2, "--json", record]
     result = command(compare.main, *given, "--steps", 3)
     assert result.status == 0, result.err
-    found = json.loads((tmp_path / "real_git_long.json").read_text())
+    found = json.loads(record.read_text())
     figures, minus, tried = (table["rows"] for table in found["tables"])
     assert "CE 0.002, PerCE 0.002, PerCE, against a stranger 0.001" in found["tables"][0]["caption"]
     assert tried["ce"] == [{"0.001": -0.501, "0.002": -0.3333333}] and found["commit"] == "c0ffee"

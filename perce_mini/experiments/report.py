@@ -66,10 +66,11 @@ def against_ce():
             dial, setting = label.split(" | ")
             yield f"PerCE with {setting} {dial}", "perce", *one["rouge_l"]
     for name in found:
+        source = found[name]["title"].removeprefix("Real texts: ")
         for table in found[name]["tables"][1:2] if name.startswith("real_") else []:
             for kind, (one,) in table["rows"].items():
                 if kind != "before":
-                    yield f"{name.removeprefix('real_').replace('_', ', ')}: {named(kind)}", "perce", *one["rouge_l"]
+                    yield f"{source}: {named(kind)}", "perce", *one["rouge_l"]
 
 
 def markdown_table(table):
