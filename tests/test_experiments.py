@@ -194,6 +194,7 @@ def tiny(world, tmp_path_factory):
         "HABITS": [40],
         "WIDTHS": [64],
         "SEEDS": [1],
+        "EQUAL_TIME": 1,
         "BASE_STEPS": 1,
         "N_CHATS": 2,
         "N_QUESTIONS": 9,
@@ -480,7 +481,10 @@ def test_cells_of_lr_and_main(imagined):
     entce = [runs.Run("entce", float(best["entce"]), seed=seed) for seed in range(3)]
     assert minus_perce["entce"][0]["logp"] == [value(entce, mine, "logp", "test"), 0, 1]
     assert {*minus_perce} == {"lossce", "entce"}
-    assert set(minus) == {*REAL_KINDS} - {"ce"}
+    shorter = f"perce, {paper.EQUAL_TIME} steps"
+    assert set(minus) == {*REAL_KINDS, shorter} - {"ce"}
+    run = runs.Run(lr=best[shorter], steps=round(runs.Run.steps / records.read("cost")["figures"]["perce_over_ce"]))
+    assert scores[shorter][0]["logp"] == value(run, "logp", "test")
 
 
 def test_cells_of_worlds(imagined):
@@ -865,15 +869,16 @@ def test_without_a_name_it_lists_what_there_is(command, monkeypatch):
 
 def test_all_runs_everything_once(command, monkeypatch):
     monkeypatch.chdir(ROOT)
-    ran = []
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    ran, most = [], [name for name in experiments.EXPERIMENTS if name not in ("worlds", "gpu")]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(experiments, "prepare", lambda jobs: ran.append(jobs))
     monkeypatch.setattr(experiments, "record", lambda name, suite: ran.append((name, suite.seeds)))
     monkeypatch.setattr(report, "write_readmes", lambda: ran.append("readme"))
     assert command(experiments.main, "all", "--seeds", 2, "--jobs", 3).status == 0
-    assert ran == [3, *((name, 2) for name in ANYWHERE), "readme"]
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert command(experiments.main, "all").status == 0 and ("gpu", 10) in ran
+    assert ran == [3, *((name, 2) for name in most), "readme"]
+    ran.clear()
+    assert command(experiments.main, "gpu", "all", "worlds", "lr").status == 0
+    assert ran == [2, *((name, 10) for name in experiments.EXPERIMENTS), "readme"]
     ran.clear()
     assert command(experiments.main, "gpu").status == 0 and ran == [("gpu", 10), "readme"]  # needs no data
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
