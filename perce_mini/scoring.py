@@ -30,6 +30,7 @@ METRICS = {
     "pir_f1": f"F1 of PIR > {CLIP_MIN}",
     "pir_auc": "AUC of PIR within a response",
 }
+T95 = [0, 0, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262]  # of Student's t, by number of values
 
 
 @torch.no_grad()
@@ -117,7 +118,7 @@ def difference(records, reference):
 def paired(users, tables, references, draws=10_000):
     """`difference`, of the tables of two runs with several seeds: one per seed, all of the same examples by `users`.
 
-    Users and seeds are drawn with replacement, a run and its reference alike.
+    Users and seeds are drawn with replacement, a run and its reference alike; how seeds are, `drawn_seeds` says.
     """
     users, index = np.unique(users, return_inverse=True)
     sums = np.zeros((2, len(tables), len(users), len(METRICS), 2))
@@ -125,12 +126,31 @@ def paired(users, tables, references, draws=10_000):
         for k, rows in enumerate(some):
             np.add.at(sums[run, k], index, rows)
     rng = np.random.default_rng(0)
-    of_users, of_seeds = (rng.multinomial(n, np.full(n, 1 / n), size=draws) for n in [len(users), len(tables)])
-    drawn = ratio(np.einsum("dk,du,rkumx->rdmx", of_seeds, of_users, sums, optimize=True))
-    change = drawn[1] - drawn[0]
+    of_users, of_seeds = drawn(len(users), draws, rng), drawn_seeds(len(tables), draws, rng)
+    means = ratio(np.einsum("dk,du,rkumx->rdmx", of_seeds, of_users, sums, optimize=True))
+    change = means[1] - means[0]
     middle = ratio(sums[1].sum((0, 1))) - ratio(sums[0].sum((0, 1)))
     known = {name: i for i, name in enumerate(METRICS) if not np.isnan(middle[i])}
     return {name: (middle[i], *np.nanquantile(change[:, i], [0.025, 0.975])) for name, i in known.items()}
+
+
+def drawn(n, draws, rng):
+    """Shares (draws, n) of n things in samples of n, drawn with replacement."""
+    return rng.multinomial(n, np.full(n, 1 / n), size=draws) / n
+
+
+def drawn_seeds(n, draws, rng):
+    """The same of a few: their shares are spread so much wider that the means of samples vary as Student's t has it.
+
+    (Three values that are drawn with replacement vary far less: 95 % of the means would hold the true one in 75 %.)
+    """
+    wider = t95(n) / 1.96 * (n / (n - 1)) ** 0.5 if n > 1 else 1
+    return 1 / n + wider * (drawn(n, draws, rng) - 1 / n)
+
+
+def t95(n):
+    """Student's t of a 95 % interval of the mean of n values."""
+    return T95[n] if n < len(T95) else 1.96
 
 
 def by_task(records):

@@ -218,9 +218,9 @@ def test_every_experiment_runs_and_is_reported(tiny):
     report.write_readmes()
     text = Path("data/results/README.md").read_text()
     assert text.count("\n## ") == 1 + len(ANYWHERE) and "\n\nall\n\n## The paper's claims" in text
-    assert len(list(Path("data/results").glob("*.svg"))) == 8 and not re.search(r"\bnan\b", text.lower())
+    assert len(list(Path("data/results").glob("*.svg"))) == 7 and not re.search(r"\bnan\b", text.lower())
     page = html.page()
-    assert page.count("<h2") == 1 + len(ANYWHERE) and page.count("<svg") == 5
+    assert page.count("<h2") == 1 + len(ANYWHERE) and page.count("<svg") == 4
     tables = re.findall(r"<table>(.*?)</table>", page)
     assert sum(table.count("<tr>") for table in tables) == len(re.findall(r"^\| ", text, flags=re.M))
     assert len(tables) == text.count("|---|---|\n") and not any("---" in table for table in tables)
@@ -411,7 +411,7 @@ class Imagined(suite.Suite):
     """A suite whose runs have figures without being run."""
 
     def figures(self, groups, desc, scored=None):
-        names = [*records.SHOWN, "pir", "mean weight of the last step"]
+        names = [*records.SHOWN, "pir"]
         names += [f"{metric}, {task}" for metric in records.SHOWN for task in ["abstract", "review", "topic"]]
         figures = {
             run: {name: value(run, name, *where(scored)) for name in names} for some in groups.values() for run in some
@@ -460,7 +460,7 @@ def test_cells_of_transfer(imagined):
 
 def test_cells_of_clip(imagined):
     (made,) = (table["rows"] for table in paper.measure_clip(imagined)["tables"])
-    assert made["m 0.8, M 2"][1]["rouge_l"] == value(runs.Run(clip_max=2.0, seed=1), "rouge_l")
+    assert made["floor 0.8, cap 2"][1]["rouge_l"] == value(runs.Run(clip_max=2.0, seed=1), "rouge_l")
     ce, default = ([runs.Run(loss, seed=seed) for seed in range(3)] for loss in ["ce", "perce"])
     assert made["CE"][0]["ROUGE-L minus the first row's"] == [value(ce, default, "rouge_l"), 0, 1]
     assert made["CE"][2]["logp"] == value(ce[2], "logp") and list(made)[0] == paper.PAPER
@@ -577,10 +577,13 @@ def test_cells_of_contrast_and_identify(imagined, monkeypatch):
     monkeypatch.setattr(detectors, "detect", detect)
     monkeypatch.setattr(detectors, "record_example", lambda run: None)
     found, trained = (table["rows"] for table in detectors.measure_contrast(imagined)["tables"])
-    base = found["base model; a stranger"][0]
+    base = found["base | a stranger's"][0]
     assert base["F1, best validation threshold"] == value(Path("data/base"), "stranger", "F1")
     assert base["precision, PIR > 0.8"] == value(Path("data/base"), "stranger", "precision", "fixed")
-    assert set(trained) == {"nobody's", "a stranger's", "difference"} and len(found["PerCE, nobody's; nobody"]) == 3
+    assert set(trained) == {"nobody's", "a stranger's", "difference"}
+    mine = found["PerCE, trained with a stranger's | nobody's"]
+    runs_of_it = imagined.repeat(imagined.at_best_rates({"": runs.Run(contrast="stranger")})[0], 3)[""]
+    assert [one["AUC"] for one in mine] == [value(run.folder, "none", "AUC") for run in runs_of_it]
     results = detectors.measure_identify(imagined)
     rows_of_table = results["tables"][0]["rows"]
     assert rows_of_table["entropy (EntCE's score), base"][0]["AUC"] == value(Path("data/base"), "entropy")
@@ -607,18 +610,15 @@ def test_cells_of_ability(imagined, monkeypatch):
     assert made["base"][0]["rouge_l"] == value(before(runs.Run(base="out/general")), "rouge_l")
 
 
-def test_lines_of_dialogue(imagined, monkeypatch):
+def test_cells_of_dialogue(imagined, monkeypatch):
     def judge(folder):
         return {f"turn {k}": value(folder, k) for k in range(1, 11)}
 
     monkeypatch.setattr(general, "judge_chats", judge)
-    found = general.measure_dialogue(imagined)
+    (made,) = (table["rows"] for table in general.measure_dialogue(imagined)["tables"])
     mine = [runs.Run(seed=seed, base="out/general").folder for seed in range(3)]
-    lines = found["charts"][0]["panels"][""]
-    assert lines["perce"][5] == [6, *(value(folder, 6) for folder in mine)] and lines["base"][0][1:] == [
-        value(general.BASE, 1)
-    ]
-    assert [row["turn 6"] for row in found["tables"][0]["rows"]["perce"]] == lines["perce"][5][1:]
+    assert [one["turn 6"] for one in made["perce"]] == [value(folder, 6) for folder in mine]
+    assert made["base"][0]["turn 1"] == value(general.BASE, 1)
 
 
 # ------------------------------------------------------------------------- chats, questions, intervals
@@ -681,7 +681,8 @@ def test_an_interval_of_questions():
     d, low, high = general.interval(np.array([[1.0] * 50 + [0.0] * 50]))
     half = 1.96 * 0.5 / 10  # of a mean of 100 coins
     assert d == 0.5 and low == pytest.approx(0.5 - half, abs=0.02) and high == pytest.approx(0.5 + half, abs=0.02)
-    assert general.interval(np.array([[1.0] * 9, [0.0] * 9])) == (0.5, 0, 1)  # the seeds are drawn, too
+    d, low, high = general.interval(np.array([[1.0] * 9, [0.5] * 9, [0.0] * 9]))  # the seeds are drawn, too
+    assert d == 0.5 and high - d == pytest.approx(4.303 * 0.5 / 3**0.5, rel=0.1) == d - low
 
 
 # ------------------------------------------------------------------------------------ tables and charts
@@ -708,8 +709,8 @@ def test_a_table_as_texts():
 
 @pytest.mark.parametrize(
     "counts, said",
-    [([1, 1], ""), ([1, 2], " Two seeds: mean (low to high)."), ([1, 3, 3], " 3 seeds: mean ± 95 % interval.")]
-    + [([10, 1, 5, 7], " 5 to 10 seeds: mean ± 95 % interval.")],
+    [([1, 1], ""), ([1, 2], " Two seeds: mean (low to high)."), ([1, 3, 3], " 3 seeds: mean ± 95 % interval over these.")]
+    + [([10, 1, 5, 7], " 5 to 10 seeds: mean ± 95 % interval over these.")],
 )
 def test_a_caption_says_how_many_seeds_there_are(counts, said):
     rows = {str(i): [{"a": 1.0}] * n for i, n in enumerate(counts)}

@@ -64,12 +64,28 @@ def test_the_bootstrap_draws_users():
     assert high - low == pytest.approx(2 * 1.96 * effects.std() / 20**0.5, rel=0.15)
 
 
-def test_the_bootstrap_draws_seeds_too():
-    """On all examples alike, one seed is better by 1 and the other worse by 1: nothing is known of the mean."""
-    zero = scoring.table_of([record([0.0], [0.0], [0], [False]) for _ in range(9)])
-    better, worse = (scoring.table_of([record([x], [0.0], [0], [False]) for _ in range(9)]) for x in [1.0, -1.0])
-    assert scoring.paired(list("aabbccddd"), [better, worse], [zero, zero])["logp"] == (0, -1, 1)
-    assert scoring.paired(list("aabbccddd"), [better, worse], [better, worse])["logp"] == (0, 0, 0)  # paired
+@pytest.mark.parametrize("values", [[1.0, -1.0], [0.0, 1, 5], [3.0, 1, 4, 1, 5, 9, 2, 6, 5, 3]])
+def test_the_bootstrap_draws_seeds_as_students_t_has_it(values):
+    """Seeds that are better or worse by so much on all examples alike."""
+    zero, *seeds = (scoring.table_of([record([x], [0.0], [0], [False]) for _ in range(9)]) for x in [0.0, *values])
+    d, low, high = scoring.paired(list("aabbccddd"), seeds, [zero] * len(seeds))["logp"]
+    t = {2: 12.706, 3: 4.303, 10: 2.262}[len(values)]
+    assert d == pytest.approx(np.mean(values))
+    near = 0.3 if len(values) == 2 else 0.1  # samples of two have three means only
+    assert high - low == pytest.approx(2 * t * np.std(values, ddof=1) / len(values) ** 0.5, rel=near)
+    assert scoring.paired(list("aabbccddd"), seeds, seeds)["logp"] == (0, 0, 0)  # paired
+
+
+@pytest.mark.parametrize("n", [3, 5])
+def test_intervals_of_few_seeds_hold_the_truth(n):
+    """95 % of them; of the values drawn as they are, without widening, far fewer."""
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(400, n))
+    share = {}
+    for how in [scoring.drawn, scoring.drawn_seeds]:
+        low, high = np.quantile(values @ how(n, 2000, rng).T, [0.025, 0.975], axis=1)
+        share[how] = np.mean((low < 0) & (0 < high))
+    assert share[scoring.drawn] < 0.87 and 0.93 < share[scoring.drawn_seeds] < 0.98
 
 
 def test_token_scores_equal_a_full_forward(trained, world):

@@ -17,7 +17,7 @@ LOOKS = {  # of a line: colour, marker
 START = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 800 360" role="img">
 <style>svg{font:14px system-ui,sans-serif;color:#1f2328}text{fill:currentColor}
 @media(prefers-color-scheme:dark){svg{color:#e6edf3}}</style>"""
-LEFT, TOP, WIDTH, HEIGHT, GAP = 64, 76, 720, 236, 28  # of all panels together
+LEFT, TOP, WIDTH, HEIGHT, GAP = 64, 76, 720, 236, 14  # of all panels together
 
 
 class Axis:
@@ -139,7 +139,8 @@ def svg(chart, alt):
     y_axis = Axis([y for _, *ys in points for y in ys], HEIGHT - 6, 6)
     parts = [START, f"<title>{escape(alt)}</title>", text(8, 20, named(chart["y"]))]
     parts.append(text(LEFT + WIDTH / 2, TOP + HEIGHT + 40, named(chart["x"]), "middle"))
-    parts += legend(dict.fromkeys(name for lines in panels.values() for name in lines))
+    names = dict.fromkeys(name for lines in panels.values() for name in lines)
+    parts += legend(names) if len(names) > 1 else []
     parts += [text(56, TOP + y_axis.place(y) + 5, number(y), "end") for y in y_axis.ticks]
     for (title, lines), width in zip(panels.items(), widths):
         if chart["x"]:

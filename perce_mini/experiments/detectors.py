@@ -169,11 +169,12 @@ def measure_contrast(suite):
     groups = suite.repeat(suite.at_best_rates(kinds)[0], 3)
     trained = suite.figures(groups, "contrast")
     found = {contrast: detect_all(groups, f"contrast, {contrast}", contrast) for contrast in kinds}
-    for name, model in {"base": "base model", "none": "PerCE, nobody's", "stranger": "PerCE, a stranger's"}.items():
-        rows[f"{model}; nobody"] = list(map(in_short, found["none"][name]))
-        rows[f"{model}; a stranger"] = list(map(in_short, found["stranger"][name]))
+    models = {"base": "base", "none": "PerCE, trained with nobody's", "stranger": "PerCE, trained with a stranger's"}
+    for name, model in models.items():
+        rows[f"{model} | nobody's"] = list(map(in_short, found["none"][name]))
+        rows[f"{model} | a stranger's"] = list(map(in_short, found["stranger"][name]))
     columns = ["AUC", "F1, best validation threshold", "F1, PIR > 0.8", "precision, PIR > 0.8"]
-    detected = table("PIR as a detector, test users.", columns, rows, "model; profile in the plain view")
+    detected = table("PIR as a detector, test users.", columns, rows, "model | profile in the plain view")
     rows = {"nobody's": trained["none"], "a stranger's": trained["stranger"]}
     rows["difference"] = difference(groups["stranger"], groups["none"])
     rates = " and ".join(f"{runs[0].lr:g}" for runs in groups.values())

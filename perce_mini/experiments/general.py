@@ -6,11 +6,11 @@ import numpy as np
 
 from perce_mini.dataset import encode_rows
 from perce_mini.experiments.drop_metric import drop_score
-from perce_mini.experiments.records import FIRST, chart, of_seeds, table, with_more
+from perce_mini.experiments.records import FIRST, table, with_more
 from perce_mini.experiments.runs import Run, load
 from perce_mini.experiments.suite import base_row, make_base
 from perce_mini.percontrast import LOSSES
-from perce_mini.scoring import evaluate
+from perce_mini.scoring import drawn, drawn_seeds, evaluate
 
 BASE, BASE_STEPS = Path("out/general"), 2000
 N_CHATS, N_QUESTIONS = 60, 300
@@ -54,12 +54,11 @@ def answer_questions(folder):
     return np.array([drop_score(text, [{"spans": [row["response"]]}]) for row, text in pairs])
 
 
-def interval(differences, draws=2000):
+def interval(differences, draws=10_000):
     """(mean, low, high) of differences (seeds, questions): bootstrap 95 % interval over both."""
-    rng = np.random.default_rng(0)
-    of_seeds, of_questions = (rng.multinomial(n, np.full(n, 1 / n), size=draws) / n for n in differences.shape)
-    drawn = np.einsum("dk,dq,kq->d", of_seeds, of_questions, differences)
-    return float(differences.mean()), *np.quantile(drawn, [0.025, 0.975]).tolist()
+    (n_seeds, n), rng = differences.shape, np.random.default_rng(0)
+    means = np.einsum("dk,dq,kq->d", drawn_seeds(n_seeds, draws, rng), drawn(n, draws, rng), differences)
+    return float(differences.mean()), *np.quantile(means, [0.025, 0.975]).tolist()
 
 
 # --------------------------------------------------------------------------------------- the experiments
@@ -77,12 +76,10 @@ def measure_dialogue(suite):
     suite.figures(groups, "dialogue")
     rows = {"base": [judge_chats(BASE)]}
     rows |= {loss: [judge_chats(run.folder) for run in runs] for loss, runs in groups.items()}
-    lines = {name: [[k, *of_seeds(row, turn)] for k, turn in enumerate(row[0], 1)] for name, row in rows.items()}
     caption = (
         f"The judge's score at every turn of {N_CHATS} chats, where the user's own answer shows something of them."
     )
-    tables = [table(caption, rows["base"][0], rows, digits=2)]
-    return {"tables": tables, "charts": [chart("score", "turn", "score, 1 to 5", {"": lines})]}
+    return {"tables": [table(caption, rows["base"][0], rows, digits=2)]}
 
 
 def measure_ability(suite):

@@ -16,7 +16,7 @@ import torch
 from perce_mini.files import sha256, write_text_atomic
 
 ROOT, RESULTS = Path(__file__).resolve().parents[2], Path("data/results")
-SHOWN = ["rouge_l", "personal_accuracy", "logp_personal", "logp_other", "logp", "pir_f1", "pir_auc"]
+SHOWN = ["rouge_l", "personal_accuracy", "logp_personal", "logp_other", "logp", "pir_f1"]
 FIRST = SHOWN[:5]
 
 

@@ -18,7 +18,7 @@ from perce_mini.experiments.suite import PAIRED, RATES, base_row, make_base, mak
 from perce_mini.experiments.tabulate import interval
 from perce_mini.percontrast import LOSSES
 
-KINDS = {loss: Run(loss) for loss in LOSSES} | {"perce, M 2": Run(clip_max=2.0)}
+KINDS = {loss: Run(loss) for loss in LOSSES} | {"perce, cap 2": Run(clip_max=2.0)}
 KINDS |= {"perce, weights of mean one": Run(weights="mean_one"), "oracle": Run(weights="exact")}
 BOTH = ["ce", "perce"]
 DECAYED = "ce, weight decay 1"

@@ -59,12 +59,14 @@ def against_ce():
         for kind, (one,) in found["main"]["tables"][1]["rows"].items():
             yield f"main: {named(kind)}", kind if kind in LOOKS else "perce", *one["rouge_l"]
     if "worlds" in found:
-        for label, (one,) in list(found["worlds"]["tables"][0]["rows"].items())[1:-1]:
-            yield f"PerCE in world {label}", "perce", *one["rouge_l"]
+        for label, (one,) in list(found["worlds"]["tables"][0]["rows"].items())[1:]:  # that of `main` is the first
+            yield f"PerCE in {'all worlds' if label == 'all' else f'world {label}'}", "perce", *one["rouge_l"]
     if "regimes" in found:
+        shown = []  # the default run belongs to every dial
         for label, (one,) in found["regimes"]["tables"][0]["rows"].items():
-            dial, setting = label.split(" | ")
-            yield f"PerCE with {setting} {dial}", "perce", *one["rouge_l"]
+            if one not in shown:
+                shown.append(one)
+                yield f"PerCE with {' '.join(reversed(label.split(' | ')))}", "perce", *one["rouge_l"]
     for name in found:
         source = found[name]["title"].removeprefix("Real texts: ")
         for table in found[name]["tables"][1:2] if name.startswith("real_") else []:

@@ -102,8 +102,7 @@ def score(folder, scored, run, out=None):
     model, tokenizer, state = load(folder)
     examples = held_out(scored.rows(run), model, tokenizer)
     records = scoring.evaluate(model, tokenizer, examples, MAX_NEW_TOKENS * scored.texts, 0.4, run.seed)
-    log = state["log"]
-    figures = {"steps": len(log), "mean weight of the last step": log[-1]["weight"]}
+    figures = {"steps": len(state["log"])}
     for task, some in scoring.by_task(records).items():
         figures |= {m if task == "all" else f"{m}, {task}": x for m, x in scoring.summarize(some).items()}
     scores = {"figures": figures, "tallies": scoring.table_of(records).tolist()}

@@ -3,11 +3,10 @@
 import math
 import statistics
 
-from perce_mini.scoring import METRICS
+from perce_mini.scoring import METRICS, t95
 
-T95 = [0, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262]  # of Student's t, by degrees of freedom
 NAMES = METRICS | {"ce": "CE", "lossce": "LossCE", "entce": "EntCE", "perce": "PerCE"}
-NAMES |= {"perce-stranger": "PerCE, against a stranger", "perce-cap-2": "PerCE, M 2"}
+NAMES |= {"perce-stranger": "PerCE, against a stranger", "perce-cap-2": "PerCE, cap 2"}
 
 
 def named(text):
@@ -20,7 +19,7 @@ def interval(values):
     n, mean = len(values), statistics.mean(values)
     if n < 3:
         return mean, min(values), max(values)
-    half = (T95[n - 1] if n <= len(T95) else 1.96) * statistics.stdev(values) / math.sqrt(n)
+    half = t95(n) * statistics.stdev(values) / math.sqrt(n)
     return mean, mean - half, mean + half
 
 
@@ -56,5 +55,5 @@ def caption(table):
     """The table's caption, and how many seeds stand behind a cell."""
     counts = sorted({len(seeds) for seeds in table["rows"].values()} - {1})
     n = " to ".join(dict.fromkeys(map(str, counts[:1] + counts[-1:])))
-    how = {"": "", "2": " Two seeds: mean (low to high)."}.get(n, f" {n} seeds: mean ± 95 % interval.")
+    how = {"": "", "2": " Two seeds: mean (low to high)."}.get(n, f" {n} seeds: mean ± 95 % interval over these.")
     return named(table["caption"]) + how
