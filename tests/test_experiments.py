@@ -709,7 +709,11 @@ def test_a_table_as_texts():
 
 @pytest.mark.parametrize(
     "counts, said",
-    [([1, 1], ""), ([1, 2], " Two seeds: mean (low to high)."), ([1, 3, 3], " 3 seeds: mean ± 95 % interval over these.")]
+    [
+        ([1, 1], ""),
+        ([1, 2], " Two seeds: mean (low to high)."),
+        ([1, 3, 3], " 3 seeds: mean ± 95 % interval over these."),
+    ]
     + [([10, 1, 5, 7], " 5 to 10 seeds: mean ± 95 % interval over these.")],
 )
 def test_a_caption_says_how_many_seeds_there_are(counts, said):

@@ -147,7 +147,6 @@ def test_every_number_is_computed_or_recorded():
     model, args = checkpoint.load(ROOT / "data/base")[0], train.parse_args
     numbers = {
         f"clipped to [{CLIP_MIN:g}, {CLIP_MAX:g}]",
-        f"PIR {math.log(5):.1f} is\nfive times as likely",
         f"{model.n_parameters() / 1e6:.2f} M parameters",
         f"--base-steps {base.SETTINGS.steps}`",
         f"top-{Settings.top_k} profile",

@@ -103,9 +103,9 @@ def results_readme():
 
 
 def with_parts(readme):
-    """A README with its parts filled, from <!-- NAME: ... --> to <!-- end of NAME -->: the output, and the claims."""
+    """A README with its parts filled, from <!-- NAME: ... --> to <!-- end of NAME -->: an output, and findings."""
     output = (RESULTS / "train_output.txt").read_text(encoding="utf-8")
-    parts = {"example": f"```text\n{output}```", "claims": findings()["claims"]}
+    parts = {"example": f"```text\n{output}```"} | {name: findings()[name] for name in ["verdict", "claims"]}
     pattern = rf"(<!-- ({'|'.join(parts)}): .*? -->\n).*?(\n<!-- end of \2 -->)"
     return re.sub(pattern, lambda part: part[1] + parts[part[2]] + part[3], readme, flags=re.S)
 
