@@ -483,7 +483,9 @@ def test_cells_of_lr_and_main(imagined):
     assert {*minus_perce} == {"lossce", "entce"}
     shorter = f"perce, {paper.EQUAL_TIME} steps"
     assert set(minus) == {*REAL_KINDS, shorter} - {"ce"}
-    run = runs.Run(lr=float(best["perce"]), steps=round(runs.Run.steps / records.read("cost")["figures"]["perce_over_ce"]))
+    run = runs.Run(
+        lr=float(best["perce"]), steps=round(runs.Run.steps / records.read("cost")["figures"]["perce_over_ce"])
+    )
     assert scores[shorter][0]["logp"] == value(run, "logp", "test")
 
 
