@@ -95,7 +95,7 @@ def warn_of_differences(loaded):
     """Say where runs were not made alike: a comparison of losses then compares something else, too."""
     settings = {run: state["settings"] for run, (_, _, state) in loaded.items() if state["settings"].get("init")}
     for name in ["init", "steps", "examples", "data_sha256", "seed", "batch_size", "lora_rank"]:
-        values = {run: made[name] for run, made in settings.items()}
+        values = {run: made.get(name) for run, made in settings.items()}
         if len(set(values.values())) > 1:
             different = ", ".join(f"{run} {str(value)[:20]}" for run, value in values.items())
             print(f"note: the runs differ in {name}: {different}")

@@ -129,6 +129,15 @@ def parse_args():
         p.error(str(error))
     args.out = args.out or Path("out") / args.loss
     args.start = args.init or base_folder(args)
+    if args.out.resolve() == args.start.resolve():
+        p.error(f"--out {args.out} is what the run starts from: give another folder")
+    there = next(path for path in [args.out, *args.out.absolute().parents] if path.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK)):
+        p.error(f"--out {args.out}: {there} is no folder to write to")
+    if args.template and not args.init:
+        p.error("--template is for a Hugging Face folder, which --init names")
+    if args.init and "base_steps" in args.asked:
+        p.error("--base-steps trains a base model, and --init names another start")
     return args
 
 
@@ -167,24 +176,32 @@ def load_model(args, device):
         template = hf.read_template(args.template) if args.template else None
         frozen = torch.bfloat16 if args.lora_rank and device.type == "cuda" else torch.float32
         return hf.load_any(args.init, device, frozen, template, args.asked.get("block_size"))
-    return checkpoint.load(args.start, device)
+    loaded = checkpoint.load(args.start, device)
+    if args.data != DEFAULT_DATA and loaded[2]["settings"].get("data_sha256") != sha256(base_file(args)):
+        raise UserError(f"{args.start} was trained on other data than {base_file(args)}: move it away to train another")
+    return loaded
+
+
+def base_file(args):
+    """What the base model reads: base.jsonl of the data, or train.jsonl where there is none."""
+    file = args.data / "base.jsonl"
+    return file if file.exists() else args.data / "train.jsonl"
 
 
 def train_base(args, rows, device):
     """Train the data's base model, and load it."""
-    file = args.data / "base.jsonl"
     make_default_data(args, ["base"])
     settings = replace(
         base.SETTINGS,
         steps=args.base_steps,
         top_k=args.top_k,
         data=str(args.data),
-        data_sha256=sha256(file if file.exists() else args.data / "train.jsonl"),
+        data_sha256=sha256(base_file(args)),
         tokenizer=args.tokenizer,
         vocab_size=args.vocab_size,
         processes=distributed.world_size(),
     )
-    rows = read_examples(file) if file.exists() else rows
+    rows = read_examples(base_file(args)) if base_file(args).stem == "base" else rows
     base.make(settings, args.shape, rows, args.start, device, args.save_every, args.compile)
     return load_model(args, device)
 

@@ -25,8 +25,9 @@ def write_splits(folder: str | Path, splits: dict, dropped: dict) -> None:
     for split, rows in splits.items():
         if rows:
             print(f"wrote {paths[split]}: {len(rows)} rows of {len({row['user'] for row in rows})} users")
-        else:
-            paths[split].unlink(missing_ok=True)
+        elif paths[split].exists():
+            paths[split].unlink()
+            print(f"removed {paths[split]}: there are no rows for it now")
     print_dropped(dropped)
 
 

@@ -74,6 +74,8 @@ def check_flags(asked, model, state, init):
     """A flag that describes the base model must not be without effect unseen. Raises UserError."""
     existing = {name: getattr(model.config, name) for name in SHAPE}
     existing |= {name: state["settings"].get(name) for name in ["tokenizer", "vocab_size"]}
+    if not state["settings"].get("init"):  # else it is of a run, whose own steps these are
+        existing["base_steps"] = state["settings"].get("steps")
     for name, value in existing.items():
         if asked.get(name, value) != value:
             raise UserError(f"{init} exists with {name} {value}, not {asked[name]}: move it away to train another base")

@@ -44,7 +44,7 @@ def read_examples(path):
         with open(path, "rb") as f:
             for number, line in enumerate(f, 1):
                 if line.strip():
-                    rows.append(read_row(line, f"{path}:{number}"))
+                    rows.append(read_row(line.strip(), f"{path}:{number}"))
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from None
     if not rows:

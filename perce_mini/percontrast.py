@@ -33,13 +33,18 @@ def precise(x):
 
 
 def labelled(logits, labels, ignore_index):
-    """The logits (N, V) and labels (N,) of scored positions. Raises ValueError for a label outside the vocabulary."""
+    """The logits (N, V) and labels (N,) of scored positions.
+
+    Raises ValueError for labels of another shape, and for one outside the vocabulary.
+    """
+    if labels.shape != logits.shape[:-1]:
+        raise ValueError(f"labels {tuple(labels.shape)} do not belong to logits {tuple(logits.shape)}")
     keep = labels != ignore_index
     if not keep.all():  # else all are scored, and nothing has to be copied
         logits, labels = logits[keep], labels[keep]
     if labels.numel() and not 0 <= labels.min() <= labels.max() < logits.shape[-1]:
         raise ValueError(f"labels must be {ignore_index} or from 0 to {logits.shape[-1] - 1}")
-    return logits.flatten(0, -2), labels.flatten()
+    return logits.reshape(-1, logits.shape[-1]), labels.flatten()
 
 
 def token_logprobs(logits, labels, ignore_index=-100):

@@ -168,15 +168,16 @@ def fit(model, tokenizer, examples, settings, out, save_every=50, state=None, we
                     checkpoint.save(out, model, tokenizer, asdict(settings), step + 1, log, optimizer)
                 saved = step + 1
     except NotFiniteError as error:
-        raise NotFiniteError(f"{error}: lower --lr (now {settings.lr:g}); {kept(out, saved)}") from None
+        raise NotFiniteError(f"{error}: lower --lr (now {settings.lr:g}); {kept(out, saved, settings)}") from None
     except KeyboardInterrupt:
         if distributed.rank() == 0:
-            print(f"\n{kept(out, saved)}", file=sys.stderr)
+            print(f"\n{kept(out, saved, settings)}", file=sys.stderr)
         raise
     finally:
         bar.close()
     distributed.barrier()  # until the first process has written
 
 
-def kept(out, saved):
-    return f"{out} keeps step {saved}, --resume goes on from there" if saved else "nothing was saved yet"
+def kept(out, saved, settings):
+    how = "--resume" if settings.init else "the same command"  # a base model starts from nothing
+    return f"{out} keeps step {saved}, {how} goes on from there" if saved else "nothing was saved yet"

@@ -355,6 +355,7 @@ BAD_FLAGS = [
     ("--init nowhere", "nowhere"),
     ("--resume --out nowhere", "nowhere/checkpoint.pt: no checkpoint"),
     ("--resume --overwrite", "argument --overwrite: not allowed with argument --resume"),
+    ("--base-steps 3", "--init names another start"),
     ("--tokenizer gpt3", "move it away"),
     ("--n-layer 3", "move it away"),
 ]
@@ -440,11 +441,47 @@ def test_an_interrupted_base_goes_on(command, world, tmp_path, monkeypatch):
     args = ["--data", world, *TINY, "--save-every", 1, "--eval-examples", 0]
     interrupt_third_step(monkeypatch)
     result = command(train.main, *args)
-    assert result.status == 130 and "keeps step 2" in result.err
+    assert result.status == 130 and "keeps step 2, the same command goes on" in result.err
     assert command(train.main, *args).status == 0
     log = (tmp_path / "out" / f"base-{world.name}" / "log.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in log] == [1, 2, 3, 4]
     assert os.listdir(tmp_path / "out/perce")
+
+
+def test_a_base_model_of_other_data_or_steps_is_not_used_unseen(command, trained, world, tmp_path, monkeypatch):
+    monkeypatch.chdir(trained)
+    other = shutil.copytree(world, tmp_path / world.name)
+    lines = (other / "base.jsonl").read_text().splitlines(keepends=True)
+    (other / "base.jsonl").write_text("".join(lines[::-1]))
+    again = ["--out", tmp_path / "run", "--eval-examples", 0]
+    result = command(train.main, "--data", other, *TINY, *again)
+    assert result.status == 2 and f"trained on other data than {other}/base.jsonl: move it away" in result.error
+    result = command(train.main, "--data", world, *TINY, *again, "--base-steps", 3)
+    assert result.status == 2 and "exists with base_steps 4, not 3: move it away" in result.error
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_is_not_written_where_it_cannot_be(command, run_train, trained, tmp_path):
+    start = base_of(trained)
+    before = (start / "checkpoint.pt").read_bytes()
+    result = run_train("--out", start, "--overwrite")
+    assert result.status == 2 and "is what the run starts from" in result.error
+    assert (start / "checkpoint.pt").read_bytes() == before
+    (tmp_path / "file").touch()
+    for out in [tmp_path / "file", tmp_path / "file/run"]:
+        assert f"{tmp_path / 'file'} is no folder to write to" in run_train("--out", out).error
+    result = command(train.main, "--template", "t.json", "--out", tmp_path / "run")
+    assert result.status == 2 and "--template is for a Hugging Face folder" in result.error
+
+
+def test_runs_of_before_a_setting_are_compared(command, trained, world, tmp_path):
+    state = torch.load(trained / "out/ce/checkpoint.pt", weights_only=True)
+    del state["settings"]["lora_rank"]
+    (tmp_path / "old").mkdir()
+    torch.save(state, tmp_path / "old/checkpoint.pt")
+    runs = [tmp_path / "old", trained / "out/perce"]
+    done = command(evaluation.main, *runs, "--data", world, "--max-new-tokens", 0, "--device", "cpu")
+    assert done.status == 0 and "the runs differ in lora_rank" in done.out
 
 
 # ------------------------------------------------------------------------------------------ the machine

@@ -134,6 +134,7 @@ def test_splits_are_replaced_and_one_without_rows_goes(tmp_path, capsys):
     write_splits(tmp_path, new, {"bad": 2, "good": 0, "long": 1})
     assert capsys.readouterr().out.splitlines() == [
         f"wrote {tmp_path}/train.jsonl: 3 rows of 2 users",
+        f"removed {tmp_path}/val.jsonl: there are no rows for it now",
         f"wrote {tmp_path}/test.jsonl: 1 rows of 1 users",
         "dropped: 2 bad, 1 long",
     ]
@@ -332,11 +333,11 @@ def git(path, *args, text=""):
     return done.stdout.decode().strip()
 
 
-def make_repository(path, commits, file="f.txt"):
-    """A repository of [(author, message)], all of which change one file."""
+def make_repository(path, commits, file="f.txt", start=1700000000):
+    """A repository of [(author, message)], one a second, all of which change one file."""
     stream = []
     for i, (author, message) in enumerate(commits):
-        who = f"{author} <{author.replace(' ', '.')}@example.org> {1700000000 + i} +0000"
+        who = f"{author} <{author.replace(' ', '.')}@example.org> {start + i} +0000"
         blocks = [f"data {len(text.encode())}\n{text}\n" for text in [message, str(i)]]
         stream.append(
             f"commit refs/heads/main\nauthor {who}\ncommitter {who}\n{blocks[0]}M 644 inline {file}\n{blocks[1]}"
@@ -396,6 +397,18 @@ def test_the_latest_commits_are_kept(prepare, repository, tmp_path):
     prepare(gitlog, repository, "--out", tmp_path, "--names", "--profile", 0, "--max-chars", 30)
     rows = sum(rows_in(tmp_path).values(), [])
     assert not any(row["profile"] for row in rows) and max(len(row["response"]) for row in rows) <= 30
+
+
+def test_commits_of_several_repositories_are_in_order_of_time_and_taken_once(prepare, repository, tmp_path):
+    older = [(author, f"Before {i}\n\nThis is an older reason, number {i}.") for author in AUTHORS for i in range(2)]
+    old = make_repository(tmp_path / "old", older, start=1600000000)
+    git(tmp_path, "clone", "-q", repository, tmp_path / "fork")
+    said = prepare(gitlog, repository, old, tmp_path / "fork", "--temporal", "--names", "--out", tmp_path / "out")
+    assert "44 in two repositories" in said
+    for rows in rows_in(tmp_path / "out").values():
+        for row in rows:
+            assert row["response"] not in [item["response"] for item in row["profile"]]
+            assert [item["query"][:8] for item in row["profile"]][:2] == ["Before 0", "Before 1"][: len(row["profile"])]
 
 
 def test_the_key_is_private_and_makes_the_hashes(prepare, repository, tmp_path):
@@ -736,6 +749,27 @@ def test_lamp_pairs(prepare, tmp_path, item, query, response, wrap):
     (row,) = read_examples(tmp_path / "out/val.jsonl")
     assert row["response"] == "gold" and row["user"] == "11"
     assert row["profile"] == [{"query": query, "response": response}]
+
+
+def test_lamp_rows_without_a_profile_are_of_the_task_of_the_others(prepare, tmp_path):
+    texts = {"id": "1", "text": "article", "title": "headline"}
+    asked = [{"id": str(i), "input": "x", "profile": profile} for i, profile in enumerate([[], [texts]])]
+    paths = lamp_pair(tmp_path, asked, [{"id": str(i), "output": "gold"} for i in range(2)])
+    prepare(longlamp, "--input", *paths, "--out", tmp_path / "out")
+    assert [row["task"] for row in read_examples(tmp_path / "out/val.jsonl")] == ["LaMP_4", "LaMP_4"]
+    paths[1].write_text(json.dumps({"task": "LaMP_3", "golds": []}))
+    error = prepare(longlamp, "--input", *paths, "--out", tmp_path / "out", status=2)
+    assert "dev_outputs.json: task 'LaMP_3' is not read here" in error
+
+
+@pytest.mark.parametrize(
+    "name, split",
+    [("train-00000", "train"), ("my_dev", "val"), ("validation", "val"), ("testing.2", "test")]
+    + [("latest_reviews", None), ("device", None), ("trained", None)],
+)
+def test_a_split_is_a_word_of_the_files_name(name, split):
+    found = {longlamp.split_of(Path(f"{name}.json"), f"u{i}") for i in range(100)}
+    assert found == ({split} if split else set(SPLITS))
 
 
 @pytest.mark.parametrize(

@@ -189,3 +189,19 @@ def test_labels_outside_the_vocabulary_are_refused(labels):
 def test_what_cannot_come_adds_nothing_to_the_entropy():
     logits = torch.tensor([[0.0, 0.0, -math.inf]])
     assert token_entropies(logits, torch.tensor([0])).item() == pytest.approx(math.log(2))
+
+
+@pytest.mark.parametrize("shape", [(3, 2), (6,), (2, 2), (2, 3, 1)])
+@pytest.mark.parametrize("ignored", [False, True])
+def test_labels_of_another_shape_are_refused(shape, ignored):
+    labels = torch.zeros(shape, dtype=torch.long)
+    if ignored:
+        labels.view(-1)[0] = -100
+    for score in [token_logprobs, token_entropies]:
+        with pytest.raises(ValueError, match="do not belong to logits"):
+            score(torch.zeros(2, 3, 5), labels)
+
+
+def test_a_single_prediction_is_one_number():
+    logits = torch.randn(5)
+    assert token_logprobs(logits, torch.tensor(2)).tolist() == pytest.approx([logits.log_softmax(-1)[2].item()])

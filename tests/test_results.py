@@ -191,7 +191,9 @@ def turn_six(label):
 def gap_of_contrasts():
     """F1 against a stranger minus that against nobody."""
     column = "F1, best validation threshold"
-    stranger, nobody = (mean(seeds("contrast", 0, f"PerCE, nobody's; {x}", column)) for x in ["a stranger", "nobody"])
+    stranger, nobody = (
+        mean(seeds("contrast", 0, f"PerCE, trained with nobody's | {x}'s", column)) for x in ["a stranger", "nobody"]
+    )
     return stranger - nobody
 
 

@@ -3,8 +3,9 @@
     python data/gitlog/prepare.py PATH [PATH ...]        writes train, val and test.jsonl beside this file
 
 query = subject line and changed paths, response = body, profile = the author's earlier commits, oldest first.
-Merges, reverts, bots, trailers (Signed-off-by: ...) and commits without a body are dropped and counted. Names
-become keyed hashes; the key stays in the file `key` beside the rows, on this machine.
+Merges, reverts, bots, trailers (Signed-off-by: ...) and commits without a body are dropped and counted, and a commit
+that stands in two repositories is taken once. Names become keyed hashes; the key stays in the file `key` beside the
+rows, on this machine.
 """
 
 import hashlib
@@ -45,13 +46,14 @@ SETTINGS = {
 }
 FLAGS = """--no-show-signature --no-ext-diff --no-textconv --diff-merges=off --ignore-submodules=none --no-relative
     --no-renames -O/dev/null --encoding=UTF-8 --reverse --name-only""".split()
-FIELDS = "--format=%x00%aE%x00%aN%x00%P%x00%s%x00%b%x00"  # no commit holds a NUL; the changed paths follow the last
+# No commit holds a NUL; the changed paths follow the last.
+FIELDS = "--format=%x00%aE%x00%aN%x00%P%x00%s%x00%b%x00%H%x00%ct%x00"
 # Nothing is fetched (two ways, for old and new versions of git), nobody is asked.
 ENVIRONMENT = {"GIT_ALLOW_PROTOCOL": "none", "GIT_NO_LAZY_FETCH": "1", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
 
 
 def read_log(path):
-    """Commits of a repository, oldest first: [email, name, parents, subject, body, a line per changed path].
+    """Commits of a repository: [email, name, parents, subject, body, hash, time, a line per changed path].
 
     Raises UserError.
     """
@@ -65,7 +67,7 @@ def read_log(path):
     if done.returncode:
         raise UserError(f"{path}: {why_it_failed(done)}")
     fields = done.stdout.decode("utf-8", "replace").split("\0")[1:]
-    return [fields[i : i + 6] for i in range(0, len(fields), 6)]
+    return [fields[i : i + 8] for i in range(0, len(fields), 8)]
 
 
 def why_it_failed(done):
@@ -103,18 +105,20 @@ def read_authors(repositories, key, max_chars):
 
     key: the secret of the hashes that stand for names; None keeps the names.
     """
-    authors, dropped = defaultdict(list), Counter()
-    for repository in repositories:
-        for email, name, parents, subject, body, paths in read_log(repository):
-            body = clean_body(body)
-            reason = reason_to_drop(email, name, parents, subject, body, max_chars)
-            if reason:
-                dropped[reason] += 1
-                continue
-            changed = [path for path in paths.split("\n") if path]
-            listed = ", ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
-            user = hmac.new(key, email.lower().encode(), hashlib.sha256).hexdigest()[:12] if key else name
-            authors[user].append({"query": f"{subject}\n{listed}".strip(), "response": body})
+    authors, dropped, seen = defaultdict(list), Counter(), set()
+    commits = [commit for repository in repositories for commit in read_log(repository)]
+    for email, name, parents, subject, body, commit, _, paths in sorted(commits, key=lambda commit: int(commit[6])):
+        body = clean_body(body)
+        again = "in two repositories" if commit in seen else None
+        reason = again or reason_to_drop(email, name, parents, subject, body, max_chars)
+        seen.add(commit)
+        if reason:
+            dropped[reason] += 1
+            continue
+        changed = [path for path in paths.split("\n") if path]
+        listed = ", ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
+        user = hmac.new(key, email.lower().encode(), hashlib.sha256).hexdigest()[:12] if key else name
+        authors[user].append({"query": f"{subject}\n{listed}".strip(), "response": body})
     for user in [user for user, commits in authors.items() if len(commits) < 3]:
         dropped["author with fewer than 3 commits"] += len(authors.pop(user))
     return authors, dropped

@@ -69,6 +69,8 @@ def read_rows(path):
         lines = [(f"{path}:{number}", line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
         return [(where, parse(line, where)) for where, line in lines]
     if isinstance(whole, dict) and "golds" in whole:
+        named = whole.get("task", "LaMP_4")
+        check(named in TASKS, path, f"task {str(named)[:40]!r} is not read here; LaMP_4, LaMP_5 and LaMP_7 are")
         whole = whole["golds"]
     rows = whole if isinstance(whole, list) else [whole]
     return [(f"{path}: row {number}", row) for number, row in enumerate(rows, 1)]
@@ -119,7 +121,9 @@ def say(template, item, where):
 
 def lamp_task(profile):
     """LaMP's questions do not name their task: the keys of their profiles tell it."""
-    keys = set(profile[0]) if profile and isinstance(profile[0], dict) else {"text"}
+    if not profile:
+        return None
+    keys = set(profile[0]) if isinstance(profile[0], dict) else {"text"}
     return "LaMP_5" if "abstract" in keys else "LaMP_4" if "title" in keys else "LaMP_7"
 
 
@@ -128,7 +132,7 @@ def convert(row, where, task, golds):
     check(isinstance(row, dict), where, f"must be an object, not {type(row).__name__}")
     check(isinstance(row.get("profile"), list), where, "'profile' must be a list")
     if golds:
-        task, key = lamp_task(row["profile"]), field(row, "id", where)
+        task, key = lamp_task(row["profile"]) or task, field(row, "id", where)
         check(key in golds, where, f"no output for id {key!r}")
     profile = []
     for i, item in enumerate(row["profile"]):
@@ -146,9 +150,9 @@ def convert(row, where, task, golds):
 
 
 def split_of(path, user):
-    named = re.search("train|val|dev|test", path.name.lower())
+    named = re.search("(?<![a-z])(train|val|dev|test)(ing|idation)?(?![a-z])", path.name.lower())
     if named:
-        return named[0].replace("dev", "val")
+        return named[1].replace("dev", "val")
     return (["train"] * 8 + ["val", "test"])[int(hashlib.sha256(user.encode()).hexdigest(), 16) % 10]
 
 
@@ -164,6 +168,9 @@ def make_splits(files, task, max_chars):
     golds, official = read_files(files)
     if not golds and not task:
         raise UserError("--task abstract, review or topic is needed for LongLaMP rows")
+    if golds:  # of rows that have no profile
+        profiles = [one.get("profile") for _, _, one in official if isinstance(one, dict)]
+        task = next((lamp_task(profile) for profile in profiles if profile and isinstance(profile, list)), "LaMP_7")
     splits, dropped = {split: [] for split in SPLITS}, Counter()
     for path, where, one in official:
         row = convert(one, where, task, golds)

@@ -18,6 +18,7 @@ from perce_mini.files import check_writable, write_text_atomic
 
 ALONE = ["worlds", "gpu"]  # no part of `all`: nine more base models, which take hours; a machine with a GPU
 
+
 def record(name, suite):
     """Run an experiment and write data/results/NAME.json."""
     made, start = records.provenance(), time.perf_counter()

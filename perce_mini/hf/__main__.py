@@ -27,8 +27,11 @@ def main():
     p.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="of weights")
     args = p.parse_args()
     model, _, state = checkpoint.load(args.run)
+    source = source_of(args.run, state["settings"])
+    if args.out.resolve() == Path(source).resolve():
+        raise UserError(f"{args.out} holds the model that {args.run} started from: give another folder")
     lora.merge(model)
-    save(model, source_of(args.run, state["settings"]), args.out, getattr(torch, args.dtype))
+    save(model, source, args.out, getattr(torch, args.dtype))
     print(f"wrote {args.out}")
 
 

@@ -97,6 +97,9 @@ def check_weights(tensors, config, folder):
         if tensors[name].shape != shape:
             found, asked = list(tensors[name].shape), list(shape)
             raise UserError(f"{folder}: {name!r} has shape {found}, config.json asks for {asked}")
+    head = tensors.get("lm_head.weight")
+    if config.tied and head is not None and not torch.equal(head, tensors[OUTSIDE["embedding.weight"]]):
+        raise UserError(f"{folder}: 'lm_head.weight' differs from the embedding, to which config.json ties it")
     for name in tensors.keys() - needed.keys():
         if not (name.endswith("rotary_emb.inv_freq") or config.tied and name == "lm_head.weight"):
             raise UserError(f"{folder}: {shown(name)} has no place in the model")

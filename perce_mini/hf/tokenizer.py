@@ -141,6 +141,7 @@ def read_template(path):
     """A JSON file with any of "start", "item", "query", "end", in place of the folder's own. Raises UserError."""
     template = read_json(path)
     check(template, {part: schema.optional(kind) for part, kind in schema.LAYOUT.items()}, path)
+    template = {part: text for part, text in template.items() if text is not None}
     for part, name in [("item", "{response}"), ("query", "{query}")]:
         if name not in template.get(part, name):
             raise UserError(f"{path}: {part!r} does not say where {name} goes")
