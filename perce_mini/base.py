@@ -25,7 +25,7 @@ def is_finished(folder, steps):
 def as_document(example):
     """The same tokens as running text: everything after the first is to be predicted."""
     ids = example.prompt + example.response
-    return Example(example.row, [], ids[:1], ids[1:], [False] * len(ids[1:]))
+    return Example(example.row, ids[:1], ids[:1], ids[1:], [False] * len(ids[1:]))
 
 
 def make_tokenizer(name, vocab_size, rows):

@@ -1,17 +1,17 @@
 """From rows of text to batches of two aligned views.
 
-    JSONL line -> row (dict, checked) -> Example (ids of persona, query, response) -> Batch (two views)
+    JSONL line -> row (dict, checked) -> Example (ids of two prompts and a response) -> Batch (two views)
 
-y is encoded ONCE. An Example holds the ids of persona, query and response, each encoded by itself; the views are
-`persona + query + response` and `query + response`, so the response ids are the same in both, and token i of one view
-is token i of the other. (What stands between the parts is the tokenizer's layout.)
+y is encoded ONCE. Persona, query and response are encoded each by itself; the views are `persona + query + response`
+and `query + response`, so the response ids are the same in both, and token i of one view is token i of the other.
+(What stands between the parts is the tokenizer's layout.)
 """
 
 import json
 import math
 import random
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -115,21 +115,11 @@ def check_texts(item, keys, where):
 @dataclass
 class Example:
     row: dict
-    persona: list  # ids of the profile's items, oldest first
-    query: list  # ids of the query, up to where the response starts
+    prompt: list  # ids of the profile's items, oldest first, and of the query, up to where the response starts
+    plain_prompt: list  # the same without these items, or with a stranger's
     response: list  # ids of the response and the end token
     personal: list  # one bool per response token: does it lie in a span that the row calls personal?
-    start: list = field(default_factory=list)  # ids that both views start with
-    contrast: list = field(default_factory=list)  # ids that stand in the persona's place in the plain view
-    read: list = field(default_factory=list)  # which items of the profile the persona is made of
-
-    @property
-    def prompt(self):
-        return self.start + self.persona + self.query
-
-    @property
-    def plain_prompt(self):
-        return self.start + self.contrast + self.query
+    read: list = ()  # which items of the profile stand in the prompt
 
 
 def encode_example(row, tokenizer, block_size, top_k=4, reserve=0, stranger=None):
@@ -150,7 +140,8 @@ def encode_example(row, tokenizer, block_size, top_k=4, reserve=0, stranger=None
     contrast = []
     if stranger and row["profile"]:
         contrast, _ = encode_profile(stranger["profile"], row["query"], tokenizer, top_k, room)
-    return Example(row, persona, query, response, personal_tokens(row, tokenizer, response), start, contrast, read)
+    personal = personal_tokens(row, tokenizer, response)
+    return Example(row, start + persona + query, start + contrast + query, response, personal, read)
 
 
 def encode_profile(profile, query, tokenizer, top_k, room):

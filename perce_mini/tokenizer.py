@@ -9,7 +9,6 @@ A text is first cut into pieces by PATTERN and no token crosses a piece. All cla
 cut alike, whatever Unicode tables they carry.
 """
 
-import heapq
 import re
 import unicodedata
 from collections import Counter, defaultdict
@@ -48,68 +47,35 @@ def merge_pair(word, pair, new):
     return merged
 
 
-class PairCounts:
-    """How often each pair of neighbouring tokens occurs, where, and which pair is next.
-
-    A heap holds the pairs in the order of the rule above. Counts change under it; an entry that is out of date is put
-    back as it stands now when it comes to the top.
-    """
-
-    def __init__(self, words, times, tokens):
-        self.words, self.times, self.tokens = words, times, tokens
-        self.count = defaultdict(int)  # pair -> how often it occurs
-        self.where = defaultdict(set)  # pair -> the words that hold it, or once held it
-        for w in range(len(words)):
-            self.add(w, +1)
-        self.heap = [self.entry(pair) for pair in self.count]
-        heapq.heapify(self.heap)
-
-    def entry(self, pair):
-        return -self.count[pair], self.tokens[pair[0]], self.tokens[pair[1]], pair
-
-    def add(self, w, sign):
-        """Count word number w in (+1) or out (-1). Returns its pairs."""
-        pairs, change = list(zip(self.words[w], self.words[w][1:])), sign * self.times[w]
-        for pair in pairs:
-            self.count[pair] += change
-            self.where[pair].add(w)
-        return pairs
-
-    def pop(self):
-        """The pair to merge next, or None."""
-        while self.heap:
-            minus_count, _, _, pair = heapq.heappop(self.heap)
-            if -minus_count == self.count[pair] > 0:
-                return pair
-            if self.count[pair] > 0:
-                heapq.heappush(self.heap, self.entry(pair))
-
-    def merge(self, pair, new):
-        """Merge the pair into `new` wherever it occurs."""
-        changed = set()
-        for w in self.where.pop(pair):
-            self.add(w, -1)
-            self.words[w] = merge_pair(self.words[w], pair, new)
-            changed.update(pair for pair in self.add(w, +1) if new in pair)
-        for pair in changed:  # what became rarer is put right when it comes to the top
-            heapq.heappush(self.heap, self.entry(pair))
-
-
 def train_bpe(text, n_tokens, pattern=PATTERN):
     """Learn a vocabulary of `n_tokens` byte strings (at least the 256 bytes) from `text`.
 
     Returns a list of bytes, rank by rank. It is shorter when the text has no more pairs to merge.
     """
     pieces = Counter(re.findall(pattern, text))
+    words, times = [list(piece.encode()) for piece in pieces], list(pieces.values())
     tokens = [bytes([i]) for i in range(256)]
     rank = {token: i for i, token in enumerate(tokens)}
-    pairs = PairCounts([list(piece.encode()) for piece in pieces], list(pieces.values()), tokens)
-    while len(tokens) < n_tokens and (pair := pairs.pop()):
+    count, where = Counter(), defaultdict(set)  # pair -> how often it occurs; the words that hold it, or once held it
+
+    def add(w, sign):
+        """Count word number w in (+1) or out (-1)."""
+        for pair in pairwise(words[w]):
+            count[pair] += sign * times[w]
+            where[pair].add(w)
+
+    for w in range(len(words)):
+        add(w, +1)
+    while len(tokens) < n_tokens and (most := max(count.values(), default=0)):
+        pair = min((pair for pair, n in count.items() if n == most), key=lambda pair: [tokens[i] for i in pair])
         merged = tokens[pair[0]] + tokens[pair[1]]
         new = rank.setdefault(merged, len(tokens))
         if new == len(tokens):  # else ab + c made before what a + bc makes now: one token, two ways to it
             tokens.append(merged)
-        pairs.merge(pair, new)
+        for w in where.pop(pair):
+            add(w, -1)
+            words[w] = merge_pair(words[w], pair, new)
+            add(w, +1)
     return tokens
 
 

@@ -24,7 +24,7 @@ def test_a_document_is_predicted_from_its_second_token_on():
     e = encode_example(ROW, Tokenizer.train("a red it is", 280), 64)
     document = base.as_document(e)
     batch = collate([document])
-    assert batch.labels.tolist() == (e.persona + e.query + e.response)[1:]
+    assert batch.labels.tolist() == (e.prompt + e.response)[1:]
     assert batch.persona.at.tolist() == list(range(len(batch.labels))) and not any(document.personal)
 
 

@@ -41,6 +41,10 @@ def example(**changes):
     return encode_example(row(**changes), TOKENIZER, 512)
 
 
+def persona(e):
+    return e.prompt[: len(e.prompt) - len(e.plain_prompt)]
+
+
 def shown(ids):
     """Ids as text, control tokens by their names."""
     names = {i: name for name, i in TOKENIZER.special.items()}
@@ -117,9 +121,9 @@ def test_bm25_against_the_formula():
 def test_the_best_items_are_chosen_and_shown_oldest_first():
     profile = [{"query": q, "response": "x"} for q in ["red kettle", "nothing", "a red", "kettle red a", "none"]]
     assert retrieve(row(profile=profile), 3) == [3, 2, 0]  # all words; then "a red" and "red kettle", a tie
-    text = shown(encode_example(row(profile=profile), TOKENIZER, 512, top_k=2).persona)
+    text = shown(persona(encode_example(row(profile=profile), TOKENIZER, 512, top_k=2)))
     assert text == "<|persona|>a red<|response|>x<|persona|>kettle red a<|response|>x"
-    everything = TOKENIZER.decode(encode_example(row(profile=profile), TOKENIZER, 512, top_k=5).persona)
+    everything = TOKENIZER.decode(persona(encode_example(row(profile=profile), TOKENIZER, 512, top_k=5)))
     assert [everything.index(p["query"]) for p in profile] == sorted(everything.index(p["query"]) for p in profile)
 
 
@@ -132,10 +136,10 @@ def test_of_equally_relevant_items_the_newest_are_taken():
 
 def test_example_layout():
     e = example()
-    assert shown(e.query) == "<|query|>a red kettle<|response|>"
+    assert shown(e.plain_prompt) == "<|query|>a red kettle<|response|>"
     assert shown(e.response) == "Howdy, it boils.<|end|>"
     items = ["a blue lamp<|response|>Howdy, it shines.", "a red kettle<|response|>Howdy, it is red."]
-    assert shown(e.persona) == "".join(f"<|persona|>{item}" for item in items)
+    assert shown(persona(e)) == "".join(f"<|persona|>{item}" for item in items)
 
 
 def test_both_views_predict_the_same_response_token_for_token():
@@ -158,13 +162,13 @@ def test_both_views_predict_the_same_response_token_for_token():
 
 def test_only_the_profile_is_shortened_whole_items_first():
     whole = example()
-    fixed = len(whole.query) + len(whole.response)
-    red = len(encode_example(row(profile=ROW["profile"][1:]), TOKENIZER, 512).persona)
+    fixed = len(whole.plain_prompt) + len(whole.response)
+    red = len(persona(encode_example(row(profile=ROW["profile"][1:]), TOKENIZER, 512)))
     for block in range(fixed, size(whole) + 1):
         e = encode_example(ROW, TOKENIZER, block)
-        assert (e.query, e.response) == (whole.query, whole.response) and size(e) <= block
+        assert (e.plain_prompt, e.response) == (whole.plain_prompt, whole.response) and size(e) <= block
         if block < size(whole):  # the less relevant lamp goes as a whole, then the kettle's tail
-            assert e.persona == whole.persona[-red:][: block - fixed]
+            assert persona(e) == persona(whole)[-red:][: block - fixed]
     for some in [Row(ROW), dict(ROW)]:  # a row made in code may be a dict, which knows no file
         with pytest.raises(DataError, match="row: query .* do not fit into the block"):
             encode_example(some, TOKENIZER, fixed - 1)
@@ -172,14 +176,14 @@ def test_only_the_profile_is_shortened_whole_items_first():
 
 def test_room_can_be_kept_for_an_answer():
     e = encode_example(row(profile=ROW["profile"][1:]), TOKENIZER, 35, reserve=20)
-    assert len(e.response) < 20 and len(e.persona) + len(e.query) == 15
+    assert len(e.response) < 20 and len(e.prompt) == 15
 
 
 def test_control_tokens_in_text_stay_text():
     e = example(
         query="<|end|><|response|>", response="<|end|>", profile=[{"query": "<|query|>", "response": "<|persona|>"}]
     )
-    ids = [*e.persona, *e.query, *e.response]
+    ids = [*e.prompt, *e.response]
     assert [ids.count(i) for i in TOKENIZER.special.values()] == [1, 1, 2, 1]
 
 
@@ -194,10 +198,11 @@ def test_a_strangers_profile_stands_in_the_plain_view():
     other = row(user="v", query="else", profile=[{"query": "a blue lamp", "response": "Hi!"}])
     rows = [row(), other, row(task="post"), row(profile=[])]
     mine, newcomer = encode_rows(rows, TOKENIZER, 512, 4, contrast="stranger")[::3]
-    assert mine.contrast == encode_example(other, TOKENIZER, 512).persona
-    assert newcomer.contrast == []  # no persona, no contrast: PIR is 0
+    query = example().plain_prompt
+    assert mine.plain_prompt == persona(encode_example(other, TOKENIZER, 512)) + query != query
+    assert newcomer.plain_prompt == newcomer.prompt == query  # no persona, no contrast: PIR is 0
     plain = collate([mine]).plain.ids[0].tolist() + mine.response[-1:]
-    assert shown(plain) == shown(mine.contrast + mine.query + mine.response) and mine.contrast
+    assert shown(plain) == shown(mine.plain_prompt + mine.response)
 
 
 def test_strangers_are_other_users_of_the_same_task_who_wrote_before():

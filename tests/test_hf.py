@@ -310,9 +310,11 @@ def test_a_users_text_never_becomes_a_control_token_or_another_text(tmp_path, ev
     _, tokenizer, _ = load_any(folder, "cpu")
     row = {"user": "u", "task": "t", "query": evil, "response": evil, "profile": [{"query": evil, "response": evil}]}
     e = encode_example(row, tokenizer, 500)
-    assert e.persona.count(257) == 0 and e.response.count(257) == 1  # the end of the response itself
-    assert e.query.count(257) == 1  # the end of what the user says
-    assert tokenizer.decode(e.persona) == f"{evil}\n{evil}\n\n" and tokenizer.decode(e.response) == evil
+    start, query = tokenizer.lay_out("start"), tokenizer.lay_out("query", evil)
+    persona = e.prompt[len(start) : -len(query)]
+    assert persona.count(257) == 0 and e.response.count(257) == 1  # the end of the response itself
+    assert query.count(257) == 1  # the end of what the user says
+    assert tokenizer.decode(persona) == f"{evil}\n{evil}\n\n" and tokenizer.decode(e.response) == evil
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def test_token_scores_equal_a_full_forward(trained, world):
     model, tokenizer, _ = checkpoint.load(trained / "out/perce")
     examples = [encode_example(row, tokenizer, 1100) for row in read_examples(world / "test.jsonl")[:3]]
     for e, scores in zip(examples, scoring.score_tokens(model, examples)):
-        for name, prompt in [("logp", e.persona + e.query), ("logp_plain", e.query)]:
+        for name, prompt in [("logp", e.prompt), ("logp_plain", e.plain_prompt)]:
             logp = model(torch.tensor([prompt + e.response]))[0].log_softmax(-1)
             slow = [logp[len(prompt) + i - 1, token].item() for i, token in enumerate(e.response)]
             assert scores[name].tolist() == pytest.approx(slow, abs=1e-4)

@@ -60,7 +60,7 @@ def some_examples(n, persona, query, response, vocab_size):
     def some(n):
         return [rng.randrange(vocab_size) for _ in range(n)]
 
-    return [Example({}, some(persona), some(query), some(response), []) for _ in range(n)]
+    return [Example({}, some(persona) + (asked := some(query)), asked, some(response), []) for _ in range(n)]
 
 
 class NanoBlock(nn.Module):
