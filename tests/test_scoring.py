@@ -53,15 +53,16 @@ def test_a_difference_has_an_interval_and_none_with_itself():
     assert scoring.difference(RECORDS, RECORDS)["rouge_l"] == (0, 0, 0)
 
 
-def test_the_bootstrap_draws_users():
+@pytest.mark.parametrize("n", [20, 6])
+def test_the_bootstrap_draws_users(n):
     """20 users of 50 equal examples each are 20 observations: the interval is that of 20."""
     rng = np.random.default_rng(0)
-    effects = rng.normal(size=20)
-    zero = [record([0.0], [0.0], [0], [False], user=f"u{u}") for u in range(20) for _ in range(50)]
+    effects = rng.normal(size=n)
+    zero = [record([0.0], [0.0], [0], [False], user=f"u{u}") for u in range(n) for _ in range(50)]
     moved = [dict(r, logp=np.array([effects[i // 50]])) for i, r in enumerate(zero)]
     d, low, high = scoring.difference(moved, zero)["logp"]
     assert d == pytest.approx(effects.mean())
-    assert high - low == pytest.approx(2 * 1.96 * effects.std() / 20**0.5, rel=0.15)
+    assert high - low == pytest.approx(2 * 1.96 * effects.std() / n**0.5, rel=0.15)
 
 
 @pytest.mark.parametrize("values", [[1.0, -1.0], [0.0, 1, 5], [3.0, 1, 4, 1, 5, 9, 2, 6, 5, 3]])
