@@ -127,6 +127,12 @@ def test_the_best_items_are_chosen_and_shown_oldest_first():
     assert [everything.index(p["query"]) for p in profile] == sorted(everything.index(p["query"]) for p in profile)
 
 
+def test_an_error_in_json_is_on_the_line_that_is_named(tmp_path):
+    (tmp_path / "rows.jsonl").write_text(json.dumps(ROW) + "\n" + json.dumps(ROW)[:-1] + "\n")
+    with pytest.raises(DataError, match=r"rows.jsonl:2: not JSON \(.*: line 1 column"):
+        read_examples(tmp_path / "rows.jsonl")
+
+
 def test_of_equally_relevant_items_the_newest_are_taken():
     assert retrieve(row(profile=[{"query": "z", "response": "z"}] * 5), 2) == [4, 3]
 
