@@ -132,7 +132,7 @@ def test_the_best_rate_is_the_best_on_validation_users(monkeypatch):
 # ------------------------------------------------------------------------------- the suite, very small
 
 
-REAL_RUN, REAL_KINDS, REAL_RATES = runs.Run, regimes.KINDS, suite.RATES
+REAL_RUN, REAL_KINDS, REAL_RATES, REAL_TIME = runs.Run, regimes.KINDS, suite.RATES, paper.EQUAL_TIME
 
 
 SCORED = [("VAL", "val", 2, True), ("TRAINED", "train", 0, False), ("NEW", "test", 3, False), ("TEST", "test", 4, True)]
@@ -175,7 +175,7 @@ def tiny(world, tmp_path_factory):
         "a\n<!-- claims: new -->\nold\n<!-- end of claims -->\n<!-- test: no part -->\nz\n"
     )
     (folder / "data/results/findings.md").write_text(
-        "## overview\n\nall\n\n## claims\n\n| paper | here |\n|---|---|\n| a | b |\n"
+        "## verdict\n\nyes\n\n## overview\n\nall\n\n## claims\n\n| paper | here |\n|---|---|\n| a | b |\n"
     )
     (folder / "data/results/train_output.txt").write_text("output\n")
     figures = records.read("cost")["figures"]  # not measured again here: test_bench.py does
@@ -425,7 +425,7 @@ def imagined(monkeypatch):
         return [{metric: [value(some, reference, metric, *where(scored)), 0, 1] for metric in records.SHOWN}]
 
     fakes = {"difference": difference, "make_world": lambda *what: None, "Run": REAL_RUN, "RATES": REAL_RATES}
-    fakes |= {"make_base": lambda folder, *what, **shape: str(folder), "KINDS": REAL_KINDS}
+    fakes |= {"make_base": lambda folder, *what, **shape: str(folder), "KINDS": REAL_KINDS, "EQUAL_TIME": REAL_TIME}
     for module in [suite, paper, regimes, detectors, general, runs]:
         for name, fake in fakes.items():
             if hasattr(module, name):
