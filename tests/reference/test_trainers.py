@@ -142,8 +142,8 @@ def own_step(folder):
         *persona, query, response = row["messages"]
         asked = TURN.format(**query) + "<|im_start|>assistant\n"
         texts = ["".join(TURN.format(**item) for item in persona), asked, response["content"] + "<|im_end|>"]
-        ids = [tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
-        examples.append(dataset.Example(row, *ids, personal=[]))
+        before, asked, answer = (tokenizer.encode(text, add_special_tokens=False).ids for text in texts)
+        examples.append(dataset.Example(row, before + asked, asked, answer, personal=[]))
     n_tokens = sum(len(e.response) for e in examples)
     tally = backward(model.hidden, model, dataset.collate(examples), Settings(loss="perce"), n_tokens)
     gradient = {their_name(name): p.grad for name, p in model.named_parameters()}
