@@ -101,6 +101,18 @@ def test_the_default_data_are_made_at_first(command, tmp_path, monkeypatch):
     )
 
 
+@pytest.mark.parametrize("loss", ["perce", "ce"])
+def test_the_first_command_names_what_ce_gains(command, world, tmp_path, monkeypatch, loss):
+    monkeypatch.setattr(train, "DEFAULT_DATA", world)
+    monkeypatch.setattr(train, "SHIPPED_BASE", ROOT / "data/base")
+    monkeypatch.setattr(train, "RECORDED", ROOT / "data/results/main.json")
+    monkeypatch.setattr(train, "MAX_NEW_TOKENS", 4)
+    given = ["--loss", loss, "--data", world, "--steps", 1, "--examples", 4, "--eval-examples", 1, "--device", "cpu"]
+    done = command(train.main, *given, "--out", tmp_path / "run")
+    assert done.status == 0, done.err
+    assert (train.what_ce_gains() in " ".join(done.out.split())) == (loss == "perce")
+
+
 def test_the_default_data_have_a_base_model_unless_a_flag_asks_for_another(monkeypatch):
     for flags, folder in {"": "data/base", "--steps 3": "data/base", "--base-steps 9": "out/base"}.items():
         monkeypatch.setattr(sys, "argv", ["train.py", *flags.split()])

@@ -7,6 +7,7 @@ from statistics import mean
 import pytest
 import torch
 
+import train
 from data.personas.general import chats
 from data.personas.prepare import FAITH, N_ORDINARY, TRAIN
 from perce_mini import checkpoint
@@ -1115,6 +1116,12 @@ def test_no_number_of_the_findings_is_left_unchecked(name):
     for words in sorted((words for of, words, _ in PHRASES if of == name), key=len, reverse=True):
         text = text.replace(words, "")
     assert not re.search(r"\d", re.sub(NAMES, "", text)), text
+
+
+def test_the_first_command_says_what_ce_gains():
+    ce, perce = (f"{100 * mean(seeds('main', 0, loss, PERSONAL)):.1f}%" for loss in ["ce", "perce"])
+    n = len(row("main", 0, "perce"))
+    assert train.what_ce_gains() == f"CE gains most of that, too: over {n} seeds {ce}, PerCE {perce} (data/results)."
 
 
 def test_every_experiment_and_every_chart_has_its_words():
