@@ -30,6 +30,7 @@ METRICS = {
     "pir_f1": f"F1 of PIR > {CLIP_MIN}",
     "pir_auc": "AUC of PIR within a response",
 }
+DRAWS = 10_000  # samples of a bootstrap
 T95 = [0, 0, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262]  # of Student's t, by number of values
 
 
@@ -112,10 +113,10 @@ def summarize(records):
 
 def difference(records, reference):
     """{metric: (difference, low, high)}: paired bootstrap 95 % interval over users."""
-    return paired([r["row"]["user"] for r in records], [table_of(records)], [table_of(reference)], 2000)
+    return paired([r["row"]["user"] for r in records], [table_of(records)], [table_of(reference)])
 
 
-def paired(users, tables, references, draws=10_000):
+def paired(users, tables, references):
     """`difference`, of the tables of two runs with several seeds: one per seed, all of the same examples by `users`.
 
     Users and seeds are drawn with replacement, a run and its reference alike; how seeds are, `drawn_seeds` says.
@@ -126,7 +127,7 @@ def paired(users, tables, references, draws=10_000):
         for k, rows in enumerate(some):
             np.add.at(sums[run, k], index, rows)
     rng = np.random.default_rng(0)
-    of_users, of_seeds = drawn(len(users), draws, rng), drawn_seeds(len(tables), draws, rng)
+    of_users, of_seeds = drawn(len(users), rng), drawn_seeds(len(tables), rng)
     means = ratio(np.einsum("dk,du,rkumx->rdmx", of_seeds, of_users, sums, optimize=True))
     change = means[1] - means[0]
     middle = ratio(sums[1].sum((0, 1))) - ratio(sums[0].sum((0, 1)))
@@ -134,18 +135,18 @@ def paired(users, tables, references, draws=10_000):
     return {name: (middle[i], *np.nanquantile(change[:, i], [0.025, 0.975])) for name, i in known.items()}
 
 
-def drawn(n, draws, rng):
-    """Shares (draws, n) of n things in samples of n, drawn with replacement."""
-    return rng.multinomial(n, np.full(n, 1 / n), size=draws) / n
+def drawn(n, rng):
+    """Shares (DRAWS, n) of n things in samples of n, drawn with replacement."""
+    return rng.multinomial(n, np.full(n, 1 / n), size=DRAWS) / n
 
 
-def drawn_seeds(n, draws, rng):
+def drawn_seeds(n, rng):
     """The same of a few: their shares are spread so much wider that the means of samples vary as Student's t has it.
 
     (Three values that are drawn with replacement vary far less: 95 % of the means would hold the true one in 75 %.)
     """
     wider = t95(n) / 1.96 * (n / (n - 1)) ** 0.5 if n > 1 else 1
-    return 1 / n + wider * (drawn(n, draws, rng) - 1 / n)
+    return 1 / n + wider * (drawn(n, rng) - 1 / n)
 
 
 def t95(n):

@@ -84,7 +84,7 @@ def test_intervals_of_few_seeds_hold_the_truth(n):
     values = rng.normal(size=(400, n))
     share = {}
     for how in [scoring.drawn, scoring.drawn_seeds]:
-        low, high = np.quantile(values @ how(n, 2000, rng).T, [0.025, 0.975], axis=1)
+        low, high = np.quantile(values @ how(n, rng).T, [0.025, 0.975], axis=1)
         share[how] = np.mean((low < 0) & (0 < high))
     assert share[scoring.drawn] < 0.87 and 0.93 < share[scoring.drawn_seeds] < 0.98
 

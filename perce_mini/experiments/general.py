@@ -54,10 +54,10 @@ def answer_questions(folder):
     return np.array([drop_score(text, [{"spans": [row["response"]]}]) for row, text in pairs])
 
 
-def interval(differences, draws=10_000):
+def interval(differences):
     """(mean, low, high) of differences (seeds, questions): bootstrap 95 % interval over both."""
     (n_seeds, n), rng = differences.shape, np.random.default_rng(0)
-    means = np.einsum("dk,dq,kq->d", drawn_seeds(n_seeds, draws, rng), drawn(n, draws, rng), differences)
+    means = np.einsum("dk,dq,kq->d", drawn_seeds(n_seeds, rng), drawn(n, rng), differences)
     return float(differences.mean()), *np.quantile(means, [0.025, 0.975]).tolist()
 
 
