@@ -55,7 +55,7 @@ def token_logprobs(logits, labels, ignore_index=-100):
     row. Unshifted labels raise nothing, and the loss then even looks better: see `causal_lm_logprobs`.
     """
     logits, labels = labelled(logits, labels, ignore_index)
-    return -F.cross_entropy(logits.float(), labels, reduction="none")
+    return -F.cross_entropy(precise(logits), labels, reduction="none")
 
 
 def causal_lm_logprobs(logits, labels, ignore_index=-100):
@@ -66,7 +66,7 @@ def causal_lm_logprobs(logits, labels, ignore_index=-100):
 def token_entropies(logits, labels, ignore_index=-100):
     """Entropy of the prediction at every labelled position, in nats. Shapes as in `token_logprobs`."""
     logits, _ = labelled(logits, labels, ignore_index)
-    return torch.special.entr(logits.float().softmax(-1)).sum(-1)  # entr(p) = -p log p, and 0 at p = 0
+    return torch.special.entr(precise(logits).softmax(-1)).sum(-1)  # entr(p) = -p log p, and 0 at p = 0
 
 
 # ------------------------------------------------------------ PerContrast: which tokens are personal

@@ -10,8 +10,8 @@ from tqdm import tqdm
 
 from perce_mini.dataset import collate
 from perce_mini.device import autocast
-from perce_mini.head import logprobs_in_place, score_in_slices
-from perce_mini.percontrast import CLIP_MIN, personal_influence_ratio
+from perce_mini.head import score_in_slices
+from perce_mini.percontrast import CLIP_MIN, personal_influence_ratio, token_logprobs
 from perce_mini.rouge import RougeL, rouge_l
 
 # name: what it says, in the order of the table. "personal" tokens are known where the data names them.
@@ -43,9 +43,9 @@ def score_tokens(model, examples, **more):
     with autocast(head.device):
         persona = model.hidden(batch.persona.ids).flatten(0, 1)[batch.persona.at]
         plain = model.hidden(batch.plain.ids).flatten(0, 1)[batch.plain.at]
-        scores = {"logp": logprobs_in_place, "hit": lambda logits, labels: logits.argmax(-1) == labels, **more}
+        scores = {"logp": token_logprobs, "hit": lambda logits, labels: logits.argmax(-1) == labels, **more}
         per_token = {name: score_in_slices(scores[name], persona, head, batch.labels).double() for name in scores}
-        per_token["logp_plain"] = score_in_slices(logprobs_in_place, plain, head, batch.labels).double()
+        per_token["logp_plain"] = score_in_slices(token_logprobs, plain, head, batch.labels).double()
     per_token["pir"] = personal_influence_ratio(per_token["logp"], per_token["logp_plain"])
     ends = np.cumsum([len(e.response) for e in examples])[:-1]
     split = {name: np.split(values.cpu().numpy(), ends) for name, values in per_token.items()}

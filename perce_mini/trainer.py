@@ -13,8 +13,8 @@ from perce_mini import checkpoint, distributed
 from perce_mini.dataset import collate, size, training_steps
 from perce_mini.device import autocast
 from perce_mini.errors import UserError
-from perce_mini.head import backward_in_slices, logprobs_in_place, score_in_slices
-from perce_mini.percontrast import CLIP_MAX, CLIP_MIN, loss_weights, token_entropies, weighted_nll
+from perce_mini.head import backward_in_slices, score_in_slices
+from perce_mini.percontrast import CLIP_MAX, CLIP_MIN, loss_weights, token_entropies, token_logprobs, weighted_nll
 
 
 @dataclass
@@ -64,10 +64,10 @@ def backward(run, model, batch, settings, n_tokens, weight_fn=None, scale=1):
         if settings.loss == "perce":  # the method's only extra work: one forward of the shorter view
             with torch.no_grad():
                 hidden = model.hidden(batch.plain.ids).flatten(0, 1)[batch.plain.at]
-            logp_plain = score_in_slices(logprobs_in_place, hidden, model.head, labels)
+            logp_plain = score_in_slices(token_logprobs, hidden, model.head, labels)
         hidden = run(batch.persona.ids).flatten(0, 1)[batch.persona.at]
         if weight_fn:
-            logp_persona = score_in_slices(logprobs_in_place, hidden, model.head, labels)
+            logp_persona = score_in_slices(token_logprobs, hidden, model.head, labels)
             given = weight_fn(batch, logp_persona, logp_plain)
 
         def loss_of(logp, logits, at):

@@ -64,12 +64,13 @@ def training_bytes(config, batch, length, scored, lora_rank=0, recompute=True, c
     heads, shared = config.n_head * config.head_size, config.n_kv_head * config.head_size
     inside = low * (2 * config.n_embd + 4 * heads + 4 * shared + 4 * config.n_hidden)
     a_block = 2 * stream * config.n_embd + inside  # what backward reads, a token
+    gradients = 3 * low * config.n_hidden  # what it writes meanwhile, in the MLP of one block
     blocks = config.n_layer * stream * config.n_embd + a_block if recompute else config.n_layer * a_block
     logits = min(scored, ROWS) * config.vocab_size * (16 if cast else 12)  # of one slice, and what becomes of them
     return {
         "weights": (n - trained) * low + trained * 4 + (trained * 2 if cast else 0),
         "gradients": 4 * trained,
         "AdamW": 8 * trained,
-        "activations": batch * length * blocks,
+        "activations": batch * length * (blocks + gradients),
         "head": logits + (0 if lora_rank else 4 * config.n_embd * config.vocab_size),
     }
