@@ -5,9 +5,7 @@ unpickles tensors and plain values only (`weights_only=True`): a checkpoint can 
 which keeps a CRC-32 of every part; it is compared on loading, so not a single bit can change unseen.
 """
 
-import pickle
 import zipfile
-import zlib
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,10 +17,6 @@ from perce_mini.files import replace_file, write_jsonl_atomic
 from perce_mini.model import GPT, GPTConfig
 from perce_mini.schema import CHECKPOINT, check_checkpoint
 from perce_mini.tokenizer import Tokenizer
-
-# What zipfile and torch.load raise for other bytes.
-UNREADABLE = zipfile.BadZipFile, pickle.UnpicklingError, zlib.error, RuntimeError, EOFError, ValueError, LookupError
-UNREADABLE += AttributeError, TypeError, OSError
 
 
 def save(folder, model, tokenizer, settings, step, log=(), optimizer=None):
@@ -56,7 +50,7 @@ def read(folder):
             if packed or archive.testzip() is not None:
                 raise zipfile.BadZipFile("checksum")
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except UNREADABLE as error:
+    except Exception as error:  # whatever zipfile and torch.load raise for such bytes
         reason = f"damaged, or not a checkpoint of this project ({type(error).__name__})"
         raise UserError(f"{path}: {reason}") from None
     check_checkpoint(state, path)

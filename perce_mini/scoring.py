@@ -28,7 +28,6 @@ METRICS = {
     "pir_precision": f"precision of PIR > {CLIP_MIN}",
     "pir_recall": f"recall of PIR > {CLIP_MIN}",
     "pir_f1": f"F1 of PIR > {CLIP_MIN}",
-    "pir_auc": "AUC of PIR within a response",
 }
 DRAWS = 10_000  # samples of a bootstrap
 T95 = [0, 0, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262]  # of Student's t, by number of values
@@ -77,7 +76,6 @@ def tallies(record):
     known = "personal" in record["row"]  # without it, personal tokens are unknown rather than none
     mine, other, found = personal & known, ~personal & known, (pir > CLIP_MIN) & known
     hits = (found & mine).sum()
-    won = (pir[mine][:, None] > pir[other]).sum() + 0.5 * (pir[mine][:, None] == pir[other]).sum()
     rouge = record["rouge"] or RougeL(0, 0, 0)
     return {
         "rouge_l": (rouge.fmeasure, wrote),
@@ -92,7 +90,6 @@ def tallies(record):
         "pir_precision": (hits, found.sum()),
         "pir_recall": (hits, mine.sum()),
         "pir_f1": (2 * hits, found.sum() + mine.sum()),
-        "pir_auc": (won, mine.sum() * other.sum()),
     }
 
 

@@ -37,7 +37,6 @@ def test_summary_by_hand():
     assert summary["personal_accuracy"] == pytest.approx(2 / 3)
     assert summary["pir"] == pytest.approx(5.5 / 6)
     assert (summary["pir_precision"], summary["pir_recall"], summary["pir_f1"]) == pytest.approx((2 / 3, 2 / 3, 2 / 3))
-    assert summary["pir_auc"] == pytest.approx((2 + 0 + 1) / 5)  # pairs won: 3 > 0.5, 3 > 1; 0 loses twice; 1 > 0
     assert summary["rouge_l"] == pytest.approx((0.5 + 1) / 2)
 
 

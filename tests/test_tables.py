@@ -27,7 +27,7 @@ def test_the_table_shows_the_figures_of_scoring(capsys):
         values = [f"{summarize(records)[metric]:.3f}" for records in (RECORDS, RECORDS[:1])]
         (line,) = [line for line in out.splitlines() if line.startswith(METRICS[metric])]
         assert line.split()[-2:] == values
-    assert METRICS["pir_auc"] not in out
+    assert METRICS["pir_recall"] not in out
 
 
 def test_tasks_have_a_row_each_and_all_figures_on_demand(capsys):
@@ -39,7 +39,7 @@ def test_tasks_have_a_row_each_and_all_figures_on_demand(capsys):
     ]
     tables.show_table({"a": moved(0), "b": moved(1), "c": moved(2), "d": moved(3)}, every_figure=True)
     full = capsys.readouterr().out
-    assert full.count(METRICS["pir_auc"]) == 3 and max(map(len, (out + full).splitlines())) <= 80
+    assert full.count(METRICS["pir_recall"]) == 3 and max(map(len, (out + full).splitlines())) <= 80
 
 
 @pytest.mark.parametrize("shift, verdict", [(0.5, "better"), (-0.5, "worse"), (0, "no clear difference")])
