@@ -14,8 +14,11 @@ from perce_mini.dataset import CONTRASTS, encode_rows, held_out_file, read_examp
 from perce_mini.device import pick_device
 from perce_mini.errors import UserError
 from perce_mini.files import check_writable, write_text_atomic
-from perce_mini.scoring import evaluate
+from perce_mini.scoring import MAX_NEW_TOKENS, evaluate
 from perce_mini.tables import show_samples, show_table, show_verdicts, write_predictions, write_scores
+from perce_mini.trainer import Settings
+
+MAY_DIFFER = ["loss", "clip_min", "clip_max", "contrast", "lr", "data"]  # of runs that are compared
 
 
 def parse_args():
@@ -32,19 +35,18 @@ def parse_args():
     p.add_argument("--block-size", type=COUNT, metavar="N", help=help)
     help = "examples to score, a subsample of the file; 0 for all"
     p.add_argument("--examples", type=COUNT_OR_NONE, default=120, metavar="N", help=help)
-    help = "profile items in the prompt, the best by BM25"
-    p.add_argument("--top-k", type=COUNT_OR_NONE, default=4, help=help)
+    cli.add(p, "--top-k", help=f"{cli.FLAGS['--top-k']['help']} (default: as the first run was trained)")
     help = "longest generated text, tokens; 0 writes none"
-    p.add_argument("--max-new-tokens", type=COUNT_OR_NONE, default=128, help=help)
-    p.add_argument("--temperature", type=cli.temperature, default=0.4, help="of decoding; 0 takes the likeliest token")
-    p.add_argument("--seed", type=cli.SEED, default=0, help="of the sampled text")
+    p.add_argument("--max-new-tokens", type=COUNT_OR_NONE, default=MAX_NEW_TOKENS, help=help)
+    cli.add(p, "--temperature")
+    cli.add(p, "--seed")
     help = "texts to show beside their references"
     p.add_argument("--samples", type=COUNT_OR_NONE, default=1, metavar="N", help=help)
     p.add_argument("--all", action="store_true", help="show every figure, for every task")
     p.add_argument("--json", type=Path, metavar="FILE", help="write every figure")
     p.add_argument("--predictions", type=Path, metavar="FILE", help="write every generated text (JSONL)")
     p.add_argument("--heatmap", type=Path, metavar="FILE", help="write a page that shades tokens by their PIR (HTML)")
-    p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    cli.add(p, "--device")
     args = p.parse_args()
     if args.predictions and not args.max_new_tokens:
         p.error("--predictions writes generated texts, and --max-new-tokens 0 generates none")
@@ -76,7 +78,7 @@ def load_rows(args, loaded):
     data = args.data or next(filter(None, trained_on), None)
     if not data:
         raise UserError("--data must say what to score Hugging Face folders on")
-    path = held_out_file(data) if Path(data).is_dir() else Path(data)
+    path = held_out_file(data)
     return subsample(read_examples(path), args.examples), path
 
 
@@ -94,7 +96,7 @@ def score(args, loaded, rows):
 def warn_of_differences(loaded):
     """Say where runs were not made alike: a comparison of losses then compares something else, too."""
     settings = {run: state["settings"] for run, (_, _, state) in loaded.items() if state["settings"].get("init")}
-    for name in ["init", "steps", "examples", "data_sha256", "seed", "batch_size", "lora_rank"]:
+    for name in [name for name in vars(Settings()) if name not in MAY_DIFFER]:
         values = {run: made.get(name) for run, made in settings.items()}
         if len(set(values.values())) > 1:
             different = ", ".join(f"{run} {str(value)[:20]}" for run, value in values.items())
@@ -106,6 +108,9 @@ def main():
     device = pick_device(args.device)
     loaded = load_runs(args, device)
     warn_of_differences(loaded)
+    if args.top_k is None:
+        first = next(iter(loaded.values()))[2]["settings"]
+        args.top_k = first.get("top_k", Settings.top_k)
     rows, path = load_rows(args, loaded)
     for file in args.files:
         check_writable(file)
@@ -121,7 +126,8 @@ def main():
     show_table(runs, args.all)
     show_verdicts(runs)
     show_samples(runs, args.samples if args.max_new_tokens else 0)
-    print(*(f"wrote {file}" for file in args.files), sep="\n")
+    for file in args.files:
+        print(f"wrote {file}")
 
 
 if __name__ == "__main__":

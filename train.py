@@ -25,14 +25,13 @@ from perce_mini.files import sha256, write_text_atomic
 from perce_mini.model import GPT, GPTConfig
 from perce_mini.percontrast import CLIP_MAX, CLIP_MIN, LOSSES
 from perce_mini.sample import NOBODY, show_answers, three_users
-from perce_mini.scoring import evaluate, summarize
+from perce_mini.scoring import MAX_NEW_TOKENS, evaluate, summarize
 from perce_mini.tables import say, show_table, write_predictions, write_scores
 from perce_mini.tokenizer import SPECIAL
-from perce_mini.trainer import Settings, check_same_run, fit
+from perce_mini.trainer import SAVE_EVERY, Settings, check_same_run, fit
 
 DATA = Path(os.path.relpath(Path(__file__).resolve().parent / "data"))
 DEFAULT_DATA, SHIPPED_BASE, RECORDED = DATA / "personas", DATA / "base", DATA / "results/main.json"
-MAX_NEW_TOKENS = 160
 LR_PRETRAINED, LR_LORA = 2e-5, 2e-4
 CLIP = number(float, low=-1e6, high=1e6)
 
@@ -52,11 +51,10 @@ def add_optimisation_flags(parser):
     g.add_argument("--batch-size", type=COUNT, default=default.batch_size, help="examples in a micro-batch")
     help = "micro-batches in an optimisation step"
     g.add_argument("--grad-accum", type=COUNT, default=default.grad_accum, help=help)
-    help = "profile items in the prompt, the best by BM25"
-    g.add_argument("--top-k", type=COUNT_OR_NONE, default=default.top_k, help=help)
+    cli.add(g, "--top-k", default=default.top_k)
     g.add_argument("--examples", type=COUNT, help="train on a subsample of so many examples (default all)")
-    g.add_argument("--seed", type=cli.SEED, default=0, help="order of the batches and sampling of text")
-    g.add_argument("--save-every", type=COUNT, default=50, help="steps between checkpoints")
+    cli.add(g, "--seed", help="of the order of batches and of the sampled text")
+    g.add_argument("--save-every", type=COUNT, default=SAVE_EVERY, help="steps between checkpoints")
 
 
 def add_base_flags(parser):
@@ -90,12 +88,11 @@ def add_other_flags(parser):
     help = "keep less for the backward pass and compute it again: slower, with less memory"
     g.add_argument("--recompute", action="store_true", help=help)
     g = parser.add_argument_group("machine")
-    g.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default auto: the fastest there is)")
+    cli.add(g, "--device")
     g.add_argument("--compile", action="store_true", help="torch.compile the blocks: a slow start, faster steps")
     g = parser.add_argument_group("scoring")
     g.add_argument("--eval-examples", type=COUNT_OR_NONE, default=120, help="held-out examples to score, 0 for none")
-    help = "of decoding; 0 takes the likeliest token"
-    g.add_argument("--temperature", type=cli.temperature, default=0.4, help=help)
+    cli.add(g, "--temperature")
 
 
 def parse_args():
@@ -129,6 +126,8 @@ def parse_args():
         base.check_shape(args.vocab_size, args.shape)
     except ValueError as error:
         p.error(str(error))
+    if args.data.resolve() == DEFAULT_DATA.resolve():
+        args.data = DEFAULT_DATA  # however it is spelled
     args.out = args.out or Path("out") / args.loss
     args.start = args.init or base_folder(args)
     if args.out.resolve() == args.start.resolve():
@@ -147,7 +146,7 @@ def parse_args():
 
 
 def make_default_data(args, names):
-    """Write these files of the default data, unless the last of them is there or the data are others."""
+    """Write these files of the default data where the last of them is missing; data of one's own stay as they are."""
     if args.data == DEFAULT_DATA:
         if distributed.rank() == 0 and not (args.data / f"{names[-1]}.jsonl").exists():
             prepare.write(args.data, {name: prepare.splits()[name] for name in names})
@@ -209,7 +208,7 @@ def train_base(args, rows, device):
 
 
 def make_settings(args, start, n_rows):
-    """What the flags say, and what follows from the model to start from. start: its checkpoint's settings."""
+    """What the flags say, and what follows from the model to start from. start: its settings, as far as known."""
     micro_batches = args.grad_accum * distributed.world_size()
     steps = args.steps or Settings.steps
     if args.epochs:
@@ -248,7 +247,21 @@ def load_run(args, n_rows, device):
     if state["step"] < settings.steps and not args.resume:
         done = f"{args.out} holds {state['step']} of {settings.steps} steps of this run"
         raise UserError(f"{done}: --resume goes on with it, --overwrite starts anew")
-    return run
+    return prepare_model(args, run, is_new_run=False)
+
+
+def prepare_model(args, loaded, is_new_run=True):
+    """What was loaded, its model with LoRA, recomputation and compilation as the flags say."""
+    model, _, _ = loaded
+    torch.manual_seed(args.seed)
+    if is_new_run:
+        lora.merge(model)  # what it may have of an earlier run
+        if args.lora_rank:
+            lora.add(model, args.lora_rank)
+    model.recompute = args.recompute
+    if args.compile:
+        model.compile_blocks()
+    return loaded
 
 
 # ------------------------------------------------------------------------------------------------- the run
@@ -267,17 +280,6 @@ def announce(args, settings, start, run, n_held_out, device):
     if n_held_out:
         tasks.append((f"score {n_held_out} held-out examples, before and after", 2 * n_held_out))
     print_plan(tasks, model, device)
-
-
-def prepare_model(args, model, is_new_run):
-    """LoRA, recomputation and compilation, as the flags say."""
-    if is_new_run:
-        lora.merge(model)  # what it may have of an earlier run
-        if args.lora_rank:
-            lora.add(model, args.lora_rank)
-    model.recompute = args.recompute
-    if args.compile:
-        model.compile_blocks()
 
 
 def encode_held_out(args, rows, model, tokenizer):
@@ -311,7 +313,7 @@ def report(args, scored, model, tokenizer, rows):
     if args.start == SHIPPED_BASE and args.loss == "perce" and RECORDED.exists():
         say(what_ce_gains())
     people, query = three_users([row for row in rows if row["profile"]] or rows, 0)
-    say(f"The same query for two users and for nobody. {query}")
+    say(f"The same query, for users and for nobody: {query}")
     show_answers(model, tokenizer, [*people[:2], NOBODY], query)
     say(f"Open {args.out / 'heat.html'} to see every token's PIR. More texts: python -m perce_mini.sample {args.out}")
 
@@ -322,17 +324,15 @@ def main():
     rows, held_out = load_rows(args)
     run = load_run(args, len(rows), device)
     is_made = run or args.init or args.start == SHIPPED_BASE or base.is_finished(args.start, args.base_steps)
-    start = run or (load_model(args, device) if is_made else None)
+    start = run or (prepare_model(args, load_model(args, device)) if is_made else None)
     distributed.barrier()  # all have seen what is there
     settings = make_settings(args, start[2]["settings"] if start else vars(args), len(rows))
     announce(args, settings, start, run, len(held_out), device)
-    model, tokenizer, state = start or train_base(args, rows, device)
+    model, tokenizer, state = start or prepare_model(args, train_base(args, rows, device))
     base.check_flags(args.asked, model, state, args.start)
 
     examples = encode_rows(rows, tokenizer, model.config.block_size, args.top_k, contrast=args.contrast)
     to_score = encode_held_out(args, held_out, model, tokenizer)
-    torch.manual_seed(args.seed)
-    prepare_model(args, model, is_new_run=run is None)
     fit(model, tokenizer, examples, settings, args.out, args.save_every, state if run else None)
 
     rank = distributed.rank()

@@ -10,10 +10,11 @@ from perce_mini.dataset import Example, encode_rows
 from perce_mini.errors import UserError
 from perce_mini.model import GPT, GPTConfig
 from perce_mini.tokenizer import Tokenizer
-from perce_mini.trainer import Settings, check_same_run, fit
+from perce_mini.trainer import SAVE_EVERY, Settings, check_same_run, fit
 
 VOCAB_SIZE = 4096
-SHAPE = {"block_size": 768, "n_layer": 4, "n_head": 4, "n_kv_head": 2, "n_shifted": 1, "n_embd": 128}
+OF_GPT = ["n_layer", "n_head", "n_kv_head", "n_shifted", "n_embd"]
+SHAPE = {"block_size": 768} | {name: getattr(GPTConfig, name) for name in OF_GPT}
 MAX_PARAMETERS = 2 * 10**9
 SETTINGS = Settings(loss="ce", lr=3e-3, steps=1000, vocab_size=VOCAB_SIZE)
 
@@ -46,7 +47,7 @@ def make_tokenizer(name, vocab_size, rows):
     return Tokenizer(sorted(ranks, key=ranks.get), encoding._pat_str)
 
 
-def make(settings, shape, rows, out, device, save_every=50, compiled=False):
+def make(settings, shape, rows, out, device, save_every=SAVE_EVERY, compiled=False):
     """Train the base model into `out`, or go on with it: next-token prediction. shape: fields of GPTConfig."""
     settings, state = replace(settings, examples=len(rows)), None
     if (out / "checkpoint.pt").exists():
@@ -71,11 +72,11 @@ def check_shape(vocab_size, shape):
 
 
 def check_flags(asked, model, state, init):
-    """A flag that describes the base model must not be without effect unseen. Raises UserError."""
+    """A flag that says the base model otherwise than it is may not be ignored in silence. Raises UserError."""
     existing = {name: getattr(model.config, name) for name in SHAPE}
     existing |= {name: state["settings"].get(name) for name in ["tokenizer", "vocab_size"]}
     if not state["settings"].get("init"):  # else it is of a run, whose own steps these are
         existing["base_steps"] = state["settings"].get("steps")
     for name, value in existing.items():
         if asked.get(name, value) != value:
-            raise UserError(f"{init} exists with {name} {value}, not {asked[name]}: move it away to train another base")
+            raise UserError(f"{init} exists with {name} {value}, not {asked[name]}: drop the flag or move it away")

@@ -85,10 +85,10 @@ def load(folder, device="cpu"):
 def restore(state, optimizer):
     """Put optimiser and random state back, so that the run goes on exactly as if it had not stopped.
 
-    Raises UserError for those of another model or another machine's kind.
+    Raises UserError for a state of another model, or of another kind of device.
     """
     if state["optimizer"] is None:
-        raise UserError("the checkpoint holds no state of the optimiser: it cannot be gone on with")
+        raise UserError("the checkpoint holds no state of the optimiser: training cannot go on from it")
     try:
         groups = optimizer.state_dict()["param_groups"]  # its own: rates and decay are no affair of a file
         optimizer.load_state_dict({"state": state["optimizer"]["state"], "param_groups": groups})
@@ -96,4 +96,4 @@ def restore(state, optimizer):
         if state["random_device"] is not None and torch.cuda.is_available():
             torch.cuda.set_rng_state(state["random_device"])
     except (RuntimeError, ValueError, TypeError, KeyError) as error:
-        raise UserError(f"the checkpoint cannot be gone on with: {str(error).splitlines()[0]}") from None
+        raise UserError(f"training cannot go on from the checkpoint: {str(error).splitlines()[0]}") from None

@@ -9,7 +9,7 @@ from perce_mini.errors import UserError
 
 
 class Help(argparse.RawDescriptionHelpFormatter):
-    """Says the default of every flag that has one and does not say it itself."""
+    """Adds its default to the help of a flag that has one and does not name it."""
 
     def _get_help_string(self, action):
         silent = any(action.default is x for x in (None, False, argparse.SUPPRESS)) or "default" in action.help
@@ -55,6 +55,19 @@ def temperature(text):
 COUNT = number(int, low=1, high=10**9)  # of steps, examples, tokens
 COUNT_OR_NONE = number(int, low=0, high=10**9)  # 0 switches something off
 SEED = number(int, low=0, high=2**32 - 1)
+
+
+FLAGS = {  # those that several commands have
+    "--device": {"default": "auto", "help": "auto, cpu, cuda, cuda:1, mps (default auto: the fastest there is)"},
+    "--seed": {"type": SEED, "default": 0, "help": "of the sampled text"},
+    "--temperature": {"type": temperature, "default": 0.4, "help": "of decoding; 0 takes the likeliest token"},
+    "--top-k": {"type": COUNT_OR_NONE, "help": "profile items in the prompt, the best by BM25"},
+}
+
+
+def add(group, flag, **other):
+    """Add a flag of FLAGS; other: what is said of it otherwise."""
+    group.add_argument(flag, **FLAGS[flag] | other)
 
 
 def run(main):

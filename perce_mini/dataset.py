@@ -52,12 +52,15 @@ def read_examples(path):
     return rows
 
 
-def held_out_file(folder):
-    """test.jsonl of a data folder, or val.jsonl where there is no test. Raises DataError."""
+def held_out_file(path):
+    """test.jsonl of a data folder, or val.jsonl where there is no test; a file is itself. Raises DataError."""
+    path = Path(path)
+    if not path.is_dir():
+        return path
     for name in ["test.jsonl", "val.jsonl"]:
-        if (Path(folder) / name).exists():
-            return Path(folder) / name
-    raise DataError(f"{folder} has no test.jsonl and no val.jsonl to score; --eval-examples 0 trains without scoring")
+        if (path / name).exists():
+            return path / name
+    raise DataError(f"{path} has no test.jsonl and no val.jsonl to score; train.py needs none with --eval-examples 0")
 
 
 def subsample(rows, n):
@@ -79,6 +82,7 @@ def read_row(line, where):
         raise DataError(f"{where}: not JSON ({str(error).splitlines()[0]})") from None
     check_texts(row, ["user", "task", "query", "response"], f"{where}: the row")
     check(row["response"].strip(), f"{where}: 'response' is empty")
+    check(row["task"] != "all", f"{where}: a task cannot be called 'all', as tables call all tasks together")
     check(isinstance(row.get("profile"), list), f"{where}: the row has no 'profile', or it is not a list")
     for i, item in enumerate(row["profile"]):
         check_texts(item, ["query", "response"], f"{where}: profile item {i}")
@@ -149,7 +153,9 @@ def encode_profile(profile, query, tokenizer, top_k, room):
 
     What does not fit is left out: whole items from the least relevant on, then the tail of the one that is left.
     """
-    chosen = retrieve({"query": query, "profile": profile}, top_k)
+    if room == 0:
+        return [], []
+    chosen = retrieve(query, profile, top_k)
     items = {i: tokenizer.lay_out("item", profile[i]["query"], profile[i]["response"]) for i in chosen}
     while len(chosen) > 1 and sum(len(items[i]) for i in chosen) > room:
         chosen.pop()
@@ -216,15 +222,15 @@ def epoch_batches(examples, batch_size, seed, epoch):
     """
     rng = random.Random(f"{seed}/{epoch}")
     order = rng.sample(examples, len(examples))
-    run = 16 * batch_size
-    by_length = [e for i in range(0, len(order), run) for e in sorted(order[i : i + run], key=size)]
+    span = 16 * batch_size
+    by_length = [e for i in range(0, len(order), span) for e in sorted(order[i : i + span], key=size)]
     batches = [by_length[i : i + batch_size] for i in range(0, len(by_length), batch_size)]
     return rng.sample(batches, len(batches))
 
 
 def steps_per_epoch(n_examples, batch_size, micro_batches):
     """Optimisation steps in one pass over the examples; the last one may be smaller."""
-    return math.ceil(math.ceil(n_examples / batch_size) / micro_batches)
+    return math.ceil(n_examples / (batch_size * micro_batches))
 
 
 def training_steps(examples, batch_size, micro_batches, seed, first=0):

@@ -21,7 +21,7 @@ def init_distributed(device):
         if device.type == "cuda":
             device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
             torch.cuda.set_device(device)
-        # An optimizer imports this. Done after the group is made, that keeps it alive, and its threads crash at exit.
+        # An optimizer imports this. Imported after the group is made, it would keep the group alive: a crash at exit.
         from torch.distributed import nn as _  # noqa: F401
 
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
@@ -58,9 +58,8 @@ class Hidden(nn.Module):
 
 
 def replicate(model):
-    """A module ids -> hidden whose gradients are averaged over the processes, where there are several."""
-    hidden = Hidden(model)
-    return DistributedDataParallel(hidden) if dist.is_initialized() else hidden
+    """ids -> hidden of the model, whose gradients are averaged over the processes where there are several."""
+    return DistributedDataParallel(Hidden(model)) if dist.is_initialized() else model.hidden
 
 
 def shutdown():

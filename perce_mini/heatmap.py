@@ -107,7 +107,7 @@ def parts_of(record, tokenizer):
     return parts
 
 
-def difference(first, second):
+def pir_changes(first, second):
     """Parts of one text in two runs -> parts with PIR second − first; [] where the runs cut the text differently."""
     if [p.text for p in first] != [p.text for p in second]:
         return []
@@ -167,7 +167,7 @@ def example_html(records, tokenizers):
     row, read = (next(iter(records.values()))[key] for key in ["row", "read"])
     parts = {run: parts_of(record, tokenizers[run]) for run, record in records.items()}
     columns = [column(run, record, parts[run]) for run, record in records.items()]
-    if len(parts) == 2 and (change := difference(*parts.values())):
+    if len(parts) == 2 and (change := pir_changes(*parts.values())):
         first, second = map(isolated, parts)
         columns.append(f"<h3>Difference: PIR in {second} − PIR in {first}</h3>{response_html(change)}")
     return f"""<article><h2>{isolated(row["task"])}, user {isolated(row["user"])}</h2>

@@ -5,6 +5,8 @@ Gradients and optimiser state are then needed for A and B only: of a 4 B model w
 the weights.
 """
 
+from functools import partial
+
 import torch
 from torch import nn
 
@@ -24,22 +26,28 @@ class LoRA(nn.Module):
         step = self.b(self.a(x.to(self.a.weight.dtype)))
         return self.layer(x) + SCALE * step.to(x.dtype)
 
+    @torch.no_grad()
+    def merged(self):
+        """The layer with W + 2 B A."""
+        self.layer.weight += (SCALE * self.b.weight @ self.a.weight).to(self.layer.weight.dtype)
+        return self.layer
+
+
+def replace(model, kind, new):
+    """Put new(layer) in the place of every layer of this kind in the model's blocks."""
+    for parent in list(model.blocks.modules()):
+        for name, layer in list(parent.named_children()):
+            if isinstance(layer, kind):
+                setattr(parent, name, new(layer))
+
 
 def add(model, rank):
     """Freeze the model and put a step of `rank` beside every linear layer of its blocks."""
     model.requires_grad_(False)
-    for parent in list(model.blocks.modules()):
-        for name, layer in list(parent.named_children()):
-            if isinstance(layer, nn.Linear):
-                setattr(parent, name, LoRA(layer, rank))
+    replace(model, nn.Linear, partial(LoRA, rank=rank))
 
 
-@torch.no_grad()
 def merge(model):
-    """Add the steps to the weights, W + 2 B A, and let all weights be trained again."""
-    for parent in list(model.blocks.modules()):
-        for name, layer in list(parent.named_children()):
-            if isinstance(layer, LoRA):
-                layer.layer.weight += (SCALE * layer.b.weight @ layer.a.weight).to(layer.layer.weight.dtype)
-                setattr(parent, name, layer.layer)
+    """Add the steps to the weights, and let all weights be trained again."""
+    replace(model, LoRA, LoRA.merged)
     model.requires_grad_(True)

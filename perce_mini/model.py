@@ -6,9 +6,9 @@
 Positions enter only as rotations of queries and keys, so attention sees distances, never places: taking the persona
 away from the front of a sequence changes no token's relation to the tokens that remain.
 
-One thing is not from the textbook. To copy from context ("Kira came after My sister before, so she will again"), a
-model must find the places that FOLLOW what it just read. Large models learn a pair of attention heads for that from
-billions of tokens; a toy sees too few. So half of the key heads here are shifted by one: a token is found by the token
+One thing is not from the textbook. To copy from context ("My sister Kira" stood there, so "My sister" goes on "Kira"),
+a model must find what FOLLOWED the words that it just read. Large models learn a pair of attention heads for that from
+billions of tokens; this one sees too few. So half of the key heads here are shifted by one: a token is found by the one
 before it ("smeared keys", Olsson et al. 2022, arXiv 2209.11895). `n_shifted=0` is the textbook.
 """
 
@@ -65,12 +65,12 @@ def rotate(x, cos, sin):
 
 
 @dataclass
-class Past:
-    """What an attention layer remembers of the tokens before."""
+class KVCache:
+    """What an attention layer keeps of the tokens before."""
 
     keys: torch.Tensor  # (B, n_kv_head, room, head_size), filled up to `length`
     values: torch.Tensor  # the same
-    own: torch.Tensor  # (B, n_shifted, 1, head_size): the last token's own keys, which the next token's place takes
+    own: torch.Tensor  # (B, n_shifted, 1, head_size): the last token's unshifted keys, the next position's shifted ones
     length: int
 
 
@@ -92,11 +92,11 @@ class Attention(nn.Module):
         q = self.q.weight.data.view(self.n_kv_head, -1, self.head_size, k.shape[-1])
         q[: self.n_shifted] = 2 * k[:, None]
 
-    def forward(self, x, cos, sin, past=None, mask=None):
+    def forward(self, x, cos, sin, cache=None, mask=None):
         """x (B, T, C); cos, sin (T or B x 1 x T, head_size / 2).
 
-        past: of the P tokens before, with room for T more, or None. mask (B, 1, T, P + T): True where a query may look;
-        None: causal. Returns x' (B, T, C) and the new past, whose `own` still holds the own keys of all T tokens.
+        cache: of the P tokens before, with room for T more. mask (B, 1, T, P + T): True where a query may look; None:
+        causal. Returns (B, T, C) and the new cache, whose `own` still holds the unshifted keys of all T tokens.
         """
         B, T, _ = x.shape
         q = self.q(x).view(B, T, self.n_head, self.head_size).transpose(1, 2)
@@ -104,13 +104,13 @@ class Attention(nn.Module):
         v = self.v(x).view(B, T, self.n_kv_head, self.head_size).transpose(1, 2)
         q, k = self.norm_q(q), self.norm_k(k)
         own, rest = k[:, : self.n_shifted], k[:, self.n_shifted :]
-        before = own.new_zeros(B, self.n_shifted, 1, self.head_size) if past is None else past.own
+        before = own.new_zeros(B, self.n_shifted, 1, self.head_size) if cache is None else cache.own
         k = torch.cat([torch.cat([before, own[:, :, :-1]], dim=2), rest], dim=1)
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
-        new = Past(k, v, own, T)
-        if past is not None:
-            new = Past(past.keys, past.values, own, past.length + T)
-            new.keys[:, :, past.length : new.length], new.values[:, :, past.length : new.length] = k, v
+        new = KVCache(k, v, own, T)
+        if cache is not None:
+            new = KVCache(cache.keys, cache.values, own, cache.length + T)
+            new.keys[:, :, cache.length : new.length], new.values[:, :, cache.length : new.length] = k, v
             k, v = new.keys[:, :, : new.length], new.values[:, :, : new.length]
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=True)
         return self.out(y.transpose(1, 2).reshape(B, T, -1)), new
@@ -126,11 +126,11 @@ class Block(nn.Module):
         self.up = nn.Linear(config.n_embd, config.n_hidden, bias=False)
         self.down = nn.Linear(config.n_hidden, config.n_embd, bias=False)
 
-    def forward(self, x, cos, sin, past=None, mask=None):
-        y, past = self.attention(self.norm_attention(x), cos, sin, past, mask)
+    def forward(self, x, cos, sin, cache=None, mask=None):
+        y, cache = self.attention(self.norm_attention(x), cos, sin, cache, mask)
         x = x + y
         y = self.norm_mlp(x)
-        return x + self.down(F.silu(self.gate(y)) * self.up(y)), past
+        return x + self.down(F.silu(self.gate(y)) * self.up(y)), cache
 
 
 class GPT(nn.Module):
@@ -160,17 +160,17 @@ class GPT(nn.Module):
         """The output embedding (V, C): the input embedding itself, where the two are tied."""
         return self.embedding.weight if self.config.tied else self.output.weight
 
-    def run(self, ids, positions, past=None, mask=None):
-        """ids (B, T) int64 at positions (T,) or (B, 1, T) -> hidden (B, T, C), and the past of each layer."""
+    def run(self, ids, positions, caches=None, mask=None):
+        """ids (B, T) int64 at positions (T,) or (B, 1, T) -> hidden (B, T, C), and the cache of each layer."""
         cos, sin = rotary_table(positions, self.config.head_size, self.config.rope_theta)
-        x, new_past = self.embedding(ids), []
+        x, new_caches = self.embedding(ids), []
         for i, block in enumerate(self.blocks):
             if self.recompute and torch.is_grad_enabled():
                 x, _ = checkpoint(block, x, cos, sin, use_reentrant=False)
             else:
-                x, kept = block(x, cos, sin, past[i] if past else None, mask)
-                new_past.append(kept)
-        return self.norm(x), new_past
+                x, cache = block(x, cos, sin, caches[i] if caches else None, mask)
+                new_caches.append(cache)
+        return self.norm(x), new_caches
 
     def hidden(self, ids):
         """ids (B, T) int64 -> the states (B, T, C) that predict the next tokens. Causal; pad on the right."""
@@ -196,7 +196,7 @@ class GPT(nn.Module):
         Returns one list of new ids per prompt, without `end_id`.
         """
         rng = torch.Generator(self.head.device).manual_seed(seed)
-        hidden, past, real, lengths = self.read_prompts(prompts, end_id, max_new_tokens)
+        hidden, caches, real, lengths = self.read_prompts(prompts, max_new_tokens)
         replies, live = [[] for _ in prompts], list(range(len(prompts)))
         for n in range(max_new_tokens):
             new = sample((hidden @ self.head.T).float(), temperature, rng)
@@ -207,33 +207,33 @@ class GPT(nn.Module):
                 break
             if len(goes_on) < len(live):  # rows that have ended are taken out of the batch
                 live = [live[row] for row in goes_on.tolist()]
-                past = [Past(p.keys[goes_on], p.values[goes_on], p.own[goes_on], p.length) for p in past]
+                caches = [KVCache(c.keys[goes_on], c.values[goes_on], c.own[goes_on], c.length) for c in caches]
                 new, real, lengths = new[goes_on], real[goes_on], lengths[goes_on]
             real = F.pad(real, (0, 1), value=True)
-            hidden, past = self.run(new[:, None], (lengths + n)[:, None, None], past, real[:, None, None])
+            hidden, caches = self.run(new[:, None], (lengths + n)[:, None, None], caches, real[:, None, None])
             hidden = hidden[:, 0]
         return replies
 
-    def read_prompts(self, prompts, pad_id, room):
+    def read_prompts(self, prompts, room):
         """Prompts are padded on the right to T slots; what is generated goes into the `room` slots after these, at the
         position that it has in its own row. A row never looks at its padding.
 
-        Returns the last hidden state of each prompt (B, C), the past, which slots are real (B, T), the lengths (B,).
+        Returns the last hidden state of each prompt (B, C), the caches, which slots are real (B, T), the lengths (B,).
         """
         device = self.head.device
         lengths = torch.tensor([len(p) for p in prompts], device=device)
         T, last = int(lengths.max()), lengths - 1
-        ids = torch.tensor([p + [pad_id] * (T - len(p)) for p in prompts], device=device)
+        ids = torch.tensor([p + [0] * (T - len(p)) for p in prompts], device=device)
         rows = torch.arange(len(prompts), device=device)
-        hidden, past = self.run(ids, torch.arange(T, device=device))
-        for layer in past:
+        hidden, caches = self.run(ids, torch.arange(T, device=device))
+        for layer in caches:
             layer.keys, layer.values = F.pad(layer.keys, (0, 0, 0, room)), F.pad(layer.values, (0, 0, 0, room))
             layer.own = layer.own[rows, :, last][:, :, None]
-        return hidden[rows, last], past, torch.arange(T, device=device) < lengths[:, None], lengths
+        return hidden[rows, last], caches, torch.arange(T, device=device) < lengths[:, None], lengths
 
 
 def sample(logits, temperature, rng):
-    """One token id per row of logits (B, V): the one in whose part of the mass a random point lies."""
+    """One token id per row of logits (B, V), drawn from softmax(logits / temperature) by its cumulative sums."""
     if temperature == 0:
         return logits.argmax(-1)
     sums = (logits / temperature).softmax(-1).double().cumsum(-1)

@@ -22,7 +22,7 @@ order in both views. So PIR is a subtraction, and no mask travels along.
 import torch
 import torch.nn.functional as F
 
-CLIP_MIN, CLIP_MAX = 0.8, 5.0  # m and M of Eq. 7, the paper's defaults, in nats
+CLIP_MIN, CLIP_MAX = 0.8, 5.0  # m, the floor, and M, the cap, of Eq. 7: the paper's defaults, in nats
 
 # ---------------------------------------------------------------- from logits to one number per token
 
@@ -52,7 +52,8 @@ def token_logprobs(logits, labels, ignore_index=-100):
 
     logits (..., V); labels (...) int64, already SHIFTED: labels[b, t] is the token predicted from position t, or
     `ignore_index` where nothing is scored (prompt and padding). Returns (N,) float32: the labelled positions, row by
-    row. Unshifted labels raise nothing, and the loss then even looks better: see `causal_lm_logprobs`.
+    row. Unshifted labels raise no error: the model learns to copy its input, and the loss falls even faster. See
+    `causal_lm_logprobs`.
     """
     logits, labels = labelled(logits, labels, ignore_index)
     return -F.cross_entropy(precise(logits), labels, reduction="none")
@@ -96,7 +97,7 @@ def perce_weights(pir, clip_min=CLIP_MIN, clip_max=CLIP_MAX):
     return precise(pir.detach()).clamp(clip_min, clip_max)
 
 
-# -------------------------------------------------- PerCE: train on every token, on those the most
+# -------------------------------------------------- PerCE: train on every token, most on the personal
 
 
 def weighted_nll(logp, weights, n_tokens=None):
@@ -109,7 +110,7 @@ def weighted_nll(logp, weights, n_tokens=None):
     n_tokens = logp.numel() if n_tokens is None else n_tokens
     if n_tokens < 1:
         raise ValueError("no response tokens: the loss is a mean over them")
-    return -(precise(weights) * precise(logp)).sum() / n_tokens
+    return -(weights * precise(logp)).sum() / n_tokens
 
 
 def perce_loss(logp_persona, logp_plain, clip_min=CLIP_MIN, clip_max=CLIP_MAX, n_tokens=None):
@@ -124,8 +125,8 @@ def perce_loss(logp_persona, logp_plain, clip_min=CLIP_MIN, clip_max=CLIP_MAX, n
 
 # ------------------------------------------------------------------------------------ the baselines
 # All four losses are Eq. 8 and differ in the weights alone. The paper does not give the formulas of LossCE and EntCE;
-# here they clip another score than PIR, in nats too, to the same interval. That is free of batch statistics, so
-# gradient accumulation changes nothing.
+# here they clip another score than PIR, also in nats, to the same interval. No score depends on the rest of the batch,
+# so gradient accumulation changes nothing.
 
 LOSSES = {
     "ce": "every token counts 1: ordinary fine-tuning",

@@ -20,16 +20,16 @@ def bm25(query, documents, k1=1.5, b=0.75):
     return scores
 
 
-def retrieve(row, top_k):
-    """Indices of the row's `top_k` profile items, most relevant to the query first; ties go to the newest."""
-    scores = bm25(row["query"], [f"{item['query']} {item['response']}" for item in row["profile"]])
+def retrieve(query, profile, top_k):
+    """Indices of the `top_k` items of a profile, most relevant to the query first; ties go to the newest."""
+    scores = bm25(query, [f"{item['query']} {item['response']}" for item in profile])
     return sorted(range(len(scores)), key=lambda i: (-scores[i], -i))[:top_k]
 
 
 def strangers(rows):
-    """For each row one of another user's in the same task, with a profile, always the same; None where none was found.
+    """For each row a fixed random one of the same task, by another user who has a profile; None where none was found.
 
-    In the plain view its profile takes out of PIR what any profile tells: the form of the texts (--contrast stranger).
+    With its profile in the plain view, PIR no longer counts what any profile tells: the form of the texts.
     """
     rng, by_task = random.Random(0), {row["task"]: [] for row in rows}
     for row in rows:

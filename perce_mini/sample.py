@@ -14,16 +14,16 @@ from pathlib import Path
 
 from perce_mini import cli, hf
 from perce_mini.cli import COUNT
-from perce_mini.dataset import Row, encode_example, held_out_file, read_examples
+from perce_mini.dataset import encode_example, held_out_file, read_examples
 from perce_mini.device import autocast, pick_device
 from perce_mini.errors import UserError
 from perce_mini.heatmap import pieces
 from perce_mini.percontrast import CLIP_MIN
 from perce_mini.retrieval import bm25
-from perce_mini.scoring import score_tokens
+from perce_mini.scoring import MAX_NEW_TOKENS, score_tokens
 from perce_mini.tables import printable, say, show_text
+from perce_mini.trainer import Settings
 
-MAX_NEW_TOKENS = 128
 NOBODY = ("nobody", [])
 
 
@@ -36,10 +36,9 @@ def parse_args():
     help = "folder or JSONL file with the users (default: held-out users of the run's data)"
     p.add_argument("--data", type=Path, metavar="PATH", help=help)
     p.add_argument("--user", type=COUNT, default=1, metavar="N", help="start at the N-th of the users")
-    help = "of decoding; 0 takes the likeliest token"
-    p.add_argument("--temperature", type=cli.temperature, default=0.0, help=help)
-    p.add_argument("--seed", type=cli.SEED, default=0, help="of the sampled text")
-    p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    cli.add(p, "--temperature", default=0.0)
+    cli.add(p, "--seed")
+    cli.add(p, "--device")
     return p.parse_args()
 
 
@@ -63,7 +62,7 @@ def find_people(args, settings):
     data = args.data or settings.get("data")
     if not data:
         raise UserError("--data or --profile must say for whom to write")
-    path = held_out_file(data) if Path(data).is_dir() else Path(data)
+    path = held_out_file(data)
     rows = list({row["user"]: row for row in read_examples(path) if row["profile"]}.values())
     if args.user > len(rows):
         raise UserError(f"--user {args.user}: {path} has {len(rows)} users with a profile")
@@ -75,15 +74,17 @@ def find_people(args, settings):
 
 def three_users(rows, first):
     """[(name, profile), ...] of row number `first` and two other users' in its task, and the first one's query."""
-    row = rows[first]
-    others = [other for other in rows if other["task"] == row["task"] and other["user"] != row["user"]]
-    return [(f"user {row['user']}", row["profile"]) for row in [row, *others[:2]]], row["query"]
+    row, users = rows[first], {}
+    for other in [row, *rows]:
+        if other["task"] == row["task"]:
+            users.setdefault(f"user {other['user']}", other["profile"])
+    return list(users.items())[:3], row["query"]
 
 
-def answer(model, tokenizer, profile, query, temperature=0.0, seed=0):
+def answer(model, tokenizer, profile, query, top_k=Settings.top_k, temperature=0.0, seed=0):
     """What the model writes for a profile: [(text, does it come from the profile?), ...] piece by piece."""
-    row = Row(user="", task="", query=query, response="?", profile=profile)
-    example = encode_example(row, tokenizer, model.config.block_size, reserve=MAX_NEW_TOKENS)
+    row = {"query": query, "response": "?", "profile": profile}
+    example = encode_example(row, tokenizer, model.config.block_size, top_k, MAX_NEW_TOKENS)
     with autocast(model.head.device):
         (ids,) = model.generate([example.prompt], MAX_NEW_TOKENS, tokenizer.end, temperature, seed=seed)
     example.response = [*ids, tokenizer.end]
@@ -104,7 +105,7 @@ def marked(parts, colour):
 
 
 def show_answers(model, tokenizer, people, query, **how):
-    """Print the answers to one query for [(name, profile), ...], one after the other. how: temperature, seed."""
+    """Print the answers to one query for [(name, profile), ...], one after the other. how: top_k, temperature, seed."""
     colour = bool(sys.stdout and sys.stdout.isatty()) and "NO_COLOR" not in os.environ
     for name, profile in people:
         print()
@@ -126,7 +127,8 @@ def main():
     elif sys.stdin and sys.stdin.isatty():
         query = input(f"\nWhat is asked? [{query}] ").strip() or query
     say(f"asked: {query}")
-    show_answers(model, tokenizer, [*people, NOBODY], query, temperature=args.temperature, seed=args.seed)
+    how = {"top_k": state["settings"].get("top_k", Settings.top_k), "temperature": args.temperature, "seed": args.seed}
+    show_answers(model, tokenizer, [*people, NOBODY], query, **how)
 
 
 if __name__ == "__main__":

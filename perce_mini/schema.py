@@ -1,4 +1,4 @@
-"""What a file may hold: a table of its fields, and one function that holds a value against a table.
+"""What a file may hold: a table of its fields, and one function that checks a value against a table.
 
 A checkpoint may be damaged, of another version, or made to do harm. So types, ranges and sizes are checked after
 reading and before anything is built of them; what comes after may rely on them. (hf/ has the tables of others' files.)
@@ -13,10 +13,10 @@ from typing import NamedTuple
 import tiktoken
 import torch
 
+from perce_mini import tokenizer
 from perce_mini.dataset import CONTRASTS
 from perce_mini.errors import UserError
 from perce_mini.percontrast import LOSSES
-from perce_mini.tokenizer import SPECIAL
 
 # --------------------------------------------------------------------------------- kinds of values, and `check`
 
@@ -109,7 +109,7 @@ TOKENIZER = {
     "layout": OBJECT,
     "normal_form": optional(either("NFC")),
 }
-LAYOUT = dict.fromkeys(["start", "item", "query", "end"], TEXT)
+LAYOUT = dict.fromkeys(tokenizer.LAYOUT, TEXT)
 SAMPLE = "".join(map(chr, range(1, 0x250))) + "it's 12 345\t\r\n\n  漢字 한국어 हिन्दी \U0001f642 x"
 
 
@@ -119,7 +119,7 @@ def check_tokenizer_state(state, where, needs_end=True):
     check(state["layout"], LAYOUT, f"{where}: layout")
     tokens, special, ids = state["tokens"], state.get("special"), state.get("ids")
     if special is None:
-        special = {name: len(tokens) + i for i, name in enumerate(SPECIAL)}
+        special = {name: len(tokens) + i for i, name in enumerate(tokenizer.SPECIAL)}
     ids = list(range(len(tokens))) if ids is None else ids
     check(special, dict.fromkeys(special, ID), f"{where}: control tokens")
     texts = all(isinstance(name, str) and 0 < len(name) <= 100 for name in special)
@@ -183,9 +183,9 @@ SETTINGS = {  # trainer.Settings; a checkpoint may be older than a field
     "seed": optional(whole(0, 2**63 - 1)),
     **dict.fromkeys(["warmup", "weight_decay"], optional(real(0, 1))),
     **dict.fromkeys(["clip_min", "clip_max", "lr"], optional(real(-1e300, 1e300))),
-    **dict.fromkeys(["steps", "batch_size", "grad_accum", "processes", "examples", "top_k"], optional(COUNT)),
+    **dict.fromkeys(["steps", "batch_size", "grad_accum", "processes", "examples"], optional(COUNT)),
+    **dict.fromkeys(["top_k", "vocab_size"], optional(COUNT)),
     **dict.fromkeys(["data", "data_sha256", "init", "tokenizer"], optional(TEXT)),
-    "vocab_size": optional(COUNT),
 }
 NUMBERS = Kind(
     "an object of numbers",

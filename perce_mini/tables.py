@@ -33,9 +33,9 @@ def show_table(runs, every_figure=False):
                 show_row(f"  of {part}", [found[part][metric] for found in by_run])
 
 
-def show_row(head, values):
+def show_row(label, values):
     if values[0] is not None:
-        print(f"{head:<{WIDTH}}" + "".join(f" {'' if x is None else f'{x:.3f}':>11}" for x in values))
+        print(f"{label:<{WIDTH}}" + "".join(f" {'' if x is None else f'{x:.3f}':>11}" for x in values))
 
 
 def show_verdicts(runs):
@@ -53,13 +53,13 @@ def show_verdicts(runs):
 
 def show_samples(runs, n):
     """Print what the runs wrote for n of the examples, beside the reference."""
-    for record in subsample(next(iter(runs.values())), n) if n else []:
-        print(f"\n[{record['row']['task']}, user {record['row']['user']}]")
-        show_text("asked", printable(record["row"]["query"]))
-        show_text("reference", printable(record["row"]["response"]))
-        for run, records in runs.items():
-            mine = next(r for r in records if r["row"] is record["row"])
-            show_text(f"{run} (ROUGE-L {mine['rouge'].fmeasure:.2f})", printable(mine["prediction"]))
+    for records in subsample(list(zip(*runs.values())), n) if n else []:
+        row = records[0]["row"]
+        print(f"\n[{row['task']}, user {row['user']}]")
+        show_text("asked", printable(row["query"]))
+        show_text("reference", printable(row["response"]))
+        for run, record in zip(runs, records):
+            show_text(f"{run} (ROUGE-L {record['rouge'].fmeasure:.2f})", printable(record["prediction"]))
 
 
 def printable(text):
@@ -72,9 +72,9 @@ def say(sentence):
     print("\n" + textwrap.fill(printable(sentence), 80, break_on_hyphens=False))
 
 
-def show_text(head, text):
-    """A text under its head, wrapped to 80 columns."""
-    print(f"{head}:")
+def show_text(title, text):
+    """A text under its title, wrapped to 80 columns."""
+    print(f"{title}:")
     for line in text.splitlines() or ["(nothing)"]:
         print(textwrap.fill(line, 78, initial_indent="  ", subsequent_indent="  "))
 

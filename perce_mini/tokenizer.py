@@ -1,6 +1,6 @@
 """Byte-level BPE: trained here, run by tiktoken.
 
-Training starts from the 256 bytes and again and again merges the pair of neighbouring tokens seen most often. TIES: of
+Training starts from the 256 bytes and again and again merges the pair of neighbouring tokens seen most often. Ties: of
 the pairs seen equally often, the one whose (left, right) byte strings sort first. So the same text gives the same
 vocabulary on every machine.
 
@@ -25,7 +25,7 @@ PATTERN = (
 # `Tokenizer.encode` reads their spelling as ordinary characters.
 SPECIAL = ["<|persona|>", "<|query|>", "<|response|>", "<|end|>"]
 
-# How a prompt is put together: a start, the profile's items (the persona), the query; and the token that ends a
+# How a prompt is put together: a start, the persona (items of the user's profile), the query; and the token that ends a
 # response. Control tokens come from here alone; users' texts take the places of {query} and {response}.
 LAYOUT = {
     "start": "",
@@ -47,12 +47,12 @@ def merge_pair(word, pair, new):
     return merged
 
 
-def train_bpe(text, n_tokens, pattern=PATTERN):
+def train_bpe(text, n_tokens):
     """Learn a vocabulary of `n_tokens` byte strings (at least the 256 bytes) from `text`.
 
     Returns a list of bytes, rank by rank. It is shorter when the text has no more pairs to merge.
     """
-    pieces = Counter(re.findall(pattern, text))
+    pieces = Counter(re.findall(PATTERN, text))
     words, times = [list(piece.encode()) for piece in pieces], list(pieces.values())
     tokens = [bytes([i]) for i in range(256)]
     rank = {token: i for i, token in enumerate(tokens)}
@@ -70,7 +70,7 @@ def train_bpe(text, n_tokens, pattern=PATTERN):
         pair = min((pair for pair, n in count.items() if n == most), key=lambda pair: [tokens[i] for i in pair])
         merged = tokens[pair[0]] + tokens[pair[1]]
         new = rank.setdefault(merged, len(tokens))
-        if new == len(tokens):  # else ab + c made before what a + bc makes now: one token, two ways to it
+        if new == len(tokens):  # else another pair made this string before (ab + c, a + bc): one token
             tokens.append(merged)
         for w in where.pop(pair):
             add(w, -1)

@@ -1,4 +1,8 @@
-"""The training loop: one optimisation step, the learning rate, and a run that can stop and go on."""
+"""The training loop: one optimisation step, the learning rate, and a run that can stop and go on.
+
+Of the plumbing: `replicate` gives ids -> hidden of a model, which exchanges gradients where there are several
+processes; `autocast` computes in bfloat16 on a GPU.
+"""
 
 import math
 import sys
@@ -31,7 +35,7 @@ class Settings:
     batch_size: int = 16  # examples in a micro-batch
     grad_accum: int = 1  # micro-batches in an optimisation step, of each process
     processes: int = 1
-    seed: int = 0  # order of the batches
+    seed: int = 0  # of the order of batches, and of weights that start random
     data: str = ""  # folder of the rows
     data_sha256: str = ""  # of the file with the rows
     examples: int = 0  # rows trained on
@@ -50,12 +54,12 @@ class NotFiniteError(UserError):
 # ------------------------------------------------------------------------------------- one optimisation step
 
 
-def backward(run, model, batch, settings, n_tokens, weight_fn=None, scale=1):
-    """One micro-batch's part of Eq. 8, times `scale`: its gradient is added to that of the weights.
+def backward(hidden_of, model, batch, settings, n_tokens, weight_fn=None, scale=1):
+    """Adds the gradient of one micro-batch's part of Eq. 8, times `scale`, to that of the parameters.
 
-    run: ids -> hidden of `model` (distributed.replicate). n_tokens: the response tokens of the whole step.
-    weight_fn(batch, logp_persona, logp_plain) -> (N,): another rule for the weights than that of the loss.
-    Returns (4,): its part of the loss, the sum of its weights, how many of them lie at the floor and at the cap.
+    hidden_of: ids -> hidden of `model` (distributed.replicate). n_tokens: the response tokens of the whole step.
+    weight_fn(batch, logp_persona, logp_plain) -> (N,): another rule for the tokens' weights than that of the loss.
+    Returns (4,): its part of the loss, the sum of the tokens' weights, how many lie at the floor and at the cap.
     """
     low, high, labels = settings.clip_min, settings.clip_max, batch.labels
     logp_plain = given = None
@@ -65,7 +69,7 @@ def backward(run, model, batch, settings, n_tokens, weight_fn=None, scale=1):
             with torch.no_grad():
                 hidden = model.hidden(batch.plain.ids).flatten(0, 1)[batch.plain.at]
             logp_plain = score_in_slices(token_logprobs, hidden, model.head, labels)
-        hidden = run(batch.persona.ids).flatten(0, 1)[batch.persona.at]
+        hidden = hidden_of(batch.persona.ids).flatten(0, 1)[batch.persona.at]
         if weight_fn:
             logp_persona = score_in_slices(token_logprobs, hidden, model.head, labels)
             given = weight_fn(batch, logp_persona, logp_plain)
@@ -85,18 +89,18 @@ def backward(run, model, batch, settings, n_tokens, weight_fn=None, scale=1):
     return tally
 
 
-def training_step(run, model, optimizer, micro_batches, settings, step, weight_fn=None):
-    """One update of the weights from lists of Examples. Returns its figures; raises NotFiniteError instead of it."""
+def training_step(hidden_of, model, optimizer, micro_batches, settings, step, weight_fn=None):
+    """One update of the parameters from lists of Examples. Returns its figures; raises NotFiniteError instead of it."""
     start, device, n_processes = time.perf_counter(), model.head.device, distributed.world_size()
     n_tokens = sum(len(e.response) for group in micro_batches for e in group)
     mine = micro_batches[distributed.rank() :: n_processes]
     scale = n_processes if mine else 0  # at the end of an epoch a process may be left without: its part is 0
-    total = torch.zeros(4, device=device)
+    total, groups = torch.zeros(4, device=device), mine or micro_batches[:1]
     optimizer.zero_grad()
-    for group in mine or micro_batches[:1]:
-        is_last = not mine or group is mine[-1]
-        with nullcontext() if is_last or n_processes == 1 else run.no_sync():  # gradients are exchanged once, at last
-            tally = backward(run, model, collate(group, device), settings, n_tokens, weight_fn, scale)
+    for group in groups:
+        exchange = n_processes == 1 or group is groups[-1]  # gradients are exchanged once, at last
+        with nullcontext() if exchange else hidden_of.no_sync():
+            tally = backward(hidden_of, model, collate(group, device), settings, n_tokens, weight_fn, scale)
         total += tally if mine else 0
     if n_processes > 1:
         torch.distributed.all_reduce(total)  # a sum
@@ -120,7 +124,7 @@ def training_step(run, model, optimizer, micro_batches, settings, step, weight_f
 
 
 def learning_rate(step, settings):
-    """Linear from 0 to the peak and back to 0."""
+    """Linear up to the peak, and down towards 0."""
     rise = settings.warmup * settings.steps
     return settings.lr * min((step + 1) / max(rise, 1), (settings.steps - step) / max(settings.steps - rise, 1))
 
@@ -132,24 +136,25 @@ def make_optimizer(model, settings):
 
 # ------------------------------------------------------------------------------------------------ the run
 
+SAVE_EVERY = 50  # steps
 SHOWN = "{out}  loss {loss:.3f}, weight {weight:.2f} (floor {floor:.0%}, cap {cap:.0%})"
 BAR = "{desc}  {n_fmt}/{total_fmt}  {elapsed} + {remaining}"  # 80 columns hold it, and the time that is left
 
 
 def check_same_run(state, settings, out):
-    """Going on with a run makes sense only as the run that it was. Raises UserError."""
+    """A run may only be resumed with the settings that it was started with. Raises UserError."""
     for name, value in asdict(settings).items():
         old = state["settings"].get(name)
         if old != value:
             raise UserError(f"{out} was made with {name} {old}, not {value}: give the same again, or another folder")
 
 
-def fit(model, tokenizer, examples, settings, out, save_every=50, state=None, weight_fn=None):
+def fit(model, tokenizer, examples, settings, out, save_every=SAVE_EVERY, state=None, weight_fn=None):
     """Train `model` on Examples and keep the run in the folder `out`.
 
     state: the checkpoint to go on from, or None. weight_fn: as in `backward`.
     """
-    optimizer, run = make_optimizer(model, settings), distributed.replicate(model)
+    optimizer, hidden_of = make_optimizer(model, settings), distributed.replicate(model)
     first, log = (state["step"], state["log"]) if state else (0, [])
     if state:
         checkpoint.restore(state, optimizer)
@@ -160,7 +165,7 @@ def fit(model, tokenizer, examples, settings, out, save_every=50, state=None, we
     bar = tqdm(desc=str(out), total=settings.steps, initial=first, bar_format=BAR, dynamic_ncols=True, disable=quiet)
     try:
         for step, groups in zip(range(first, settings.steps), steps):
-            log.append(training_step(run, model, optimizer, groups, settings, step, weight_fn))
+            log.append(training_step(hidden_of, model, optimizer, groups, settings, step, weight_fn))
             bar.set_description_str(SHOWN.format(out=out, **log[-1]), refresh=False)
             bar.update()
             if (step + 1) % save_every == 0 or step + 1 == settings.steps:

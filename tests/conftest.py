@@ -54,6 +54,18 @@ def command():
     return call
 
 
+def spy(monkeypatch, module, name):
+    """The (arguments, keywords) of every call of a function from now on."""
+    calls, function = [], getattr(module, name)
+
+    def spied(*args, **keywords):
+        calls.append((args, keywords))
+        return function(*args, **keywords)
+
+    monkeypatch.setattr(module, name, spied)
+    return calls
+
+
 real_run = subprocess.run
 
 

@@ -20,7 +20,7 @@ from perce_mini import checkpoint, cli, trainer
 from perce_mini.device import pick_device
 from perce_mini.errors import UserError
 from perce_mini.rouge import rouge_l
-from tests.conftest import ROOT, TINY, call, start_process
+from tests.conftest import ROOT, TINY, call, spy, start_process
 
 
 def base_of(trained):
@@ -215,18 +215,6 @@ def test_the_model_before_reads_with_its_own_tokenizer(command, trained, world, 
     assert before[0] == before[1] and "log P with persona, nats/token" in before[0]
 
 
-def spy(monkeypatch, module, name):
-    """The (arguments, keywords) of every call of a function from now on."""
-    calls, function = [], getattr(module, name)
-
-    def spied(*args, **keywords):
-        calls.append((args, keywords))
-        return function(*args, **keywords)
-
-    monkeypatch.setattr(module, name, spied)
-    return calls
-
-
 @pytest.mark.parametrize("script", [train, evaluation])
 def test_what_is_asked_of_the_scoring_reaches_it(command, trained, world, tmp_path, monkeypatch, script):
     scored, encoded = (spy(monkeypatch, script, name) for name in ["evaluate", "encode_rows"])
@@ -254,7 +242,7 @@ def test_what_is_asked_of_the_scoring_reaches_it(command, trained, world, tmp_pa
     assert done.status == 0 and [args[3:] for args, _ in scored] == [(n, 0.7, 3)] * 2, done.err
     assert [args[3:] for args, _ in encoded[-2:]] == [(2, n, "stranger")] * 2
     assert "with a stranger's" in (tmp_path / "run/heat.html").read_text()
-    assert ("AUC of PIR" in done.out) == (script is evaluation)
+    assert ("recall of PIR" in done.out) == (script is evaluation)
 
 
 def test_what_is_asked_of_the_training_reaches_it(command, world, tmp_path, monkeypatch):
@@ -316,6 +304,7 @@ BAD_ROWS = [
     (lambda row: json.dumps({k: v for k, v in row.items() if k != "response"}), "2: the row has no 'response'"),
     (lambda row: json.dumps(row | {"profile": "none"}), "train.jsonl:2: the row has no 'profile', or it is not a list"),
     (lambda row: json.dumps(row | {"response": ""}), "train.jsonl:2: 'response' is empty"),
+    (lambda row: json.dumps(row | {"task": "all"}), "train.jsonl:2: a task cannot be called 'all'"),
     (lambda row: json.dumps(row | {"query": "a\0b"}), "train.jsonl:2: the row: 'query' holds a NUL"),
     (lambda row: json.dumps(row | {"query": "\ud83d"}), "train.jsonl:2: the row: 'query' holds a lone surrogate"),
     (lambda row: json.dumps(row | {"response": "word " * 2000, "personal": []}), "train.jsonl:2: query"),
@@ -469,7 +458,7 @@ def test_a_base_model_of_other_data_or_steps_is_not_used_unseen(command, trained
     result = command(train.main, "--data", other, *TINY, *again)
     assert result.status == 2 and f"trained on other data than {other}/base.jsonl: move it away" in result.error
     result = command(train.main, "--data", world, *TINY, *again, "--base-steps", 3)
-    assert result.status == 2 and "exists with base_steps 4, not 3: move it away" in result.error
+    assert result.status == 2 and "exists with base_steps 4, not 3: drop the flag or move it away" in result.error
     assert not (tmp_path / "run").exists()
 
 
@@ -486,14 +475,31 @@ def test_a_run_is_not_written_where_it_cannot_be(command, run_train, trained, tm
     assert result.status == 2 and "--template is for a Hugging Face folder" in result.error
 
 
-def test_runs_of_before_a_setting_are_compared(command, trained, world, tmp_path):
+def test_the_default_data_are_so_however_they_are_spelled(monkeypatch):
+    for spelled in [train.DEFAULT_DATA, train.DEFAULT_DATA.resolve()]:
+        monkeypatch.setattr(sys, "argv", ["train.py", "--data", str(spelled)])
+        args = train.parse_args()
+        assert args.data == train.DEFAULT_DATA and args.start == train.SHIPPED_BASE
+
+
+def test_the_plan_is_that_of_the_model_as_it_is_trained(command, trained, world, tmp_path, monkeypatch):
+    calls = spy(monkeypatch, train, "print_plan")
+    flags = ["--init", base_of(trained), "--data", world, "--lora-rank", 2, "--recompute", "--eval-examples", 0]
+    done = command(train.main, *flags, "--steps", 1, "--batch-size", 2, "--device", "cpu", "--out", tmp_path / "run")
+    (((_, model, _), _),) = calls
+    assert done.status == 0 and model.recompute and not model.embedding.weight.requires_grad, done.err
+
+
+def test_runs_of_before_a_setting_are_compared(command, trained, world, tmp_path, monkeypatch):
     state = torch.load(trained / "out/ce/checkpoint.pt", weights_only=True)
     del state["settings"]["lora_rank"]
+    state["settings"] |= {"warmup": 0.5, "top_k": 3}
     (tmp_path / "old").mkdir()
     torch.save(state, tmp_path / "old/checkpoint.pt")
-    runs = [tmp_path / "old", trained / "out/perce"]
+    runs, encoded = [tmp_path / "old", trained / "out/perce"], spy(monkeypatch, evaluation, "encode_rows")
     done = command(evaluation.main, *runs, "--data", world, "--max-new-tokens", 0, "--device", "cpu")
-    assert done.status == 0 and "the runs differ in lora_rank" in done.out
+    assert done.status == 0 and all(args[3] == 3 for args, _ in encoded)  # as the first was trained
+    assert re.findall("the runs differ in (\\w+)", done.out) == ["warmup", "top_k", "lora_rank"]
 
 
 # ------------------------------------------------------------------------------------------ the machine

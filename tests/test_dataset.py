@@ -120,7 +120,7 @@ def test_bm25_against_the_formula():
 
 def test_the_best_items_are_chosen_and_shown_oldest_first():
     profile = [{"query": q, "response": "x"} for q in ["red kettle", "nothing", "a red", "kettle red a", "none"]]
-    assert retrieve(row(profile=profile), 3) == [3, 2, 0]  # all words; then "a red" and "red kettle", a tie
+    assert retrieve(ROW["query"], profile, 3) == [3, 2, 0]  # all words; then "a red" and "red kettle", a tie
     text = shown(persona(encode_example(row(profile=profile), TOKENIZER, 512, top_k=2)))
     assert text == "<|persona|>a red<|response|>x<|persona|>kettle red a<|response|>x"
     everything = TOKENIZER.decode(persona(encode_example(row(profile=profile), TOKENIZER, 512, top_k=5)))
@@ -134,7 +134,7 @@ def test_an_error_in_json_is_on_the_line_that_is_named(tmp_path):
 
 
 def test_of_equally_relevant_items_the_newest_are_taken():
-    assert retrieve(row(profile=[{"query": "z", "response": "z"}] * 5), 2) == [4, 3]
+    assert retrieve(ROW["query"], [{"query": "z", "response": "z"}] * 5, 2) == [4, 3]
 
 
 # ---------------------------------------------------------------------------------------- the two views
@@ -173,6 +173,7 @@ def test_only_the_profile_is_shortened_whole_items_first():
     for block in range(fixed, size(whole) + 1):
         e = encode_example(ROW, TOKENIZER, block)
         assert (e.plain_prompt, e.response) == (whole.plain_prompt, whole.response) and size(e) <= block
+        assert bool(e.read) == bool(persona(e))
         if block < size(whole):  # the less relevant lamp goes as a whole, then the kettle's tail
             assert persona(e) == persona(whole)[-red:][: block - fixed]
     for some in [Row(ROW), dict(ROW)]:  # a row made in code may be a dict, which knows no file

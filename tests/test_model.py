@@ -84,16 +84,17 @@ def test_batched_cached_generation_equals_one_full_forward_a_token(model):
     cut = [s[: s.index(end)] if end in s else s for s in slow]
     assert len(set(map(len, cut))) > 1
     assert model.generate(prompts, 12, end_id=end) == cut
+    assert model.generate(prompts, 12, end_id=-1) == slow  # no token ends a text
 
 
 def test_cached_logits_equal_the_full_forward(model):
     ids = random_ids(2, 9)
-    hidden, past, _, _ = model.read_prompts(ids[:, :4].tolist(), END, room=5)
+    hidden, caches, _, _ = model.read_prompts(ids[:, :4].tolist(), room=5)
     assert torch.allclose(hidden, model.hidden(ids)[:, 3], atol=1e-4)
     for t in range(4, 9):
         mask = torch.ones(2, 1, 1, t + 1, dtype=torch.bool)
-        hidden, past = model.run(ids[:, t : t + 1], torch.tensor([t]), past, mask)
-        assert torch.allclose(hidden[:, 0], model.hidden(ids)[:, t], atol=1e-4) and past[0].length == t + 1
+        hidden, caches = model.run(ids[:, t : t + 1], torch.tensor([t]), caches, mask)
+        assert torch.allclose(hidden[:, 0], model.hidden(ids)[:, t], atol=1e-4) and caches[0].length == t + 1
 
 
 def test_a_seed_makes_sampling_repeatable(model):

@@ -8,6 +8,7 @@ import torch
 from perce_mini import checkpoint, sample
 from perce_mini.dataset import Row, encode_example, read_examples
 from perce_mini.percontrast import token_logprobs
+from tests.conftest import spy
 
 
 def test_the_same_query_for_three_users_and_nobody(command, trained, world, tmp_path):
@@ -42,6 +43,21 @@ def test_a_query_is_answered_for_users_who_write_such_texts(command, trained, wo
     result = command(sample.main, trained / "out/perce", *given)
     people = [line for line in result.out.splitlines() if line.startswith("for ")]
     assert people == ["for user v0:", "for user v1:", "for nobody:"] and result.status == 0, result.err
+
+
+def test_three_users_are_three_people():
+    rows = [{"user": user, "task": "t", "query": f"of {user}", "profile": [user]} for user in "abbac"]
+    assert sample.three_users(rows, 1) == ([("user b", ["b"]), ("user a", ["a"]), ("user c", ["c"])], "of b")
+
+
+def test_an_answer_reads_as_many_texts_as_the_run_did(command, trained, tmp_path, monkeypatch):
+    model, tokenizer, state = checkpoint.load(trained / "out/perce")
+    checkpoint.save(tmp_path / "run", model, tokenizer, state["settings"] | {"top_k": 1}, 4)
+    (tmp_path / "mine.txt").write_text("One text.\n\nAnother one.\n\nA third.")
+    calls = spy(monkeypatch, sample, "encode_example")
+    given = ["--profile", tmp_path / "mine.txt", "--query", "say", "--device", "cpu"]
+    assert command(sample.main, tmp_path / "run", *given).status == 0
+    assert [args[3] for args, _ in calls] == [1, 1]
 
 
 def test_texts_of_ones_own_are_a_profile(command, trained, tmp_path):

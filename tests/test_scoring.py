@@ -76,6 +76,11 @@ def test_the_bootstrap_draws_seeds_as_students_t_has_it(values):
     assert scoring.paired(list("aabbccddd"), seeds, seeds)["logp"] == (0, 0, 0)  # paired
 
 
+def test_students_t_of_many_values():
+    for n, t in [(10, 2.262), (11, 2.228), (16, 2.131), (31, 2.042), (10**6, 1.96)]:
+        assert scoring.t95(n) == pytest.approx(t, rel=0.01)
+
+
 @pytest.mark.parametrize("n", [3, 5])
 def test_intervals_of_few_seeds_hold_the_truth(n):
     """95 % of them; of the values drawn as they are, without widening, far fewer."""
