@@ -53,7 +53,7 @@ def sum_of_logp(logp, logits, at):
 
 def print_plan(tasks, model, device):
     """tasks: [(what, how many examples it reads), ...]; model: one of the size that will be trained."""
-    per_example = seconds_per_example(model, min(384, model.config.block_size), device)
+    per_example = seconds_per_example(model, min(512, model.config.block_size), device)
     print(f"on {device}, with {model.n_parameters() / 1e6:.2f} M parameters:")
     for i, (what, n_examples) in enumerate(tasks, start=1):
         seconds = n_examples * per_example

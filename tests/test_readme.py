@@ -148,7 +148,6 @@ def test_every_number_is_computed_or_recorded():
     numbers = {
         f"clipped to [{CLIP_MIN:g}, {CLIP_MAX:g}]",
         f"{model.n_parameters() / 1e6:.2f} M parameters",
-        f"--base-steps {base.SETTINGS.steps}`",
         f"top-{Settings.top_k} profile",
         "predicted from position t, −100 where",
     }
