@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import train
-from perce_mini import base, checkpoint
+from perce_mini import checkpoint
 from perce_mini.dataset import read_row
 from perce_mini.experiments import report
 from perce_mini.hf.tokenizer import PLAIN
