@@ -100,9 +100,7 @@ def parse_args():
     p.add_argument("--loss", choices=LOSSES, default="perce", help="how response tokens are weighted")
     p.add_argument("--clip-min", type=CLIP, default=CLIP_MIN, metavar="M", help="lowest weight, nats; not for ce")
     p.add_argument("--clip-max", type=CLIP, default=CLIP_MAX, metavar="M", help="highest weight, nats; not for ce")
-    help = (
-        "folder with train.jsonl, and val, test, base.jsonl where there are any (default data/personas, made at first)"
-    )
+    help = "folder with train.jsonl, perhaps val, test and base.jsonl, too (default data/personas, made at first)"
     p.add_argument("--data", type=Path, default=DEFAULT_DATA, metavar="DIR", help=help)
     help = "run or Hugging Face folder to start from (default: data/base, or for your own data out/base-NAME)"
     p.add_argument("--init", type=Path, metavar="DIR", help=help)
@@ -115,9 +113,17 @@ def parse_args():
     for add_flags in [add_optimisation_flags, add_base_flags, add_other_flags]:
         add_flags(p)
     args = p.parse_args()
+    complete(p, args)
+    return args
+
+
+def complete(p, args):
+    """Add what follows from the flags, and refuse those that contradict each other.
+
+    args.asked: what was said of the base model, the rest of which is as usual. args.start: the folder to start from.
+    """
     if not args.clip_min <= args.clip_max:
         p.error(f"--clip-min {args.clip_min} is above --clip-max {args.clip_max}")
-    # args.asked: what was said of the base model; what was not is as usual.
     usual = base.SHAPE | {"base_steps": base.SETTINGS.steps, "tokenizer": "bpe", "vocab_size": base.VOCAB_SIZE}
     args.asked = {name: getattr(args, name) for name in usual if getattr(args, name) is not None}
     vars(args).update(usual | args.asked)
@@ -139,7 +145,6 @@ def parse_args():
         p.error("--template is for a Hugging Face folder, which --init names")
     if args.init and "base_steps" in args.asked:
         p.error("--base-steps trains a base model, and --init names another start")
-    return args
 
 
 # ------------------------------------------------------------------------------------ what a run needs first
@@ -294,9 +299,8 @@ def what_ce_gains():
     """What the recorded experiment says of CE beside PerCE."""
     rows = json.loads(RECORDED.read_text(encoding="utf-8"))["tables"][0]["rows"]
     ce, perce = (mean(one["personal_accuracy"] for one in rows[loss]) for loss in ["ce", "perce"])
-    return (
-        f"CE gains most of that: by default {ce:.1%}, PerCE {perce:.1%}, over {len(rows['ce'])} seeds (data/results)."
-    )
+    seeds = f"over {len(rows['ce'])} seeds (data/results)"
+    return f"CE gains most of that: by default {ce:.1%}, PerCE {perce:.1%}, {seeds}."
 
 
 def report(args, scored, model, tokenizer, rows):
