@@ -7,6 +7,7 @@ once), so a slice's gradient is taken as soon as its loss is known, and its logi
 """
 
 import torch
+import torch.nn.functional as F
 
 from perce_mini.percontrast import token_logprobs
 
@@ -19,7 +20,7 @@ def score_in_slices(score, hidden, head, labels):
 
     hidden (N, C): the states that predict the N response tokens; head (V, C): the output embedding; labels (N,) int64.
     """
-    return torch.cat([score(h @ head.T, y) for h, y in zip(hidden.split(ROWS), labels.split(ROWS))])
+    return torch.cat([score(F.linear(h, head), y) for h, y in zip(hidden.split(ROWS), labels.split(ROWS))])
 
 
 def backward_in_slices(loss_of, hidden, head, labels):
@@ -32,7 +33,7 @@ def backward_in_slices(loss_of, hidden, head, labels):
     slices = [part.detach().requires_grad_() for part in hidden.split(ROWS)]
     for i, part in enumerate(slices):
         at = slice(i * ROWS, i * ROWS + len(part))
-        logits = part @ own_head.T
+        logits = F.linear(part, own_head)  # part @ own_head.T; under autocast, what it casts is kept for all slices
         loss_of(token_logprobs(logits, labels[at]), logits, at).backward()
     to_hidden = torch.cat([part.grad for part in slices])
     if head.requires_grad:  # in one go: several processes exchange a tied weight's gradient once
