@@ -143,33 +143,6 @@ def test_probabilities_are_sums_over_all_texts_with_ordinary_sentences_among_the
     )
 
 
-@pytest.mark.parametrize("ordinary", [1, 5])
-def test_the_chains_of_an_ordinary_sentence_may_be_summed_once(ordinary, monkeypatch):
-    rows = prepare.user_rows("test", 1, 2, 6, True, prepare.Rng(0), ordinary=ordinary)[:2]
-    one_step = [exact.begins(row, row["profile"][:2]) for row in rows]
-    monkeypatch.delattr(exact.Reader, "ordinary")
-    for row, begins in zip(rows, one_step):
-        assert begins == pytest.approx(exact.begins(row, row["profile"][:2]), rel=1e-9)
-
-
-def test_an_ordinary_sentence_has_the_probability_of_its_choices():
-    class Chooser(prepare.Rng):
-        p = 1
-
-        def choice(self, pool):
-            self.p /= len(pool)
-            return super().choice(pool)
-
-    for seed in range(40):
-        rng = Chooser(seed)
-        w = prepare.Writer(prepare.User(rng), rng)
-        w.sentences = rng.choice([prepare.SENTENCES, prepare.CASES])
-        rng.p = 1
-        w.ordinary()
-        lost, sentence, p = exact.read_ordinary(tuple(w.sentences), f" {w.text}Next.")
-        assert sentence == w.text and p == pytest.approx(rng.p, rel=1e-9) and lost.sum() + p == pytest.approx(1)
-
-
 def test_the_ways_to_go_on_add_up_to_one(small_world):
     assert sum(exact.begins(small_row(letter), [])[1] for letter in "XYS") == pytest.approx(1)
 

@@ -9,14 +9,10 @@ goes on with what fits the text and notes how much probability is lost to what d
 first, with the style kept from text to text, gives P(y | persona); starting from nothing gives P(y) without it. Their
 log-ratio is PIR, exact but for one thing: characters are counted here, and a model's tokens are cut at fixed places.
 
-Ordinary sentences are nobody's style, so their chains are the same wherever one stands: they are summed once, and the
-chains around them take such a sentence in one step.
-
 `write_again` lets a known style answer a query once more: what two texts by one user have in common.
 """
 
 from contextlib import suppress
-from functools import lru_cache
 from os.path import commonprefix
 
 import numpy as np
@@ -35,7 +31,7 @@ class Reader(Writer):
         super().__init__(User(self, held_out=None, ordinary=ordinary), self)
         self.user.style = dict(style)
         self.choices, self.made, self.p = choices, 0, 1.0
-        self.target, self.response, self.in_response, self.todo, self.lost = query, response, False, todo, lost
+        self.target, self.response, self.todo, self.lost = query, response, todo, lost
 
     def decide(self, options):
         """Take the next choice: one made before, or the first of [(value, probability), ...]; others are for later."""
@@ -71,65 +67,24 @@ class Reader(Writer):
             raise Dead
         self.text += text
 
-    def ordinary(self):
-        """All chains of an ordinary sentence are one choice."""
-        if self.made < len(self.choices):
-            return self.say(self.decide(None))
-        start = len(self.as_written(self.text))
-        lost, sentence, p = read_ordinary(tuple(self.sentences), self.target[start:])
-        self.lost[start:] += self.p * lost
-        if not sentence:
-            raise Dead
-        self.say(self.decide([(sentence, p)]))
-
     def end_query(self):
         if self.text != self.target:
             raise Dead
         super().end_query()
-        self.target, self.in_response = self.response, True
+        self.target = self.response
 
     def fits(self, more):
         return self.target.startswith(self.as_written(self.text + more))
 
     def as_written(self, text):
-        return as_response(text) if self.in_response else text.rstrip()
+        return as_response(text) if self.query else text.rstrip()
 
     def lose(self, more, p):
         """What was said agrees with the target; with `more` behind it, of probability p, up to some character only."""
-        if self.in_response:  # what has another query is no alternative
+        if self.query:  # what has another query is no alternative
             start = len(self.as_written(self.text))
             text = self.as_written(self.text + more)
             self.lost[start + len(commonprefix([text[start:], self.target[start:]]))] += p
-
-
-def chains(write, style, ordinary, query, response):
-    """Follow all chains of choices of write(reader).
-
-    Returns the readers that came through, and lost (len(response) + 2,): the probability of the texts that begin with
-    the first j characters of the response and then differ.
-    """
-    todo, lost, done = [[]], np.zeros(len(response) + 2), []
-    while todo:
-        reader = Reader(style, ordinary, todo.pop(), query, response, todo, lost)
-        with suppress(Dead):
-            write(reader)
-            done.append(reader)
-    return done, lost
-
-
-@lru_cache(maxsize=10_000)
-def read_ordinary(sentences, text):
-    """The chains of an ordinary sentence with which `text` begins, after a space: (lost, as `chains` returns it; the
-    sentence, None if none fits; its probability)."""
-
-    def write(reader):
-        reader.sentences = sentences
-        reader.end_query()
-        reader.say(" ")
-        Writer.ordinary(reader)
-
-    done, lost = chains(write, {}, 0, "", text)
-    return lost, done[0].text[1:] if done else None, sum(reader.p for reader in done)
 
 
 def n_ordinary(task, response):
@@ -144,15 +99,18 @@ def read(task, query, response, style):
     Returns begins (len(response) + 2,): the probability of query and first j characters, and last of the whole text
     and its end; and {style after the text, as a frozenset of items: probability of query and text}.
     """
-    done, lost = chains(WRITERS[task], style, n_ordinary(task, response), query, response)
-    after = {}
-    for reader in done:
-        if reader.as_written(reader.text) == response:
-            lost[-1] += reader.p
-            key = frozenset(reader.user.style.items())
-            after[key] = after.get(key, 0) + reader.p
-        else:
-            reader.lose("", reader.p)
+    todo, after, ordinary = [[]], {}, n_ordinary(task, response)
+    lost = np.zeros(len(response) + 2)  # the probability of texts that begin with j characters of it and then differ
+    while todo:
+        reader = Reader(style, ordinary, todo.pop(), query, response, todo, lost)
+        with suppress(Dead):
+            WRITERS[task](reader)
+            if reader.as_written(reader.text) == response:
+                lost[-1] += reader.p
+                key = frozenset(reader.user.style.items())
+                after[key] = after.get(key, 0) + reader.p
+            else:
+                reader.lose("", reader.p)
     return lost[::-1].cumsum()[::-1], after
 
 
