@@ -147,22 +147,21 @@ def test_the_ways_to_go_on_add_up_to_one(small_world):
     assert sum(exact.begins(small_row(letter), [])[1] for letter in "XYS") == pytest.approx(1)
 
 
-def exact_pir(row, items, ends):
-    return exact.exact_logprobs(row, items, ends) - exact.exact_logprobs(row, [], ends)
+def exact_pir(row, items):
+    return exact.exact_logprobs(row, items) - exact.exact_logprobs(row, [])
 
 
-def test_pir_is_the_gain_in_log_probability_token_by_token(small_world):
+def test_pir_is_the_gain_in_log_probability_character_by_character(small_world):
     row, items = small_row("Xz so. I xz."), [{"query": "Tell", "response": "Xz so. I xz."}]
     gain = np.log(exact.begins(row, items) / exact.begins(row, []))
-    by_character = exact_pir(row, items, range(1, len(row["response"]) + 2))
-    assert by_character.sum() == pytest.approx(gain[-1]) and by_character[0] == pytest.approx(gain[1])
-    assert exact_pir(row, items, [2, 6, 13]) == pytest.approx([gain[2], gain[6] - gain[2], gain[13] - gain[6]])
+    pir = exact_pir(row, items)
+    assert len(pir) == len(row["response"]) + 1 and pir.cumsum() == pytest.approx(gain[1:])
 
 
 def test_every_text_of_the_world_can_be_read_and_its_own_words_gain_by_the_profile(world):
     mine, rest = [], []
     for row in read_examples(world / "test.jsonl")[:9]:
-        gain = exact_pir(row, row["profile"], range(1, len(row["response"]) + 2))
+        gain = exact_pir(row, row["profile"])
         assert np.isfinite(gain).all() and len(gain) == len(row["response"]) + 1
         for start, end in row["personal"]:
             mine.append(gain[start:end].sum())

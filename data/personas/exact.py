@@ -135,13 +135,12 @@ def begins(row, items):
     return mass / mass[0]
 
 
-def exact_logprobs(row: dict, items: list, ends) -> np.ndarray:
-    """The exact log P, (N,) float64 in nats, of tokens that end before the characters `ends` of the response.
+def exact_logprobs(row: dict, items: list) -> np.ndarray:
+    """The exact log P, (len(response) + 1,) float64 in nats, of every character of the response, and last of its end.
 
-    The end of the response counts as one character more. items: the part of the profile that is read; with it minus
-    with none is the exact PIR.
+    items: the part of the profile that is read; with it minus with none is the exact PIR.
     """
-    return np.diff(np.log(begins(row, items)[[0, *ends]]))
+    return np.diff(np.log(begins(row, items)))
 
 
 class Again(Writer):
@@ -149,17 +148,13 @@ class Again(Writer):
 
     def __init__(self, user, rng, query, faithful):
         super().__init__(user, rng)
-        self.asked, self.in_query, self.faithful = query, True, faithful
+        self.asked, self.faithful = query, faithful
 
     def draw(self, pool):
         """While the query is said, its own words are drawn."""
-        if self.in_query:
+        if not self.query:
             pool = [max(filter(self.asked[len(self.text) :].startswith, pool), key=len)]
         return super().draw(pool)
-
-    def end_query(self):
-        self.in_query = False
-        super().end_query()
 
     def keeps(self):
         return self.faithful or super().keeps()

@@ -31,11 +31,8 @@ def solve_rows(split, jobs):
 def solve(row):
     from data.personas.exact import exact_logprobs  # importable in the project's folder only
 
-    items, ends = (
-        [row["profile"][i] for i in sorted(retrieve(row["query"], row["profile"], TOP_K))],
-        range(1, len(row["response"]) + 2),
-    )
-    logp, plain = (exact_logprobs(row, some, ends) for some in [items, []])
+    items = [row["profile"][i] for i in sorted(retrieve(row["query"], row["profile"], TOP_K))]
+    logp, plain = (exact_logprobs(row, some) for some in [items, []])
     return row | {name: np.round(x, 4).tolist() for name, x in {"exact": logp - plain, "exact_logp": logp}.items()}
 
 
