@@ -1,17 +1,9 @@
 """How every source of rows ends: files of JSON lines, all replaced together, and a line that says what was dropped."""
 
-import json
-from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
-from perce_mini.files import replace_files
-
-
-def write_rows(rows: Iterable[dict], path: str | Path) -> None:
-    """One JSON object per line."""
-    with open(path, "w", encoding="utf-8") as file:
-        file.writelines(json.dumps(row) + "\n" for row in rows)
+from perce_mini.files import replace_files, write_jsonl
 
 
 def write_splits(folder: str | Path, splits: dict, dropped: dict) -> None:
@@ -21,7 +13,7 @@ def write_splits(folder: str | Path, splits: dict, dropped: dict) -> None:
     Raises UserError, OSError.
     """
     paths = {split: Path(folder) / f"{split}.jsonl" for split in splits}
-    replace_files({paths[split]: partial(write_rows, rows) for split, rows in splits.items() if rows})
+    replace_files({paths[split]: partial(write_jsonl, rows) for split, rows in splits.items() if rows})
     for split, rows in splits.items():
         if rows:
             print(f"wrote {paths[split]}: {len(rows)} rows of {len({row['user'] for row in rows})} users")

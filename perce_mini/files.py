@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from perce_mini.errors import UserError
@@ -59,6 +60,12 @@ def write_text_atomic(path, text):
     replace_file(path, lambda new: new.write_text(text, encoding="utf-8"))
 
 
+def write_jsonl(rows, path):
+    """One JSON object per line; rows may come one by one."""
+    with open(path, "w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+
+
 def write_jsonl_atomic(path, rows):
-    """Replace `path` by one JSON object per line."""
-    write_text_atomic(path, "".join(json.dumps(row) + "\n" for row in rows))
+    """Replace `path` by such a file."""
+    replace_file(path, partial(write_jsonl, rows))

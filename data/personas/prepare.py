@@ -20,9 +20,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository, so that this runs from any folder
 
 from data.personas.words import CASES, ORDINARY, SENTENCES
-from data.splits import write_rows
 from perce_mini import cli
-from perce_mini.files import replace_files
+from perce_mini.files import replace_files, write_jsonl
 
 TASKS = ["abstract", "review", "topic"]
 TRAIN, HELD_OUT, BASE = 84, 500, 16_000  # rows: per task in train, in val and in test each; in all in base
@@ -476,7 +475,7 @@ def write(folder: str | Path, files: dict, seed: int = 0) -> None:
     """
 
     def write_file(name, path):
-        write_rows(files[name](Rng(f"{seed}/{name}")), path)
+        write_jsonl(files[name](Rng(f"{seed}/{name}")), path)
 
     writers = {Path(folder) / f"{name}.jsonl": partial(write_file, name) for name in files}
     replace_files(writers)
