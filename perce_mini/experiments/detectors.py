@@ -103,10 +103,9 @@ def best_threshold(score, true):
 
 def auc(score, true):
     """The probability that a personal token scores above another one; ties count half."""
-    values, inverse, counts = np.unique(score, return_inverse=True, return_counts=True)
-    rank = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
-    n = true.sum()
-    return float((rank[true].sum() - n * (n + 1) / 2) / (n * (len(true) - n)))
+    others = np.sort(score[~true])
+    below, not_above = (np.searchsorted(others, score[true], side).mean() for side in ["left", "right"])
+    return float((below + not_above) / 2 / len(others))
 
 
 # --------------------------------------------------------------------------------------- the experiments
