@@ -104,15 +104,12 @@ def differences(rows, title, alt):
     parts.append(f'<path d="{grid}" stroke="currentColor" opacity=".2"/>')
     parts.append(f'<path d="M{axis.place(0):.1f} 44V{end}" stroke="currentColor" opacity=".6"/>')
     parts += [text(axis.place(x), end + 18, number(x), "middle") for x in axis.ticks]
-    for i, (label, loss, middle, low, high) in enumerate(rows):
-        colour, marker = LOOKS[loss]
-        y = 60 + 24 * i
-        place = f"translate({axis.place(middle):.1f} {y})"
+    for i, (label, loss, *values) in enumerate(rows):
+        (colour, marker), y = LOOKS[loss], 60 + 24 * i
+        middle, low, high = map(axis.place, values)
         parts.append(text(8, y + 5, label))
-        parts.append(
-            f'<path d="M{axis.place(low):.1f} {y}H{axis.place(high):.1f}" stroke="{colour}" stroke-width="2"/>'
-        )
-        parts.append(f'<path d="{marker}" transform="{place}" fill="{colour}"/>')
+        parts.append(f'<path d="M{low:.1f} {y}H{high:.1f}" stroke="{colour}" stroke-width="2"/>')
+        parts.append(f'<path d="{marker}" transform="translate({middle:.1f} {y})" fill="{colour}"/>')
     return "\n".join(parts) + "\n</svg>\n"
 
 
@@ -143,10 +140,8 @@ def svg(chart, alt):
     parts += legend(names) if len(names) > 1 else []
     parts += [text(56, TOP + y_axis.place(y) + 5, number(y), "end") for y in y_axis.ticks]
     for (title, lines), width in zip(panels.items(), widths):
-        if chart["x"]:
-            x_axis = Axis([x for x, *_ in points], 8, width - 8, chart["log"])
-        else:
-            x_axis = Axis([x for some in lines.values() for x, *_ in some], 0, width)
+        edge = 8 if chart["x"] else 0  # settings keep from the edge by themselves
+        x_axis = Axis([x for some in lines.values() for x, *_ in some], edge, width - edge, chart["log"])
         parts.append(f'<g transform="translate({left:.1f} {TOP})">')
         parts += [*panel(title, lines, x_axis, y_axis, width), "</g>"]
         left += width + GAP

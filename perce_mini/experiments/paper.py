@@ -85,9 +85,7 @@ def measure_lr(suite):
     rows = {f"{metric}, {loss}": regrouped(by_loss[loss], metric) for metric in metrics for loss in BOTH}
     broken = [f"{loss} at {lr:g}" for (loss, lr), row in found.items() if min(of_seeds(row, "steps")) < Run.steps]
     caption = "Validation users." + (f" The loss was no number any more: {'; '.join(broken)}." if broken else "")
-    lines = {
-        loss: [[lr, *of_seeds(row, "rouge_l")] for lr, row in by_rate.items()] for loss, by_rate in by_loss.items()
-    }
+    lines = {loss: [[lr, *of_seeds(found[loss, lr], "rouge_l")] for lr in MORE_RATES] for loss in BOTH}
     tables = [table(caption, MORE_RATES, rows)]
     return {"tables": tables, "charts": [chart("rouge_l", "learning rate", "rouge_l", {"": lines}, log=True)]}
 

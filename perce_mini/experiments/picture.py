@@ -62,6 +62,7 @@ def response_svg(example, dark):
     for i, pir in enumerate(SCALE):
         x = LEFT + 80 + 54 * i
         legend += [box(x, bottom + 14, 50, pir), words(x + 25, bottom + 30, signed(pir, "+g"), "small middle")]
+    formula = "PIR = ln P(token | persona, query, prefix) − ln P(token | query, prefix)"
     title = f"A {example['task']}, every token shaded by its PIR: orange is what the persona makes likelier"
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 720 {bottom + 70}" role="img">',
@@ -73,8 +74,6 @@ def response_svg(example, dark):
         words(LEFT, 48, f"Asked: {example['query']}", "small soft"),
         *tokens,
         *legend,
-        words(
-            LEFT, bottom + 56, "PIR = ln P(token | persona, query, prefix) − ln P(token | query, prefix)", "small soft"
-        ),
+        words(LEFT, bottom + 56, formula, "small soft"),
     ]
     return "\n".join(lines) + "\n</svg>\n"
