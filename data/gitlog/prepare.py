@@ -107,9 +107,8 @@ def read_authors(repositories, key, max_chars):
     """
     authors, dropped, seen = defaultdict(list), Counter(), set()
     commits = [commit for repository in repositories for commit in read_log(repository)]
-    for email, name, parents, subject, body, commit, _, paths in sorted(
-        commits, key=lambda commit: int(commit[6] or 0)
-    ):
+    commits.sort(key=lambda commit: int(commit[6] or 0))
+    for email, name, parents, subject, body, commit, _, paths in commits:
         body = clean_body(body)
         again = "in two repositories" if commit in seen else None
         reason = again or reason_to_drop(email, name, parents, subject, body, max_chars)

@@ -109,8 +109,9 @@ def score(args, folder, path, contrast="none", temperature=None, seed=0):
         figures = {metric: x for metric, x in scoring.summarize(records).items() if x is not None}
         figures |= {SHARE: float(np.mean(np.concatenate([r["pir"] for r in records]) > CLIP_MIN))}
         if texts:
-            own = n_words(r["row"]["response"] for r in records)
-            figures[LENGTH] = n_words(r["prediction"] for r in records) / own
+            words = [[len(text.split()) for text in (r["prediction"], r["row"]["response"])] for r in records]
+            written, own = np.sum(words, axis=0)
+            figures[LENGTH] = float(written / own)
         write_text_atomic(kept, json.dumps({"figures": figures, "tallies": scoring.table_of(records).tolist()}))
     scores = json.loads(kept.read_text(encoding="utf-8"))
     return scores["figures"], np.array(scores["tallies"], dtype=float)
@@ -119,10 +120,6 @@ def score(args, folder, path, contrast="none", temperature=None, seed=0):
 def score_texts(args, folder, path, seed=0):
     """`score` of sampled texts, and of greedy ones."""
     return [score(args, folder, path, temperature=temperature, seed=seed) for temperature in [TEMPERATURE, 0]]
-
-
-def n_words(texts):
-    return sum(len(text.split()) for text in texts)
 
 
 def best_rates(args):
