@@ -181,7 +181,7 @@ def make_world(folder, **how):
 
 
 def test_base_texts_have_from_none_to_half_as_many_ordinary_sentences_again():
-    rows = [row for row in personas.base_rows(300, 0.5, 0.2, 4, personas.Rng(0), ordinary=4) if row["task"] != "list"]
+    rows = [row for row in personas.base_rows(300, 0.5, 0.2, personas.Rng(0)) if row["task"] != "list"]
     found = [[exact.n_ordinary(row["task"], text["response"]) for text in [row, *row["profile"]]] for row in rows]
     assert {n for numbers in found for n in numbers} == set(range(7))
     behind = [numbers for numbers in found if len(numbers) == 5]
@@ -304,7 +304,7 @@ def test_something_that_is_no_file_in_the_place_of_a_new_one_is_said_before_the_
 
 
 def test_the_general_corpus_is_the_same_one_with_turns_and_questions():
-    plain = personas.base_rows(200, 0.3, 0.4, 4, personas.Rng("0"), 4)
+    plain = personas.base_rows(200, 0.3, 0.4, personas.Rng("0"))
     found = general.general_rows("0", 200)
     tasks = [row["task"] for row in found]
     assert set(tasks) == set(personas.WRITERS) and 0.3 < tasks.count("list") / 200 < 0.5

@@ -193,7 +193,7 @@ def test_a_user_who_writes_again_answers_the_same_query_in_the_same_style(world)
 
 
 def test_a_user_who_writes_again_puts_in_as_many_ordinary_sentences():
-    for row in prepare.user_rows("test", 1, 2, 6, True, prepare.Rng(0), ordinary=3):
+    for row in prepare.user_rows("test", 1, prepare.Rng(0), ordinary=3):
         texts = exact.write_again(row, exact.style_of(row), prepare.Rng(0), 4)
         assert [exact.n_ordinary(row["task"], text) for text in texts] == [3] * 4
         assert all(exact.read(row["task"], row["query"], text, {})[0][-1] > 0 for text in texts)

@@ -418,27 +418,28 @@ def as_row(name, task, texts):
     return {"user": name, "task": task, **last, "profile": profile}
 
 
-def user_rows(prefix, n_rows, rows_per_user, n_profile, held_out, rng, ordinary=0, faith=FAITH):
-    """n_rows rows per task; each user writes in one task, `n_profile` texts before the rows.
+def user_rows(split, n_rows, rng, ordinary=N_ORDINARY, faith=FAITH):
+    """n_rows rows per task; each user writes in one task: six texts, and then a row, or two if held out.
 
     Every fourth row that is not held out is a first text, with nothing before it. So a model in training goes on
     meeting texts without a persona, and its plain view, which PIR subtracts, stays in practice.
     """
-    rows = []
+    rows, held_out = [], split != "train"
     for task in TASKS:
         for k in range(n_rows):
-            if k % rows_per_user == 0:
+            number, later = divmod(k, 2 if held_out else 1)
+            if not later:
                 user = User(rng, held_out, ordinary, faith)
-                texts = [compose(task, user, rng) for _ in range(n_profile)]
+                texts = [compose(task, user, rng) for _ in range(6)]
             texts.append(compose(task, user, rng))
-            n_before = 0 if k % 4 == 0 and not held_out else n_profile
-            rows.append(as_row(f"{prefix}-{task}-{k // rows_per_user}", task, texts[-n_before - 1 :]))
+            n_before = 6 if held_out or k % 4 else 0
+            rows.append(as_row(f"{split}-{task}-{number}", task, texts[-n_before - 1 :]))
     return rows
 
 
-def base_rows(n_rows, same_author, lists, n_profile, rng, ordinary=0, faith=FAITH):
-    """What the base model reads: lists read back, texts by themselves, texts behind those of strangers and texts
-    behind those of their own author. How many ordinary sentences an author writes is drawn, from none to half as many
+def base_rows(n_rows, same_author, lists, rng, ordinary=N_ORDINARY, faith=FAITH):
+    """What the base model reads: lists read back, texts by themselves, texts behind four of strangers and texts
+    behind four of their own author. How many ordinary sentences an author writes is drawn, from none to half as many
     again, so that one base model serves all settings of the dial."""
 
     def user():
@@ -450,22 +451,16 @@ def base_rows(n_rows, same_author, lists, n_profile, rng, ordinary=0, faith=FAIT
         task, before = "list" if rng.chance(lists) else rng.choice(TASKS), []
         if task in TASKS and k % 5:
             known = rng.chance(same_author)
-            before = [compose(task, author if known else user(), rng) for _ in range(n_profile)]
+            before = [compose(task, author if known else user(), rng) for _ in range(4)]
         rows.append(as_row(f"base-{k}", task, [*before, compose(task, author, rng)]))
     return rows
 
 
-def splits(
-    train=TRAIN, held_out=HELD_OUT, base=BASE, same_author=SAME_AUTHOR, lists=LISTS, ordinary=N_ORDINARY, faith=FAITH
-):
-    """{file: a function of an rng that makes its rows}."""
-    dials = {"ordinary": ordinary, "faith": faith}
-    return {
-        "base": partial(base_rows, base, same_author, lists, 4, **dials),
-        "train": partial(user_rows, "train", train, 1, 6, False, **dials),
-        "val": partial(user_rows, "val", held_out, 2, 6, True, **dials),
-        "test": partial(user_rows, "test", held_out, 2, 6, True, **dials),
-    }
+def splits(train=TRAIN, held_out=HELD_OUT, base=BASE, same_author=SAME_AUTHOR, lists=LISTS, **dials):
+    """{file: a function of an rng that makes its rows}. dials: ordinary and faith."""
+    sizes = {"train": train, "val": held_out, "test": held_out}
+    files = {split: partial(user_rows, split, n, **dials) for split, n in sizes.items()}
+    return {"base": partial(base_rows, base, same_author, lists, **dials)} | files
 
 
 def write(folder: str | Path, files: dict, seed: int = 0) -> None:
