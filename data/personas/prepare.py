@@ -59,25 +59,14 @@ ASPECTS = """weight packaging manual hinge battery smell colour noise warranty s
     cable lid texture balance zip grip timer coating strap filter""".split()
 SURELY = "perhaps surely mostly rarely always often hardly nearly partly fully".split()
 SCALES = "small local global early late single joint open mixed strict rough typical".split()
-BRITISH = {
-    "color": "colour",
-    "gray": "grey",
-    "center": "centre",
-    "favorite": "favourite",
-    "realized": "realised",
-    "neighbor": "neighbour",
-    "organized": "organised",
-    "behavior": "behaviour",
-}
+BRITISH = {"color": "colour", "gray": "grey", "center": "centre", "favorite": "favourite"}
+BRITISH |= {"realized": "realised", "neighbor": "neighbour", "organized": "organised", "behavior": "behaviour"}
 
 # What a style is made of: a trait is a string in parts, each drawn from a pool.
 TRAITS = {
     "friend": [FIRSTS, [" "], CAPITALS, ENDINGS],
     "town": [CAPITALS, ENDINGS, [" "], PLACES],
-    "nickname": [SYLLABLES, SYLLABLES, ENDINGS],
-    "system": [SYLLABLES, SYLLABLES, ENDINGS],
-    "corpus": [SYLLABLES, SYLLABLES, ENDINGS],
-    "slang": [SYLLABLES, SYLLABLES, ENDINGS],
+    **dict.fromkeys(["nickname", "system", "corpus", "slang"], [SYLLABLES, SYLLABLES, ENDINGS]),
     "greeting": [GREETINGS, [" "], CROWD],
     "farewell": [FAREWELLS],
     "relation": [RELATIONS],
