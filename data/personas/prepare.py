@@ -195,19 +195,16 @@ class Writer:
             self.say(piece)
         self.personal.append([start, len(self.text)])
 
-    def spell(self, american):
-        """British spelling is a habit of some; the American one says nothing about a user."""
-        if self.user.has("british") and self.keeps():
-            self.own([BRITISH[american]])
+    def mark(self, habit, own, base):
+        """Say what users with a habit say when they keep to it, else what anybody says."""
+        if self.user.has(habit) and self.keeps():
+            self.own([own])
         else:
-            self.say(american)
+            self.say(base)
 
     def end_opening(self):
-        """End the first sentence: with an exclamation mark where that is the user's habit."""
-        if self.user.has("shouts") and self.keeps():
-            self.own(["!"])
-        else:
-            self.say(".")
+        """End the first sentence."""
+        self.mark("shouts", "!", ".")
         self.say(" ")
 
     def end_sentence(self):
@@ -233,7 +230,7 @@ class Writer:
             elif piece[0] == "*":
                 self.own(self.user.parts(piece[1:]))
             elif piece[0] == "~":
-                self.spell(piece[1:])
+                self.mark("british", BRITISH[piece[1:]], piece[1:])
             elif piece in known:
                 self.say(known[piece])
             else:
