@@ -7,6 +7,7 @@ process of its own. Finished runs are used as they are, so remove that folder wh
 import json
 import sys
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,8 @@ import numpy as np
 from perce_mini import checkpoint, scoring
 from perce_mini.dataset import encode_rows
 from perce_mini.device import pick_device
+from perce_mini.experiments import weights
 from perce_mini.experiments.rows import DATA, MAX_NEW_TOKENS, RUNS, TOP_K, held_out, rows_of, solved_rows
-from perce_mini.experiments.weights import WeightRules
 from perce_mini.files import write_text_atomic
 from perce_mini.percontrast import CLIP_MAX, CLIP_MIN
 from perce_mini.trainer import NotFiniteError, Settings, fit
@@ -35,7 +36,7 @@ class Run:
     task: str = ""  # its rows only
     clip_min: float = CLIP_MIN
     clip_max: float = CLIP_MAX
-    weights: str = ""  # a rule of WeightRules in the place of the loss's own
+    weights: str = ""  # a rule of weights.py in the place of the loss's own
     contrast: str = "none"
     weight_decay: float = Settings.weight_decay
     world: str = ""  # a folder in out/worlds; the default data if empty
@@ -85,7 +86,7 @@ def train(run):
     same = {f.name: getattr(run, f.name) for f in fields(Settings) if hasattr(run, f.name)}
     same |= {"examples": len(rows), "data": run.world or str(DATA), "init": run.base, "top_k": TOP_K}
     settings = Settings(**same, vocab_size=state["settings"]["vocab_size"])
-    weight_fn = getattr(WeightRules(run, tokenizer), run.weights) if run.weights else None
+    weight_fn = partial(getattr(weights, run.weights), run, tokenizer) if run.weights else None
     try:
         fit(model, tokenizer, examples, settings, run.folder, SAVE_EVERY, weight_fn=weight_fn)
     except NotFiniteError:  # a finding; what was saved before it is scored

@@ -1,4 +1,4 @@
-"""Rules for the weights beyond percontrast.LOSSES, called as `fit` does: weight_fn(batch, logp_persona, logp_plain)."""
+"""Rules for the weights of a run beyond percontrast.LOSSES. `fit` calls them with what follows run and tokenizer."""
 
 import numpy as np
 import torch
@@ -7,24 +7,18 @@ from perce_mini.experiments.rows import exact_tokens
 from perce_mini.percontrast import perce_weights
 
 
-class WeightRules:
-    """Of a run, which names one of the methods below."""
+def exact(run, tokenizer, batch, logp_persona, logp_plain):
+    """From the generator of the default data."""
+    pir = np.concatenate([exact_tokens(e.row, tokenizer) for e in batch.examples])
+    pir = torch.tensor(pir, dtype=logp_persona.dtype, device=logp_persona.device)
+    return perce_weights(pir, run.clip_min, run.clip_max)
 
-    def __init__(self, run, tokenizer):
-        self.run, self.tokenizer = run, tokenizer
 
-    def clip(self, pir):
-        return perce_weights(pir, self.run.clip_min, self.run.clip_max)
+def longce(run, tokenizer, batch, logp_persona, logp_plain):
+    """The ratio itself, clipped from above: the loss of earlier work by the same group."""
+    return (logp_persona - logp_plain).exp().clamp(max=5.0)
 
-    def exact(self, batch, logp_persona, logp_plain):
-        """From the generator of the default data."""
-        pir = np.concatenate([exact_tokens(e.row, self.tokenizer) for e in batch.examples])
-        return self.clip(torch.tensor(pir, dtype=logp_persona.dtype, device=logp_persona.device))
 
-    def longce(self, batch, logp_persona, logp_plain):
-        """The ratio itself, clipped from above: the loss of earlier work by the same group."""
-        return (logp_persona - logp_plain).exp().clamp(max=5.0)
-
-    def mean_one(self, batch, logp_persona, logp_plain):
-        weights = self.clip(logp_persona - logp_plain)
-        return weights / weights.mean()
+def mean_one(run, tokenizer, batch, logp_persona, logp_plain):
+    weights = perce_weights(logp_persona - logp_plain, run.clip_min, run.clip_max)
+    return weights / weights.mean()
