@@ -55,6 +55,14 @@ def sha256(path):
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def parse_json(text, where, **how):
+    """JSON -> value. Raises UserError, whose line starts with `where`. how: see json.loads."""
+    try:
+        return json.loads(text, **how)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where}: not JSON ({str(error).splitlines()[0]})") from None
+
+
 def write_text_atomic(path, text):
     """Replace `path` by this text in UTF-8."""
     replace_file(path, lambda new: new.write_text(text, encoding="utf-8"))

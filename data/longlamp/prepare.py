@@ -8,7 +8,6 @@ keeps its split; the users of any other file are split 8 : 1 : 1. LaMP's pair is
 """
 
 import hashlib
-import json
 import math
 import os
 import re
@@ -21,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository, 
 from data.splits import write_splits
 from perce_mini import cli
 from perce_mini.errors import UserError
-from perce_mini.files import check_writable
+from perce_mini.files import check_writable, parse_json
 
 # How a task's profile item is said as query and response, in the wording of the task's own input. {a|b}: whichever key
 # is there.
@@ -63,24 +62,18 @@ def read_rows(path):
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not a text in UTF-8 ({error})") from None
     try:
-        whole = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        check(not text.lstrip().startswith("["), path, f"not JSON ({error})")
+        whole = parse_json(text, path)
+    except UserError:
+        if text.lstrip().startswith("["):
+            raise
         lines = [(f"{path}:{number}", line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-        return [(where, parse(line, where)) for where, line in lines]
+        return [(where, parse_json(line, where)) for where, line in lines]
     if isinstance(whole, dict) and "golds" in whole:
         task = str(whole.get("task", ""))
         check(task in ["", *TASKS], path, f"task {task[:40]!r} is not read here; LaMP_4, LaMP_5 and LaMP_7 are")
         whole = whole["golds"]
     rows = whole if isinstance(whole, list) else [whole]
     return [(f"{path}: row {number}", row) for number, row in enumerate(rows, 1)]
-
-
-def parse(line, where):
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{where}: not JSON ({error})") from None
 
 
 def read_files(paths):

@@ -1,7 +1,6 @@
 """Files of others: regular ones only, JSON of a bounded size, and one kind of error."""
 
-import json
-
+from perce_mini import files
 from perce_mini.errors import UserError
 
 MAX_BYTES, MAX_VALUES = 40 * 2**20, 1_500_000  # of JSON; Llama 3.1's tokenizer.json has 17 MB and 1 million values
@@ -40,10 +39,7 @@ def parse_json(text, where):
     """JSON -> value. Raises UserError, and for far too many values before memory is spent on them."""
     if sum(map(text.count, ",[{")) > MAX_VALUES:
         raise UserError(f"{where}: JSON of more than {MAX_VALUES} values")
-    try:
-        return json.loads(text, parse_constant=refuse)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{where}: not JSON ({str(error).splitlines()[0]})") from None
+    return files.parse_json(text, where, parse_constant=refuse)
 
 
 def refuse(word):
