@@ -26,7 +26,7 @@ from perce_mini.errors import UserError
 from perce_mini.files import check_writable, replace_file
 
 BOT = re.compile(r"\[bot\]|\bbot\b|dependabot|renovate|github-actions|weblate", re.I)
-TRAILER = re.compile(
+TRAILER = re.compile(  # lines of a body that tools write
     r"^\s*([A-Za-z-]+-by|cc|fixes|closes|link|bug|change-id|message-id|reviewed-on|git-svn-id): "
     r"|^\s*\(cherry picked from",
     re.I,
@@ -82,11 +82,6 @@ def why_it_failed(done):
 # -------------------------------------------------------------------------------------- commits to rows
 
 
-def clean_body(body):
-    """The body without trailers and the lines that tools write."""
-    return "\n".join(line.rstrip() for line in body.splitlines() if not TRAILER.match(line)).strip()
-
-
 def reason_to_drop(email, name, parents, subject, body, max_chars):
     if " " in parents.strip():
         return "merges"
@@ -109,7 +104,8 @@ def read_authors(repositories, key, max_chars):
     commits = [commit for repository in repositories for commit in read_log(repository)]
     commits.sort(key=lambda commit: int(commit[6] or 0))
     for email, name, parents, subject, body, commit, _, paths in commits:
-        body = clean_body(body)
+        lines = [line.rstrip() for line in body.splitlines() if not TRAILER.match(line)]
+        body = "\n".join(lines).strip()
         again = "in two repositories" if commit in seen else None
         reason = again or reason_to_drop(email, name, parents, subject, body, max_chars)
         seen.add(commit)

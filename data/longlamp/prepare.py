@@ -149,13 +149,6 @@ def split_of(path, user):
     return (["train"] * 8 + ["val", "test"])[int(hashlib.sha256(user.encode()).hexdigest(), 16) % 10]
 
 
-def reason_to_drop(row, max_chars):
-    if not row["response"].strip():
-        return "rows with an empty response"
-    if max_chars and len(row["response"]) > max_chars:
-        return f"rows with a response over {max_chars} characters"
-
-
 def make_splits(files, task, max_chars):
     """({split: rows}, {reason: how many were dropped}). Raises UserError."""
     golds, official = read_files(files)
@@ -171,9 +164,10 @@ def make_splits(files, task, max_chars):
         kept = [item for item in row["profile"] if item["response"].strip() not in useless]
         dropped["profile items that are empty or equal to the response"] += len(row["profile"]) - len(kept)
         row["profile"] = kept
-        reason = reason_to_drop(row, max_chars)
-        if reason:
-            dropped[reason] += 1
+        if not row["response"].strip():
+            dropped["rows with an empty response"] += 1
+        elif max_chars and len(row["response"]) > max_chars:
+            dropped[f"rows with a response over {max_chars} characters"] += 1
         else:
             splits[split_of(path, row["user"])].append(row)
     if not any(splits.values()):
