@@ -11,6 +11,7 @@ then scores every token, too.
 import random
 import statistics
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -55,12 +56,8 @@ def times(functions, rounds, desc):
 
 
 def some_examples(n, persona, query, response, vocab_size):
-    rng = random.Random(0)
-
-    def some(n):
-        return [rng.randrange(vocab_size) for _ in range(n)]
-
-    return [Example({}, some(persona) + (asked := some(query)), asked, some(response), []) for _ in range(n)]
+    draw = partial(random.Random(0).choices, range(vocab_size))
+    return [Example({}, draw(k=persona) + (asked := draw(k=query)), asked, draw(k=response), []) for _ in range(n)]
 
 
 class NanoBlock(nn.Module):
