@@ -183,7 +183,8 @@ def test_a_user_who_writes_again_answers_the_same_query_in_the_same_style(world)
         style = exact.style_of(row)
         for who in shown:
             known = {"stranger": {}, "heard once": exact.style_of(row | {"profile": []})}.get(who, style)
-            texts = exact.write_again(row, known, prepare.Rng(i), 9, faithful=who in ("faithful", "heard once"))
+            rng, faithful = prepare.Rng(i), who in ("faithful", "heard once")
+            texts = [exact.write_again(row, known, rng, faithful) for _ in range(9)]
             assert len(set(texts)) > 1
             fits = [exact.read(row["task"], row["query"], text, {})[0][-1] > 0 for text in texts]
             assert all(fits)  # query and text are one the grammar can write
@@ -194,6 +195,7 @@ def test_a_user_who_writes_again_answers_the_same_query_in_the_same_style(world)
 
 def test_a_user_who_writes_again_puts_in_as_many_ordinary_sentences():
     for row in prepare.user_rows("test", 1, prepare.Rng(0), ordinary=3):
-        texts = exact.write_again(row, exact.style_of(row), prepare.Rng(0), 4)
+        style, rng = exact.style_of(row), prepare.Rng(0)
+        texts = [exact.write_again(row, style, rng) for _ in range(4)]
         assert [exact.n_ordinary(row["task"], text) for text in texts] == [3] * 4
         assert all(exact.read(row["task"], row["query"], text, {})[0][-1] > 0 for text in texts)

@@ -166,16 +166,13 @@ def style_of(row: dict) -> frozenset:
     return max(styles, key=styles.get)
 
 
-def write_again(row: dict, style, rng: Rng, times: int, faithful=False) -> list[str]:
-    """What a user of this style might as well have written, `times` texts to the query, all other choices drawn anew.
+def write_again(row: dict, style, rng: Rng, faithful=False) -> str:
+    """What a user of this style might as well have answered to the query, all other choices drawn anew.
 
     faithful: keep to every habit.
     """
-    texts = []
-    for _ in range(times):
-        user = User(rng, held_out=None, ordinary=n_ordinary(row["task"], row["response"]))
-        user.style = dict(style)
-        w = Again(user, rng, row["query"], faithful)
-        WRITERS[row["task"]](w)
-        texts.append(as_response(w.text))
-    return texts
+    user = User(rng, held_out=None, ordinary=n_ordinary(row["task"], row["response"]))
+    user.style = dict(style)
+    w = Again(user, rng, row["query"], faithful)
+    WRITERS[row["task"]](w)
+    return as_response(w.text)

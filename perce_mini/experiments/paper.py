@@ -58,7 +58,7 @@ def measure_again(suite):
     for row in tqdm(rows_of("test", n=TEST.n), desc="again", unit="row", dynamic_ncols=True):
         style = style_of(row)
         for who, (same_style, faithful) in writers.items():
-            texts = write_again(row, style if same_style else {}, rng, 20, faithful)
+            texts = [write_again(row, style if same_style else {}, rng, faithful) for _ in range(20)]
             found = np.mean([rouge_l(text, row["response"]).fmeasure for text in texts])
             for task in ["all", row["task"]]:
                 scores[who][task].append(found)
