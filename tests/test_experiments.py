@@ -425,8 +425,9 @@ def imagined(monkeypatch):
     def difference(some, reference, scored=None):
         return [{metric: [value(some, reference, metric, *where(scored)), 0, 1] for metric in records.SHOWN}]
 
-    fakes = {"difference": difference, "make_world": lambda *what: None, "Run": REAL_RUN, "RATES": REAL_RATES}
-    fakes |= {"make_base": lambda folder, *what, **shape: str(folder), "KINDS": REAL_KINDS, "EQUAL_TIME": REAL_TIME}
+    fakes = {"difference": difference, "Run": REAL_RUN, "RATES": REAL_RATES, "KINDS": REAL_KINDS}
+    fakes |= {"make_world": lambda name, *flags: {"world": name}, "EQUAL_TIME": REAL_TIME}
+    fakes |= {"make_base": lambda folder, *what, **shape: str(folder)}
     for module in [suite, paper, regimes, detectors, general, runs]:
         for name, fake in fakes.items():
             if hasattr(module, name):

@@ -38,18 +38,15 @@ def base_of_width(n_embd):
 
 def dials():
     """{dial: {setting: how a run differs from the default}}."""
-    found = {"steps": {str(Run.steps): {}}, "ordinary sentences": {"4": {}}, "% of habits kept": {"80": {}}}
-    for n in SENTENCES:
-        make_world(f"ordinary-{n}", "--ordinary", n)
-        found["ordinary sentences"][str(n)] = {"world": f"ordinary-{n}"}
-    for percent in HABITS:
-        make_world(f"faith-{percent}", "--faith", percent / 100)
-        found["% of habits kept"][str(percent)] = {"world": f"faith-{percent}"}
-    found["steps"] |= {str(n): {"steps": n} for n in STEPS}
-    make_world("many", "--train", 2000)
-    found["examples"] = {"252": {}} | {str(n): {"world": "many", "examples": n} for n in EXAMPLES}
-    found["dimensions"] = {str(base.SHAPE["n_embd"]): {}} | {str(n): {"base": base_of_width(n)} for n in WIDTHS}
-    return {dial: dict(sorted(settings.items(), key=lambda item: int(item[0]))) for dial, settings in found.items()}
+    many = make_world("many", "--train", 2000)
+    found = {
+        "steps": {Run.steps: {}} | {n: {"steps": n} for n in STEPS},
+        "ordinary sentences": {4: {}} | {n: make_world(f"ordinary-{n}", "--ordinary", n) for n in SENTENCES},
+        "% of habits kept": {80: {}} | {n: make_world(f"faith-{n}", "--faith", n / 100) for n in HABITS},
+        "examples": {252: {}} | {n: many | {"examples": n} for n in EXAMPLES},
+        "dimensions": {base.SHAPE["n_embd"]: {}} | {n: {"base": base_of_width(n)} for n in WIDTHS},
+    }
+    return {dial: {str(n): settings[n] for n in sorted(settings)} for dial, settings in found.items()}
 
 
 def measure_regimes(suite):
@@ -114,8 +111,8 @@ def by_heart(suite, kinds):
 def world_of(seed):
     """How a run in the world of that seed differs: in its rows, and in a base model that has read this world alone."""
     world = f"seed-{seed}"
-    make_world(world, "--seed", seed)
-    return {"world": world, "base": make_base(Path(f"out/{world}"), lambda: rows_of("base", world), BASE_STEPS, seed)}
+    how = make_world(world, "--seed", seed)
+    return how | {"base": make_base(Path(f"out/{world}"), lambda: rows_of("base", world), BASE_STEPS, seed)}
 
 
 def measure_worlds(suite):

@@ -40,9 +40,10 @@ def prepare(jobs):
 
 
 def make_world(name, *flags):
-    """Write the rows of out/worlds/NAME, once. flags: what prepare.py is told."""
+    """Write the rows of out/worlds/NAME, once. flags: what prepare.py is told. Returns how a run there differs."""
     if not (WORLDS / name / "test.jsonl").exists():
         call("data/personas/prepare.py", *flags, "--out", WORLDS / name)
+    return {"world": name}
 
 
 def make_base(folder, rows, steps, seed=0, **shape):
