@@ -6,6 +6,7 @@
 Differences are to the first run, on the same examples, with a paired bootstrap 95 % interval over users.
 """
 
+import os
 from pathlib import Path
 
 from perce_mini import cli, heatmap, hf
@@ -51,11 +52,15 @@ def parse_args():
     if args.predictions and not args.max_new_tokens:
         p.error("--predictions writes generated texts, and --max-new-tokens 0 generates none")
     args.files = [path for path in [args.json, args.predictions, args.heatmap] if path]
-    if len({path.resolve() for path in args.files}) < len(args.files):
+    if len({*map(os.path.realpath, args.files)}) < len(args.files):
         p.error("--json, --predictions and --heatmap need a file each")
     args.runs = ([args.init] if args.init else []) + args.runs
     if not args.runs:
         p.error("name a folder to score")
+    if len({*map(os.path.realpath, args.runs)}) < len(args.runs):
+        p.error("a folder is named twice")
+    if args.template and not any(map(hf.is_folder, args.runs)):
+        p.error("--template is for Hugging Face folders, and there is none")
     return args
 
 
@@ -97,7 +102,7 @@ def warn_of_differences(loaded):
     """Say where runs were not made alike: a comparison of losses then compares something else, too."""
     settings = {run: state["settings"] for run, (_, _, state) in loaded.items() if state["settings"].get("init")}
     for name in [name for name in vars(Settings()) if name not in MAY_DIFFER]:
-        values = {run: made.get(name) for run, made in settings.items()}
+        values = {run: made.get(name, getattr(Settings, name)) for run, made in settings.items()}
         if len(set(values.values())) > 1:
             different = ", ".join(f"{run} {str(value)[:20]}" for run, value in values.items())
             print(f"note: the runs differ in {name}: {different}")
@@ -112,10 +117,16 @@ def main():
         first = next(iter(loaded.values()))[2]["settings"]
         args.top_k = first.get("top_k", Settings.top_k)
     rows, path = load_rows(args, loaded)
+    read = {os.path.realpath(file) for file in [path, *(run / "checkpoint.pt" for run in args.runs)]}
     for file in args.files:
         check_writable(file)
+        if os.path.realpath(file) in read:
+            raise UserError(f"{file} is read here, so it cannot be written: give another file")
     print(f"scoring {len(rows)} examples of {path} on {device}")
     runs = score(args, loaded, rows)
+    show_table(runs, args.all)
+    show_verdicts(runs)
+    show_samples(runs, args.samples if args.max_new_tokens else 0)
     if args.heatmap:
         tokenizers = {run: tokenizer for run, (_, tokenizer, _) in loaded.items()}
         write_text_atomic(args.heatmap, heatmap.page(runs, tokenizers, args.contrast))
@@ -123,9 +134,6 @@ def main():
         write_scores(args.json, runs)
     if args.predictions:
         write_predictions(args.predictions, runs)
-    show_table(runs, args.all)
-    show_verdicts(runs)
-    show_samples(runs, args.samples if args.max_new_tokens else 0)
     for file in args.files:
         print(f"wrote {file}")
 

@@ -21,7 +21,7 @@ from perce_mini.cli import COUNT, COUNT_OR_NONE, number
 from perce_mini.dataset import CONTRASTS, encode_rows, held_out_file, read_examples, steps_per_epoch, subsample
 from perce_mini.device import pick_device, print_plan
 from perce_mini.errors import UserError
-from perce_mini.files import sha256, write_text_atomic
+from perce_mini.files import check_writable, sha256, write_text_atomic
 from perce_mini.model import GPT, GPTConfig
 from perce_mini.percontrast import CLIP_MAX, CLIP_MIN, LOSSES
 from perce_mini.sample import NOBODY, show_answers, three_users
@@ -33,6 +33,7 @@ from perce_mini.trainer import SAVE_EVERY, Settings, check_same_run, fit
 DATA = Path(os.path.relpath(Path(__file__).resolve().parent / "data"))
 DEFAULT_DATA, SHIPPED_BASE, RECORDED = DATA / "personas", DATA / "base", DATA / "results/main.json"
 LR_PRETRAINED, LR_LORA = 2e-5, 2e-4
+REPORTS = ["results.json", "predictions.jsonl", "heat.html"]
 CLIP = number(float, low=-1e6, high=1e6)
 
 # ------------------------------------------------------------------------------------------------ flags
@@ -45,7 +46,7 @@ def add_optimisation_flags(parser):
     how.add_argument("--steps", type=COUNT, help=f"optimisation steps (default {default.steps})")
     how.add_argument("--epochs", type=number(float, above=0, high=1e6), help="passes over the data, instead of --steps")
     rates = f"(default {default.lr:g}; of a pretrained model {LR_PRETRAINED:g}, with LoRA {LR_LORA:g})"
-    g.add_argument("--lr", type=number(float, above=0), help=f"peak learning rate of AdamW {rates}")
+    g.add_argument("--lr", type=cli.RATE, help=f"peak learning rate of AdamW {rates}")
     help = "share of the steps in which the rate rises; then it falls to 0"
     g.add_argument("--warmup", type=number(float, 0, 1), default=default.warmup, help=help)
     g.add_argument("--batch-size", type=COUNT, default=default.batch_size, help="examples in a micro-batch")
@@ -132,17 +133,20 @@ def complete(p, args):
         base.check_shape(args.vocab_size, args.shape)
     except ValueError as error:
         p.error(str(error))
-    if args.data.resolve() == DEFAULT_DATA.resolve():
+    if os.path.realpath(args.data) == os.path.realpath(DEFAULT_DATA):
         args.data = DEFAULT_DATA  # however it is spelled
     args.out = args.out or Path("out") / args.loss
     args.start = args.init or base_folder(args)
-    if args.out.resolve() == args.start.resolve():
+    if os.path.realpath(args.out) == os.path.realpath(args.start) or hf.is_folder(args.out):
         p.error(f"--out {args.out} is what the run starts from: give another folder")
+    if args.template and not args.init:
+        p.error("--template is for a Hugging Face folder, which --init names")
     there = next(path for path in [args.out, *args.out.absolute().parents] if path.exists())
     if not (there.is_dir() and os.access(there, os.W_OK)):
         p.error(f"--out {args.out}: {there} is no folder to write to")
-    if args.template and not args.init:
-        p.error("--template is for a Hugging Face folder, which --init names")
+    args.template = args.template and hf.read_template(args.template)
+    if "vocab_size" in args.asked and args.tokenizer != "bpe":
+        p.error(f"--vocab-size is of a learned tokenizer; {args.tokenizer} has its own")
     if args.init and "base_steps" in args.asked:
         p.error("--base-steps trains a base model, and --init names another start")
 
@@ -179,9 +183,8 @@ def base_folder(args):
 def load_model(args, device):
     """(model, tokenizer, state) of --init or of the data's base model."""
     if args.init:
-        template = hf.read_template(args.template) if args.template else None
         frozen = torch.bfloat16 if args.lora_rank and device.type == "cuda" else torch.float32
-        return hf.load_any(args.init, device, frozen, template, args.asked.get("block_size"))
+        return hf.load_any(args.init, device, frozen, args.template, args.asked.get("block_size"))
     loaded = checkpoint.load(args.start, device)
     if args.data != DEFAULT_DATA and loaded[2]["settings"].get("data_sha256") != sha256(base_file(args)):
         raise UserError(f"{args.start} was trained on other data than {base_file(args)}: move it away to train another")
@@ -194,7 +197,7 @@ def base_file(args):
     return file if file.exists() else args.data / "train.jsonl"
 
 
-def train_base(args, rows, device):
+def train_base(args, rows, held_out, device):
     """Train the data's base model, and load it."""
     make_default_data(args, ["base"])
     settings = replace(
@@ -207,8 +210,9 @@ def train_base(args, rows, device):
         vocab_size=args.vocab_size,
         processes=distributed.world_size(),
     )
+    also = [(rows, 0), (held_out, MAX_NEW_TOKENS)]
     rows = read_examples(base_file(args)) if base_file(args).stem == "base" else rows
-    base.make(settings, args.shape, rows, args.start, device, args.save_every, args.compile)
+    base.make(settings, args.shape, rows, args.start, device, args.save_every, args.compile, also)
     return load_model(args, device)
 
 
@@ -218,6 +222,8 @@ def make_settings(args, start, n_rows):
     steps = args.steps or Settings.steps
     if args.epochs:
         steps = math.ceil(args.epochs * steps_per_epoch(n_rows, args.batch_size, micro_batches))
+    if steps > 10**9:
+        raise UserError(f"--epochs {args.epochs:g} are {steps} optimisation steps, which nobody waits for")
     lr = Settings.lr if start.get("tokenizer") != "pretrained" else LR_LORA if args.lora_rank else LR_PRETRAINED
     same = ["loss", "clip_min", "clip_max", "contrast", "top_k", "lora_rank"]
     same += ["warmup", "batch_size", "grad_accum", "seed"]
@@ -230,6 +236,7 @@ def make_settings(args, start, n_rows):
         data_sha256=sha256(args.data / "train.jsonl"),
         examples=n_rows,
         init=str(args.start),
+        template=json.dumps(args.template) if args.template else "",
         tokenizer=start.get("tokenizer", "bpe"),
         vocab_size=start.get("vocab_size", 0),
     )
@@ -305,11 +312,12 @@ def what_ce_gains():
 
 def report(args, scored, model, tokenizer, rows):
     """Write and show what was found. scored: {name: records} of the model before and after."""
-    write_scores(args.out / "results.json", scored)
-    write_predictions(args.out / "predictions.jsonl", scored)
     after = str(args.out)
     page = heatmap.page({after: scored[after]}, {after: tokenizer}, args.contrast)
-    write_text_atomic(args.out / "heat.html", page)
+    results, predictions, heat = (args.out / name for name in REPORTS)
+    write_scores(results, scored)
+    write_predictions(predictions, scored)
+    write_text_atomic(heat, page)
     show_table(scored)
     was, now = (summarize(records)["personal_accuracy"] for records in scored.values())
     if now is not None:
@@ -319,7 +327,7 @@ def report(args, scored, model, tokenizer, rows):
     people, query = three_users([row for row in rows if row["profile"]] or rows, 0)
     say(f"The same query, for users and for nobody: {query}")
     show_answers(model, tokenizer, [*people[:2], NOBODY], query)
-    say(f"Open {args.out / 'heat.html'} to see every token's PIR. More texts: python -m perce_mini.sample {args.out}")
+    say(f"Open {heat} to see every token's PIR. More texts: python -m perce_mini.sample {args.out}")
 
 
 def main():
@@ -329,19 +337,25 @@ def main():
     run = load_run(args, len(rows), device)
     is_made = run or args.init or args.start == SHIPPED_BASE or base.is_finished(args.start, args.base_steps)
     start = run or (prepare_model(args, load_model(args, device)) if is_made else None)
+    if run and held_out:
+        load_model(args, device)  # what it is compared with is still there
     distributed.barrier()  # all have seen what is there
     settings = make_settings(args, start[2]["settings"] if start else vars(args), len(rows))
     announce(args, settings, start, run, len(held_out), device)
-    model, tokenizer, state = start or prepare_model(args, train_base(args, rows, device))
+    model, tokenizer, state = start or prepare_model(args, train_base(args, rows, held_out, device))
     base.check_flags(args.asked, model, state, args.start)
 
     examples = encode_rows(rows, tokenizer, model.config.block_size, args.top_k, contrast=args.contrast)
     to_score = encode_held_out(args, held_out, model, tokenizer)
+    for name in ["checkpoint.pt", "log.jsonl", *REPORTS]:
+        check_writable(args.out / name)
     fit(model, tokenizer, examples, settings, args.out, args.save_every, state if run else None)
 
     rank = distributed.rank()
     distributed.shutdown()
     if rank == 0:
+        for name in [] if run else REPORTS:
+            (args.out / name).unlink(missing_ok=True)  # of a run that was overwritten
         if held_out:
             before, its_tokenizer, _ = load_model(args, device)
             its_examples = encode_held_out(args, held_out, before, its_tokenizer)

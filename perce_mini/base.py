@@ -8,6 +8,7 @@ import torch
 from perce_mini import checkpoint
 from perce_mini.dataset import Example, encode_rows
 from perce_mini.errors import UserError
+from perce_mini.files import check_writable
 from perce_mini.model import GPT, GPTConfig
 from perce_mini.tokenizer import Tokenizer
 from perce_mini.trainer import SAVE_EVERY, Settings, check_same_run, fit
@@ -47,18 +48,25 @@ def make_tokenizer(name, vocab_size, rows):
     return Tokenizer(sorted(ranks, key=ranks.get), encoding._pat_str)
 
 
-def make(settings, shape, rows, out, device, save_every=SAVE_EVERY, compiled=False):
-    """Train the base model into `out`, or go on with it: next-token prediction. shape: fields of GPTConfig."""
+def make(settings, shape, rows, out, device, save_every=SAVE_EVERY, compiled=False, also=()):
+    """Train the base model into `out`, or go on with it: next-token prediction. shape: fields of GPTConfig.
+
+    also: [(rows, reserve), ...] that the model is to read later, and that must fit into its block.
+    """
+    check_writable(out / "checkpoint.pt")
     settings, state = replace(settings, examples=len(rows)), None
     if (out / "checkpoint.pt").exists():
         model, tokenizer, state = checkpoint.load(out, device)
         check_same_run(state, settings, out)
+        check_flags(shape, model, state, out)
     else:
         tokenizer = make_tokenizer(settings.tokenizer, settings.vocab_size, rows)
         torch.manual_seed(settings.seed)
         model = GPT(GPTConfig(tokenizer.vocab_size, **shape)).to(device)
     if compiled:
         model.compile_blocks()
+    for some, reserve in also:
+        encode_rows(some, tokenizer, model.config.block_size, settings.top_k, reserve)
     examples = encode_rows(rows, tokenizer, model.config.block_size, settings.top_k)
     fit(model, tokenizer, [as_document(e) for e in examples], settings, out, save_every, state)
 

@@ -4,8 +4,9 @@ import argparse
 import math
 import os
 import sys
+from pathlib import Path
 
-from perce_mini.errors import UserError
+from perce_mini.errors import UserError, printable
 
 
 class Help(argparse.RawDescriptionHelpFormatter):
@@ -21,6 +22,7 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **kwargs):
         super().__init__(formatter_class=Help, allow_abbrev=False, **kwargs)
+        self.register("type", Path, path)
 
     def error(self, message):
         self.exit(2, f"{self.prog}: {message} ({self.prog} -h explains every flag)\n")
@@ -46,6 +48,13 @@ def number(kind, low=-math.inf, high=math.inf, above=None):
     return parse
 
 
+def path(text):
+    """What type=Path means: not the empty text, which pathlib takes for the present folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty")
+    return Path(text)
+
+
 def temperature(text):
     """0, which takes the likeliest token, or a temperature that float32 can divide by."""
     value = number(float, low=0, high=100)(text)
@@ -55,6 +64,7 @@ def temperature(text):
 COUNT = number(int, low=1, high=10**9)  # of steps, examples, tokens
 COUNT_OR_NONE = number(int, low=0, high=10**9)  # 0 switches something off
 SEED = number(int, low=0, high=2**32 - 1)
+RATE = number(float, above=0, high=1e30)  # of learning: float32 holds it
 
 
 FLAGS = {  # those that several commands have
@@ -72,12 +82,13 @@ def add(group, flag, **other):
 
 def run(main):
     """Call main(). Wrong input ends in one line and status 2, Ctrl-C in status 130, a closed pipe in silence."""
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # None where it was closed from the start
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a terminal that knows ASCII only shows users' texts, too
     try:
         main()
-        if sys.stdout:  # None where it was closed from the start
+        if sys.stdout:
             sys.stdout.flush()
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
@@ -86,7 +97,7 @@ def run(main):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nobody reads on: `| head` has seen enough
         sys.exit(141)
     except (UserError, OSError) as error:
-        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        print("error:", printable(" ".join(str(error).split())), file=sys.stderr)
         sys.exit(2)
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError":  # torch's, told by its name: importing torch takes a second

@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 def init_distributed(device):
     """Meet the other processes where torchrun started this one. Returns the device of this process."""
-    if "RANK" in os.environ:
+    if "LOCAL_RANK" in os.environ:
         if device.type == "cuda":
             device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
             torch.cuda.set_device(device)

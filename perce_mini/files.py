@@ -32,7 +32,7 @@ def replace_files(writers):
             try:
                 write(new)
             except RuntimeError as error:  # torch's word for a write that fell short
-                raise OSError(f"cannot write {path}: {str(error).splitlines()[0]}") from None
+                raise OSError(f"cannot write {path}, is the disk full? ({str(error).splitlines()[0]})") from None
             with open(new, "rb+") as file:
                 os.fsync(file.fileno())
         for path in writers:
@@ -41,11 +41,14 @@ def replace_files(writers):
 
 def check_writable(path):
     """Say before the work that `path` cannot be written, rather than after it. Makes its folder. Raises UserError."""
-    path = Path(path)
+    path, new = Path(path), Path(f"{path}.new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and not path.is_file():
             raise UserError(f"{path}: there is something that is not a file; give another path")
+        if not new.exists():
+            new.touch()
+            new.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
 

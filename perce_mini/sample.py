@@ -16,12 +16,12 @@ from perce_mini import cli, hf
 from perce_mini.cli import COUNT
 from perce_mini.dataset import encode_example, held_out_file, read_examples
 from perce_mini.device import autocast, pick_device
-from perce_mini.errors import UserError
+from perce_mini.errors import UserError, printable
 from perce_mini.heatmap import pieces
 from perce_mini.percontrast import CLIP_MIN
 from perce_mini.retrieval import bm25
 from perce_mini.scoring import MAX_NEW_TOKENS, score_tokens
-from perce_mini.tables import printable, say, show_text
+from perce_mini.tables import say, show_text
 from perce_mini.trainer import Settings
 
 NOBODY = ("nobody", [])
@@ -32,9 +32,10 @@ def parse_args():
     p.add_argument("run", type=Path, metavar="DIR", help="folder that train.py wrote, or a Hugging Face folder")
     p.add_argument("--query", help="what is asked (default: typed, or that of a held-out user where nobody types)")
     help = "your own texts, with empty lines between them, in place of the held-out users"
-    p.add_argument("--profile", type=Path, metavar="FILE", help=help)
+    people = p.add_mutually_exclusive_group()
+    people.add_argument("--profile", type=Path, metavar="FILE", help=help)
     help = "folder or JSONL file with the users (default: held-out users of the run's data)"
-    p.add_argument("--data", type=Path, metavar="PATH", help=help)
+    people.add_argument("--data", type=Path, metavar="PATH", help=help)
     p.add_argument("--user", type=COUNT, default=1, metavar="N", help="start at the N-th of the users")
     cli.add(p, "--temperature", default=0.0)
     cli.add(p, "--seed")
@@ -45,7 +46,7 @@ def parse_args():
 def read_profile(path):
     """A text file -> profile: one item per paragraph. Raises UserError."""
     try:
-        text = path.read_text(encoding="utf-8").replace("\0", "")
+        text = path.read_text(encoding="utf-8-sig").replace("\0", "")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: {getattr(error, 'strerror', None) or 'not UTF-8 text'}") from None
     texts = [" ".join(part.split()) for part in text.split("\n\n")]
@@ -119,7 +120,7 @@ def main():
     model, tokenizer, state = hf.load_any(args.run, pick_device(args.device))
     people, query = find_people(args, state["settings"])
     name, profile = people[0]
-    print(f"{name} wrote before:")
+    print(printable(f"{name} wrote before:"))
     for item in profile[-4:]:
         show_text(printable(item["query"]) or "text", printable(item["response"]))
     if args.query is not None:

@@ -185,7 +185,7 @@ SETTINGS = {  # trainer.Settings; a checkpoint may be older than a field
     **dict.fromkeys(["clip_min", "clip_max", "lr"], optional(real(-1e300, 1e300))),
     **dict.fromkeys(["steps", "batch_size", "grad_accum", "processes", "examples"], optional(COUNT)),
     **dict.fromkeys(["top_k", "vocab_size"], optional(COUNT)),
-    **dict.fromkeys(["data", "data_sha256", "init", "tokenizer"], optional(TEXT)),
+    **dict.fromkeys(["data", "data_sha256", "init", "template", "tokenizer"], optional(TEXT)),
 }
 NUMBERS = Kind(
     "an object of numbers",

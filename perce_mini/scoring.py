@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from perce_mini.dataset import collate
 from perce_mini.device import autocast
+from perce_mini.errors import UserError
 from perce_mini.head import score_in_slices
 from perce_mini.percontrast import CLIP_MIN, personal_influence_ratio, token_logprobs
 from perce_mini.rouge import RougeL, rouge_l
@@ -54,16 +55,18 @@ def score_tokens(model, examples, **more):
 
 
 def evaluate(model, tokenizer, examples, max_new_tokens, temperature, seed=0, batch_size=32, desc="score"):
-    """Score and generate. Returns one record (dict) per example, in the order given."""
+    """Score and generate. Returns one record (dict) per example, in the order given. Raises UserError."""
     records = []
     for i in tqdm(range(0, len(examples), batch_size), desc=desc, unit="batch", dynamic_ncols=True):
         group = examples[i : i + batch_size]
-        replies = [[]] * len(group)
+        scores, replies = score_tokens(model, group), [[]] * len(group)
+        if not all(np.isfinite(score["pir"]).all() for score in scores):
+            raise UserError(f"{desc}: the model's probabilities are not finite; train it again with a lower --lr")
         if max_new_tokens:
             with autocast(model.head.device):
                 prompts = [e.prompt for e in group]
                 replies = model.generate(prompts, max_new_tokens, tokenizer.end, temperature, seed=seed + i)
-        for e, score, reply in zip(group, score_tokens(model, group), replies):
+        for e, score, reply in zip(group, scores, replies):
             text = tokenizer.decode(reply)
             record = {"row": e.row, "read": e.read, "response": e.response, "personal": np.array(e.personal)}
             rouge = rouge_l(text, e.row["response"]) if max_new_tokens else None
@@ -111,8 +114,10 @@ def summarize(records):
 
 
 def difference(records, reference):
-    """{metric: (difference, low, high)}: paired bootstrap 95 % interval over users."""
-    return paired([r["row"]["user"] for r in records], [table_of(records)], [table_of(reference)])
+    """{metric: (difference, low, high)}: paired bootstrap 95 % interval over users; of one user, NaN."""
+    users = [r["row"]["user"] for r in records]
+    change = paired(users, [table_of(records)], [table_of(reference)])
+    return change if len(set(users)) > 1 else {metric: (d, np.nan, np.nan) for metric, (d, _, _) in change.items()}
 
 
 def paired(users, tables, references):

@@ -8,7 +8,10 @@ import json
 import textwrap
 from pathlib import Path
 
+import numpy as np
+
 from perce_mini.dataset import subsample
+from perce_mini.errors import printable
 from perce_mini.files import write_jsonl_atomic, write_text_atomic
 from perce_mini.scoring import METRICS, by_task, difference, summarize
 
@@ -26,7 +29,7 @@ def show_table(runs, every_figure=False):
     _, *tasks = by_run[0]
     for task in ["all", *tasks] if every_figure else ["all"]:
         if task != "all":
-            print(f"\n{task}")
+            print(f"\n{printable(task)}")
         for metric in METRICS if every_figure else HEADLINES:
             show_row(METRICS[metric], [found[task][metric] for found in by_run])
             for part in tasks if metric == "rouge_l" and not every_figure else []:
@@ -35,7 +38,7 @@ def show_table(runs, every_figure=False):
 
 def show_row(label, values):
     if values[0] is not None:
-        print(f"{label:<{WIDTH}}" + "".join(f" {'' if x is None else f'{x:.3f}':>11}" for x in values))
+        print(f"{printable(label):<{WIDTH}}" + "".join(f" {'' if x is None else f'{x:.3f}':>11}" for x in values))
 
 
 def show_verdicts(runs):
@@ -48,6 +51,7 @@ def show_verdicts(runs):
             if metric in change:
                 d, low, high = change[metric]
                 verdict = "better" if low > 0 else "worse" if high < 0 else "no clear difference"
+                verdict = verdict if low <= high else "one user tells nothing of others"
                 print(f"{METRICS[metric]:<{WIDTH}} {d:+.3f} [{low:+.3f}, {high:+.3f}]  {verdict}")
 
 
@@ -55,16 +59,11 @@ def show_samples(runs, n):
     """Print what the runs wrote for n of the examples, beside the reference."""
     for records in subsample(list(zip(*runs.values())), n) if n else []:
         row = records[0]["row"]
-        print(f"\n[{row['task']}, user {row['user']}]")
+        print(printable(f"\n[{row['task']}, user {row['user']}]"))
         show_text("asked", printable(row["query"]))
         show_text("reference", printable(row["response"]))
         for run, record in zip(runs, records):
             show_text(f"{run} (ROUGE-L {record['rouge'].fmeasure:.2f})", printable(record["prediction"]))
-
-
-def printable(text):
-    """Users' texts cannot steer the terminal: control characters become U+FFFD."""
-    return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)
 
 
 def say(sentence):
@@ -74,7 +73,7 @@ def say(sentence):
 
 def show_text(title, text):
     """A text under its title, wrapped to 80 columns."""
-    print(f"{title}:")
+    print(f"{printable(title)}:")
     for line in text.splitlines() or ["(nothing)"]:
         print(textwrap.fill(line, 78, initial_indent="  ", subsequent_indent="  "))
 
@@ -91,7 +90,8 @@ def write_scores(path, runs):
 
 def changes_of(records, reference):
     changes = difference(records, reference)
-    return {metric: dict(zip(["difference", "low", "high"], change)) for metric, change in changes.items()}
+    known = {metric: [None if np.isnan(x) else x for x in change] for metric, change in changes.items()}  # for JSON
+    return {metric: dict(zip(["difference", "low", "high"], change)) for metric, change in known.items()}
 
 
 def write_predictions(path, runs):

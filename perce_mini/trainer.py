@@ -42,6 +42,7 @@ class Settings:
     contrast: str = "none"  # whose profile stands in the plain view: nobody's, or a stranger's
     top_k: int = 4  # profile items in the prompt
     init: str = ""  # what the run started from; a base model starts from nothing
+    template: str = ""  # text of the file, of a Hugging Face folder's prompts
     tokenizer: str = "bpe"
     vocab_size: int = 0  # as asked for
     lora_rank: int = 0  # 0: all weights are trained
@@ -144,8 +145,8 @@ BAR = "{desc}  {n_fmt}/{total_fmt}  {elapsed} + {remaining}"  # 80 columns hold 
 def check_same_run(state, settings, out):
     """A run may only be resumed with the settings that it was started with. Raises UserError."""
     for name, value in asdict(settings).items():
-        old = state["settings"].get(name)
-        if old != value:
+        old = state["settings"].get(name, getattr(Settings, name))
+        if old != value and name != "data":  # its hash tells more than its path
             raise UserError(f"{out} was made with {name} {old}, not {value}: give the same again, or another folder")
 
 
@@ -173,7 +174,10 @@ def fit(model, tokenizer, examples, settings, out, save_every=SAVE_EVERY, state=
                     checkpoint.save(out, model, tokenizer, asdict(settings), step + 1, log, optimizer)
                 saved = step + 1
     except NotFiniteError as error:
-        raise NotFiniteError(f"{error}: lower --lr (now {settings.lr:g}); {kept(out, saved, settings)}") from None
+        advice = f"lower --lr (now {settings.lr:g}) and train anew"
+        raise NotFiniteError(f"{error}: {advice}; step {saved} is kept") from None
+    except OSError as error:  # a full disk
+        raise UserError(f"{error}; {kept(out, saved, settings)}") from None
     except KeyboardInterrupt:
         if distributed.rank() == 0:
             print(f"\n{kept(out, saved, settings)}", file=sys.stderr)

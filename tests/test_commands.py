@@ -499,7 +499,7 @@ def test_runs_of_before_a_setting_are_compared(command, trained, world, tmp_path
     runs, encoded = [tmp_path / "old", trained / "out/perce"], spy(monkeypatch, evaluation, "encode_rows")
     done = command(evaluation.main, *runs, "--data", world, "--max-new-tokens", 0, "--device", "cpu")
     assert done.status == 0 and all(args[3] == 3 for args, _ in encoded)  # as the first was trained
-    assert re.findall("the runs differ in (\\w+)", done.out) == ["warmup", "top_k", "lora_rank"]
+    assert re.findall("the runs differ in (\\w+)", done.out) == ["warmup", "top_k"]
 
 
 # ------------------------------------------------------------------------------------------ the machine

@@ -64,7 +64,7 @@ def test_they_run_from_any_folder(tmp_path):
         "personas/prepare.py --train 1 --held-out 1 --base 4 --out p": (0, "wrote p/test.jsonl"),
         "gitlog/prepare.py nothing --out r": (2, "cannot change to 'nothing'"),
         "longlamp/prepare.py --task topic --input nothing.json --out l": (2, "nothing.json: No such file"),
-        "longlamp/prepare.py --task topic --input \udcff.json --out l": (2, "\\udcff.json: No such file"),
+        "longlamp/prepare.py --task topic --input \udcff.json --out l": (2, "\ufffd.json: No such file"),
     }
     clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

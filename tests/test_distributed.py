@@ -28,7 +28,7 @@ class Model(torch.nn.Linear):
 
 def print_holders_after_the_shutdown():
     """How many still hold the group of a process that has trained, alone, and left it."""
-    os.environ |= {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "0"}
+    os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "0"}
     distributed.init_distributed(torch.device("cpu"))
     model = Model(3, 3)
     run = distributed.replicate(model)

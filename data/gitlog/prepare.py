@@ -185,6 +185,8 @@ def main():
         left = f"{len(authors)} authors with 3 commits or more are left"
         raise UserError(f"{left}; a split by author needs 3, --temporal 1")
     splits, dropped["only used as profile"] = make_splits(authors, args.temporal, args.profile, args.max_rows)
+    if not splits["train"]:
+        raise UserError("no commits are left to train on: give a larger --max-rows")
     write_splits(args.out, splits, dict(dropped.most_common()))
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository, so that this runs from any folder
 
-from data.splits import write_splits
+from data.splits import print_dropped, write_splits
 from perce_mini import cli
 from perce_mini.errors import UserError
 from perce_mini.files import check_writable, parse_json
@@ -171,6 +171,7 @@ def make_splits(files, task, max_chars):
         else:
             splits[split_of(path, row["user"])].append(row)
     if not any(splits.values()):
+        print_dropped(dropped)
         raise UserError(f"{', '.join(map(str, files))}: no rows left")
     return splits, dropped
 

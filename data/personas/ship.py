@@ -13,6 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository, so that this runs from any folder
 
 from perce_mini import checkpoint, cli
+from perce_mini.errors import UserError
 
 
 def main():
@@ -21,6 +22,8 @@ def main():
     p.add_argument("--out", type=Path, default=Path("data/base"), metavar="DIR", help="where to write")
     args = p.parse_args()
     model, tokenizer, state = checkpoint.load(args.source)
+    if state["settings"].get("init") or args.out.resolve() == args.source.resolve():
+        raise UserError(f"{args.source} is no base model, or is to be overwritten")
     model.bfloat16()
     checkpoint.save(args.out, model, tokenizer, state["settings"], state["step"], state["log"][19::20])
     print(f"wrote {args.out}/checkpoint.pt")

@@ -13,7 +13,7 @@ from pathlib import Path
 import tiktoken
 import torch
 
-from perce_mini.files import sha256, write_text_atomic
+from perce_mini.files import parse_json, sha256, write_text_atomic
 
 ROOT, RESULTS = Path(__file__).resolve().parents[2], Path("data/results")
 SHOWN = ["rouge_l", "personal_accuracy", "logp_personal", "logp_other", "logp", "pir_f1"]
@@ -54,7 +54,8 @@ def with_more(row, more):
 
 
 def read(name):
-    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    path = RESULTS / f"{name}.json"
+    return parse_json(path.read_text(encoding="utf-8"), path)
 
 
 def write(name, results):
