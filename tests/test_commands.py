@@ -354,6 +354,8 @@ BAD_FLAGS = [
     ("--nonsense", "--nonsense"),
     ("--data nowhere", "nowhere"),
     ("--init nowhere", "nowhere"),
+    ("--out config/x --data=", "--data: the path is empty"),
+    ("--vocab-size 300 --tokenizer gpt2", "--vocab-size is of a learned tokenizer; gpt2 has its own"),
     ("--resume --out nowhere", "nowhere/checkpoint.pt: no checkpoint"),
     ("--resume --overwrite", "argument --overwrite: not allowed with argument --resume"),
     ("--base-steps 3", "--init names another start"),
@@ -379,6 +381,9 @@ BAD_EVAL = [
     ("RUN --block-size 64", "was made with --block-size 1100, not 64"),
     ("RUN --json x --heatmap ./x", "need a file each"),
     ("RUN --json RUN", "not a file"),
+    ("RUN RUN/../perce", "a folder is named twice"),
+    ("RUN --template t.json", "--template is for Hugging Face folders, and there is none"),
+    ("RUN --json RUN/checkpoint.pt", "checkpoint.pt is read here, so it cannot be written"),
     ("RUN --json /dev/null", "/dev/null: there is something that is not a file"),
     ("RUN --json RUN/checkpoint.pt/x.json", "checkpoint.pt"),
 ]
@@ -449,6 +454,39 @@ def test_an_interrupted_base_goes_on(command, world, tmp_path, monkeypatch):
     assert os.listdir(tmp_path / "out/perce")
 
 
+def test_a_base_model_that_is_begun_keeps_its_shape(command, world, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    args = ["--data", world, *TINY, "--save-every", 1, "--eval-examples", 0]
+    interrupt_third_step(monkeypatch)
+    command(train.main, *args)
+    result = command(train.main, *args, "--n-layer", 2)
+    assert result.status == 2 and "exists with n_layer 1, not 2" in result.error
+
+
+def test_rows_that_do_not_fit_are_refused_before_the_base_model_is_trained(command, world, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data = shutil.copytree(world, tmp_path / "data")
+    row = json.loads((data / "test.jsonl").read_text().splitlines()[0])
+    row |= {"query": "long " * 950, "response": "ok", "personal": []}
+    (data / "test.jsonl").write_text(json.dumps(row) + "\n")
+    result = command(train.main, "--data", data, *TINY)
+    assert result.status == 2 and "room for an answer (160) do not fit" in result.error
+    assert not (tmp_path / "out/base-data/checkpoint.pt").exists()
+
+
+def test_an_overwritten_run_leaves_no_results(run_train, tmp_path):
+    assert run_train("--eval-examples", 3).status == 0 and (tmp_path / "run/results.json").exists()
+    assert run_train("--steps", 1, "--overwrite").status == 0
+    assert sorted(os.listdir(tmp_path / "run")) == ["checkpoint.pt", "log.jsonl"]
+
+
+def test_a_report_that_cannot_be_written_is_said_before_the_training(run_train, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "fit", lambda *args: pytest.fail("trained"))
+    (tmp_path / "run/heat.html").mkdir(parents=True)
+    result = run_train()
+    assert result.status == 2 and "heat.html: there is something that is not a file" in result.error
+
+
 def test_a_base_model_of_other_data_or_steps_is_not_used_unseen(command, trained, world, tmp_path, monkeypatch):
     monkeypatch.chdir(trained)
     other = shutil.copytree(world, tmp_path / world.name)
@@ -473,6 +511,12 @@ def test_a_run_is_not_written_where_it_cannot_be(command, run_train, trained, tm
         assert f"{tmp_path / 'file'} is no folder to write to" in run_train("--out", out).error
     result = command(train.main, "--template", "t.json", "--out", tmp_path / "run")
     assert result.status == 2 and "--template is for a Hugging Face folder" in result.error
+
+
+def test_epochs_without_end_are_refused(monkeypatch, world):
+    monkeypatch.setattr(sys, "argv", ["train.py", "--data", str(world), "--epochs", "1e6"])
+    with pytest.raises(UserError, match="--epochs 1e.06 are 62500000000 optimisation steps"):
+        train.make_settings(train.parse_args(), {}, 10**6)
 
 
 def test_the_default_data_are_so_however_they_are_spelled(monkeypatch):

@@ -61,10 +61,11 @@ def test_what_torch_says_of_a_full_disk_is_an_oserror(tmp_path):
         replace_file(tmp_path / "x", full)
 
 
-@pytest.mark.parametrize("kind", ["folder", "device", "below a file"])
+@pytest.mark.parametrize("kind", ["folder", "device", "below a file", "long name"])
 def test_what_is_no_file_is_refused(tmp_path, kind):
     (tmp_path / "file").write_text("old")
-    path = {"folder": tmp_path, "device": Path(os.devnull), "below a file": tmp_path / "file" / "x"}[kind]
+    path = {"folder": tmp_path, "device": Path(os.devnull), "below a file": tmp_path / "file" / "x"}.get(kind)
+    path = path or tmp_path / ("n" * 255)  # with .new it is too long a name
     with pytest.raises(UserError, match=str(path)):
         check_writable(path)
     with pytest.raises(UserError):

@@ -5,6 +5,7 @@ import io
 import json
 import math
 import os
+import re
 import resource
 import shutil
 import struct
@@ -818,26 +819,33 @@ def test_refusals_take_two_seconds_and_500_mb_at_most(tmp_path):
 # ------------------------------------------------------------------------------------ a comparison on real texts
 
 
-def test_kept_runs_on_real_texts_belong_to_their_settings(tmp_path, monkeypatch):
+def test_kept_runs_on_real_texts_belong_to_their_settings_and_data(tmp_path, monkeypatch):
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "test.jsonl").write_text("old")
+
     def asked(*flags):
-        monkeypatch.setattr("sys.argv", ["compare", "model", "data", "--out", str(tmp_path), *flags])
+        monkeypatch.setattr("sys.argv", ["compare", "model", str(data), "--out", str(tmp_path / "runs"), *flags])
         compare.check_same_settings(compare.parse_args())
 
     asked("--steps", "9")  # nothing came of it
     asked("--steps", "3")
-    (tmp_path / "ce-0.0001-seed-0").mkdir()
+    (tmp_path / "runs/ce-0.0001-seed-0").mkdir()
     asked("--steps", "3", "--json", "elsewhere.json", "--lr", "1e-4")  # a rate may be added
     for other in [["--steps", "4"], ["--steps", "3", "--top-k", "1"]]:
         with pytest.raises(UserError, match="another --out"):
             asked(*other)
+    (data / "test.jsonl").write_text("new")
+    with pytest.raises(UserError, match="another --out"):
+        asked("--steps", "3")
     with pytest.raises(SystemExit):
         asked("--steps", "3", "--lr", "1e-4", "2e-4")  # nothing to choose by
 
 
-def test_a_seed_of_ones_own_is_refused_on_real_texts(command):
-    for flags in [["--seed", 3], ["--seed=3"]]:
-        result = command(compare.main, "model", "data", *flags)
-        assert result.status == 2 and "give --seeds N" in result.error
+@pytest.mark.parametrize("flags", ["--seed 3", "--seed=3", "--loss ce", "--init x", "--template t", "--clip-max 3"])
+def test_what_differs_from_run_to_run_on_real_texts_is_no_flag(command, flags):
+    result = command(compare.main, "model", "data", *flags.split())
+    assert result.status == 2 and f"{flags.split()[0]} is not for train.py here" in result.error
 
 
 def test_a_comparison_takes_the_best_rate_of_each_loss_and_keeps_what_is_done(command, folder, tmp_path, monkeypatch):
@@ -905,6 +913,13 @@ def test_a_comparison_takes_the_best_rate_of_each_loss_and_keeps_what_is_done(co
     assert len(scored) == len(set(scored)) == 8 + 2 * 9 + 3
     assert command(compare.main, *given, "--steps", 3).status == 0 and len(asked) == 12 and len(scored) == 29
 
+    kept = out / "before/test-none-0.4.json"
+    whole = kept.read_text()
+    kept.write_text("x")
+    result = command(compare.main, *given, "--steps", 3)
+    assert result.status == 2 and "test-none-0.4.json: not JSON" in result.error
+    kept.write_text(whole)
+
     alone = [*given[:-1], tmp_path / "b.json", "--steps", 3, "--losses"]  # the model before, and no other
     assert command(compare.main, *alone).status == 0
     twice = [*given[:-1], tmp_path / "c.json", "--steps", 3, "--losses", "ce", "ce", "perce"]
@@ -915,8 +930,9 @@ def test_a_comparison_takes_the_best_rate_of_each_loss_and_keeps_what_is_done(co
     assert list(alone["rows"]) == ["before"] and alone["caption"].endswith("users.") and len(scored) == 29
 
 
-def test_a_training_that_fails_ends_a_comparison(tmp_path, monkeypatch):
-    monkeypatch.setattr("sys.argv", ["compare", "model", "data", "--out", str(tmp_path)])
+def test_a_training_that_fails_ends_a_comparison_before_anything_is_scored(command, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(compare, "score", lambda *args, **how: pytest.fail("scored"))
+    monkeypatch.setattr(compare, "provenance", dict)
     monkeypatch.setattr(compare.subprocess, "run", lambda *what, **how: SimpleNamespace(returncode=2))
-    with pytest.raises(UserError, match="stopped at: .*train.py .*--loss ce"):
-        compare.train(compare.parse_args(), "ce", 1e-3, 0)
+    result = command(compare.main, folder, folder.parent / "data", "--out", tmp_path, "--stpes", 4)
+    assert result.status == 2 and re.search("stopped at: .*train.py .*--loss ce .*--stpes 4", result.error)

@@ -61,10 +61,11 @@ def test_an_answer_reads_as_many_texts_as_the_run_did(command, trained, tmp_path
 
 
 def test_texts_of_ones_own_are_a_profile(command, trained, tmp_path):
-    (tmp_path / "mine.txt").write_text("One text\nin two lines.\n\n\nAnother one.\n")
+    (tmp_path / "mine.txt").write_text("\ufeffOne text\nin two lines.\n\n\nAnother one.\n", encoding="utf-8")
     given = ["--profile", tmp_path / "mine.txt", "--query", "say <|end|>", "--device", "cpu"]
     result = command(sample.main, trained / "out/perce", *given)
     assert result.status == 0 and "One text in two lines." in result.out and "asked: say <|end|>" in result.out
+    assert sample.read_profile(tmp_path / "mine.txt")[0] == {"query": "", "response": "One text in two lines."}
     assert sample.read_profile(tmp_path / "mine.txt")[1] == {"query": "", "response": "Another one."}
 
 
@@ -106,6 +107,7 @@ def test_marks_join_neighbours_and_cannot_be_forged():
 
 WRONG = [
     ("--user 999", "--user 999: "),
+    ("--profile empty.txt --data x", "--data: not allowed with argument --profile"),
     ("--profile nowhere.txt", "nowhere.txt: No such file"),
     ("--profile empty.txt", "empty.txt: no texts in it"),
     ("--profile bad.txt", "bad.txt: not UTF-8 text"),

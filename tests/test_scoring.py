@@ -6,6 +6,7 @@ import torch
 
 from perce_mini import checkpoint, scoring
 from perce_mini.dataset import encode_example, read_examples
+from perce_mini.errors import UserError
 from perce_mini.rouge import rouge_l
 
 
@@ -43,6 +44,21 @@ def test_summary_by_hand():
 def test_unknown_personal_tokens_are_unknown_rather_than_none():
     summary = scoring.summarize([record([-1.0], [-3.0], [1], [False], known=False)])
     assert summary["pir_f1"] is None and summary["personal_accuracy"] is None and summary["logp"] == -1
+
+
+def test_one_user_gives_no_interval():
+    d, low, high = scoring.difference([dict(RECORDS[0], logp=RECORDS[0]["logp"] - 1)], RECORDS[:1])["logp"]
+    assert d == pytest.approx(-1) and np.isnan([low, high]).all()
+
+
+@torch.no_grad()
+def test_scores_that_are_not_finite_are_an_error(trained, world):
+    model, tokenizer, _ = checkpoint.load(trained / "out/perce")
+    model.norm.weight.fill_(float("inf"))
+    examples = [encode_example(row, tokenizer, 1100) for row in read_examples(world / "test.jsonl")[:3]]
+    for n_tokens in [0, 4]:
+        with pytest.raises(UserError, match="out/perce: the model's probabilities are not finite"):
+            scoring.evaluate(model, tokenizer, examples, n_tokens, 0.4, desc="out/perce")
 
 
 def test_a_difference_has_an_interval_and_none_with_itself():

@@ -30,6 +30,19 @@ def test_the_table_shows_the_figures_of_scoring(capsys):
     assert METRICS["pir_recall"] not in out
 
 
+def test_names_cannot_steer_the_terminal(capsys):
+    records = [record([-1.0], [-2.0], [1], [True], user="\x1b[31mu") | {"read": []} for _ in range(2)]
+    for one, task in zip(records, ["\x1b]0;x\x07", "b\x9bc"]):
+        one["row"] |= {"task": task, "query": "\x1b[1m"}
+    for every_figure in [False, True]:
+        tables.show_table({"a": records}, every_figure)
+    tables.show_verdicts({"a": records, "b": records})
+    tables.show_samples({"a": records}, 2)
+    out = capsys.readouterr().out
+    assert out.isprintable() or set(filter(lambda c: not c.isprintable(), out)) == {"\n"}
+    assert "one user tells nothing of others" in out and "\ufffd[31mu" in out
+
+
 def test_tasks_have_a_row_each_and_all_figures_on_demand(capsys):
     tables.show_table({"out/a-name-that-is-very-long-indeed": moved(0)})
     out = capsys.readouterr().out

@@ -67,7 +67,7 @@ def main():
         return list_experiments()
     suite = Suite(args.seeds, args.jobs)
     names = [name for name in EXPERIMENTS if name in args.names or "all" in args.names and name not in ALONE]
-    if set(names) - {"gpu"}:
+    if set(names) - {"gpu", "cost"}:  # these need no data
         prepare(args.jobs)
     for name in names:
         record(name, suite)

@@ -22,7 +22,7 @@ from perce_mini.experiments.records import ROOT, dump, provenance, table, with_m
 from perce_mini.experiments.report import markdown_table
 from perce_mini.experiments.suite import PAIRED
 from perce_mini.experiments.tabulate import named
-from perce_mini.files import check_writable, write_text_atomic
+from perce_mini.files import check_writable, parse_json, sha256, write_text_atomic
 from perce_mini.hf.folder import load_any
 from perce_mini.percontrast import CLIP_MIN
 
@@ -34,6 +34,8 @@ LOSSES = {
 }
 MAX_NEW_TOKENS, TEMPERATURE, GREEDY = 160, 0.4, ", greedy"  # texts are written twice, the second time greedily
 SHARE, LENGTH = f"share of tokens with PIR > {CLIP_MIN}", "words written / words of the user"
+OWN = ["--loss", "--init", "--data", "--contrast", "--clip-max", "--seed", "--template", "--eval-examples"]
+OWN += ["--resume", "--overwrite"]
 OF_TEXTS = ["rouge_l", "rouge_p", "rouge_r", LENGTH]
 AGAINST = {metric: f"{metric}, against a stranger" for metric in ["pir", SHARE]}
 
@@ -49,7 +51,7 @@ def parse_args():
     help = f"of {', '.join(LOSSES)}: those to train (default all); without any the model before is scored alone"
     p.add_argument("--losses", nargs="*", choices=LOSSES, default=[*LOSSES], metavar="LOSS", help=help)
     help = "learning rates; each loss gets the one with the best likelihood of val.jsonl (default 2e-5)"
-    p.add_argument("--lr", nargs="+", type=cli.number(float, above=0), default=[2e-5], metavar="RATE", help=help)
+    p.add_argument("--lr", nargs="+", type=cli.RATE, default=[2e-5], metavar="RATE", help=help)
     help = "runs of every loss at its rate, which the first seed chooses"
     p.add_argument("--seeds", type=cli.COUNT, default=1, metavar="N", help=help)
     p.add_argument("--out", type=Path, default=Path("out/real"), metavar="DIR", help="folder for runs and their scores")
@@ -59,8 +61,9 @@ def parse_args():
     p.add_argument("--json", type=Path, metavar="FILE", help="write every figure")
     args, args.flags = p.parse_known_args()
     args.losses = list(dict.fromkeys(args.losses))  # named twice, a loss is meant once
-    if any(flag.split("=")[0] == "--seed" for flag in args.flags):
-        p.error("give --seeds N; the seeds are 0 to N - 1")
+    for flag in args.flags:
+        if flag.split("=")[0] in OWN:
+            p.error(f"{flag} is not for train.py here: this command decides it for every run")
     if len(args.lr) > 1 and not all((args.data / name).exists() for name in ["val.jsonl", "test.jsonl"]):
         p.error(f"choosing between rates needs val.jsonl beside test.jsonl in {args.data}")
     return args
@@ -70,6 +73,8 @@ def check_same_settings(args):
     """What --out keeps belongs to the settings it was made with. Raises UserError for others."""
     may_differ = ("losses", "lr", "seeds", "out", "json")
     asked = {key: str(value) for key, value in vars(args).items() if key not in may_differ}
+    read = [args.data / f"{split}.jsonl" for split in ["train", "val", "test"]] + [args.model / "config.json"]
+    asked |= {path.name: sha256(path) for path in read if path.exists()}
     file, text = args.out / "asked.json", json.dumps(asked)
     runs = [path for path in args.out.glob("*") if path.is_dir()]
     if runs and file.exists() and file.read_text(encoding="utf-8", errors="replace") != text:
@@ -113,7 +118,7 @@ def score(args, folder, path, contrast="none", temperature=None, seed=0):
             written, own = np.sum(words, axis=0)
             figures[LENGTH] = float(written / own)
         write_text_atomic(kept, json.dumps({"figures": figures, "tallies": scoring.table_of(records).tolist()}))
-    scores = json.loads(kept.read_text(encoding="utf-8"))
+    scores = parse_json(kept.read_text(encoding="utf-8"), kept)
     return scores["figures"], np.array(scores["tallies"], dtype=float)
 
 
@@ -147,14 +152,15 @@ def measure(args):
     rates, tried = best_rates(args)
     path = held_out_file(args.data)
     users = [row["user"] for row in subsample(read_examples(path), args.examples)]
-    scored = {"before": [score_texts(args, args.model, path)], **{loss: [] for loss in args.losses}}
-    against = {"before": score(args, args.model, path, "stranger")[0]}
+    scored, against = {loss: [] for loss in args.losses}, {}
     for seed in range(args.seeds):
         for loss in args.losses:
             run = train(args, loss, rates[loss], seed)
             scored[loss].append(score_texts(args, run, path, seed))
             if seed == 0 and loss in ("ce", "perce"):
                 against[loss] = score(args, run, path, "stranger")[0]
+    scored = {"before": [score_texts(args, args.model, path)]} | scored
+    against["before"] = score(args, args.model, path, "stranger")[0]
     rows, changes = {}, {}
     for name, some in scored.items():
         more = {words: against[name][metric] for metric, words in AGAINST.items() if name in against}
