@@ -77,6 +77,9 @@ def test_a_base_model_is_shipped_in_half_precision_and_used_in_full(command, tra
     assert state["optimizer"] is None and state["settings"] == checkpoint.read(source)["settings"]
     assert (tmp_path / "base/checkpoint.pt").stat().st_size < (source / "checkpoint.pt").stat().st_size / 3
     assert tokenizer.vocab_size == mine.config.vocab_size
+    for wrong in [[trained / "out/perce", "--out", tmp_path / "x"], [source, "--out", source]]:
+        assert command(ship.main, *wrong).status == 2 and not (tmp_path / "x").exists()
+    assert checkpoint.read(source)["optimizer"] is not None
 
 
 def test_base_models_of_other_widths_are_trained_as_long_as_the_one_that_comes_with_the_project():

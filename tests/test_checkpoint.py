@@ -54,6 +54,15 @@ def test_a_truncated_checkpoint_is_one_clear_line(run, cut):
     assert "\n" not in str(caught.value)
 
 
+def test_a_checkpoint_that_may_not_be_read_is_not_called_damaged(run, monkeypatch):
+    def refused(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("zipfile.ZipFile", refused)
+    with pytest.raises(UserError, match="checkpoint.pt: Permission denied"):
+        checkpoint.load(run)
+
+
 def same(a, b):
     """Are two values equal, with the tensors that they hold?"""
     if isinstance(a, torch.Tensor):

@@ -16,7 +16,7 @@ import torch
 
 import eval as evaluation
 import train
-from perce_mini import checkpoint, cli, trainer
+from perce_mini import base, checkpoint, cli, trainer
 from perce_mini.device import pick_device
 from perce_mini.errors import UserError
 from perce_mini.rouge import rouge_l
@@ -461,6 +461,34 @@ def test_a_base_model_that_is_begun_keeps_its_shape(command, world, tmp_path, mo
     command(train.main, *args)
     result = command(train.main, *args, "--n-layer", 2)
     assert result.status == 2 and "exists with n_layer 1, not 2" in result.error
+    assert checkpoint.read(tmp_path / f"out/base-{world.name}")["step"] == 2
+
+
+def test_a_base_model_that_cannot_be_written_is_said_before_it_is_trained(command, world, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(base, "fit", lambda *args: pytest.fail("trained"))
+    (tmp_path / "out").touch()
+    result = command(train.main, "--data", world, *TINY, "--out", tmp_path / "run")
+    assert result.status == 2 and "out/base-" in result.error
+
+
+def test_a_finished_run_is_the_same_from_elsewhere_and_keeps_its_results(run_train, world, tmp_path):
+    assert run_train("--eval-examples", 3).status == 0
+    state = torch.load(tmp_path / "run/checkpoint.pt", weights_only=True)
+    del state["settings"]["template"]  # of before there was such a setting
+    torch.save(state, tmp_path / "run/checkpoint.pt")
+    again = run_train("--data", shutil.copytree(world, tmp_path / "copy"))
+    assert again.status == 0 and "2 steps, of which 2 are done" in again.out, again.err
+    assert (tmp_path / "run/results.json").exists()
+
+
+def test_what_a_run_is_compared_with_is_looked_for_before_it_goes_on(run_train, trained, tmp_path, monkeypatch):
+    moved = shutil.copytree(base_of(trained), tmp_path / "base")
+    assert run_train("--init", moved).status == 0
+    shutil.rmtree(moved)
+    monkeypatch.setattr(train, "fit", lambda *args: pytest.fail("trained"))
+    result = run_train("--init", moved, "--eval-examples", 3)
+    assert result.status == 2 and "base: not a folder" in result.error
 
 
 def test_rows_that_do_not_fit_are_refused_before_the_base_model_is_trained(command, world, tmp_path, monkeypatch):
@@ -582,6 +610,13 @@ def test_whatever_reads_the_output(reader, n_lines, read):
     command = ["bash", "-c", f'{sys.executable} -c "$CODE"{reader}']
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, read, "")
+
+
+def test_a_closed_stderr_changes_nothing(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", None)
+    with pytest.raises(SystemExit) as stop:
+        cli.run(lambda: cli.Parser().error("no"))
+    assert stop.value.code == 2
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

@@ -463,6 +463,8 @@ def test_too_few_authors_are_one_clear_line_after_what_was_dropped(command, prep
     assert done.status == 2 and "1 authors" in done.error and "--temporal" in done.error
     assert done.out == "dropped: 1 body under 5 words\n"
     prepare(gitlog, path, "--out", tmp_path / "rows", "--temporal")
+    error = prepare(gitlog, path, "--out", tmp_path / "rows", "--temporal", "--max-rows", 1, status=2)
+    assert "no commits are left to train on" in error
 
 
 def test_a_folder_that_is_no_repository_is_one_clear_line(prepare, tmp_path):

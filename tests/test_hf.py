@@ -392,9 +392,33 @@ def test_a_folder_is_trained_resumed_scored_and_written_back(command, folder, tm
     result = command(main, "run", "--out", folder)
     assert result.status == 2 and "holds the model that run started from" in result.error
     assert torch.equal(load(folder)[0](ids), start)
+    assert "or a run: give another folder" in command(main, "run", "--out", "run").error
     result = run_train(command, folder, "--steps", 1, "--init", "run", "--out", "next")  # a run of such a run
     assert result.status == 0 and load_any("next", "cpu")[2]["settings"]["tokenizer"] == "pretrained", result.err
     assert command(main, "next", "--out", tmp_path / "back").status == 0
+
+
+def test_a_run_keeps_its_template(command, folder, tmp_path):
+    (tmp_path / "t.json").write_text('{"query": "Q: {query} A: "}')
+    assert run_train(command, folder, "--steps", 1, "--template", tmp_path / "t.json").status == 0
+    result = run_train(command, folder, "--steps", 1, "--resume")
+    assert result.status == 2 and "was made with template {" in result.error
+
+
+def test_lora_starts_as_the_seed_says(command, folder):
+    weights = []
+    for seed in [0, 0, 1]:
+        result = run_train(command, folder, "--steps", 1, "--lora-rank", 1, "--seed", seed, "--overwrite")
+        assert result.status == 0, result.err
+        weights.append(checkpoint.read(folder.parent / "run")["model"]["blocks.0.attention.q.a.weight"])
+    assert torch.equal(weights[0], weights[1]) and not torch.allclose(weights[0], weights[2], atol=0.01)
+
+
+def test_a_run_is_not_put_into_a_hugging_face_folder(command, folder):
+    other = shutil.copytree(folder, folder.parent / "other")
+    result = run_train(command, folder, "--steps", 1, "--out", other)
+    assert result.status == 2 and "is what the run starts from" in result.error
+    assert not (other / "checkpoint.pt").exists()
 
 
 def test_learning_rates_fit_what_is_trained(command, folder):

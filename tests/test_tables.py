@@ -1,5 +1,7 @@
 """What the terminal shows: 80 columns, the figures of scoring, and verdicts that follow from intervals."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -41,6 +43,12 @@ def test_names_cannot_steer_the_terminal(capsys):
     out = capsys.readouterr().out
     assert out.isprintable() or set(filter(lambda c: not c.isprintable(), out)) == {"\n"}
     assert "one user tells nothing of others" in out and "\ufffd[31mu" in out
+
+
+def test_the_figures_of_one_user_are_json(tmp_path):
+    tables.write_scores(tmp_path / "s.json", {"a": RECORDS[:1], "b": RECORDS[:1]})
+    found = json.loads((tmp_path / "s.json").read_text(), parse_constant=lambda word: pytest.fail(word))
+    assert found["minus a"]["b"]["all"]["logp"] == {"difference": 0, "low": None, "high": None}
 
 
 def test_tasks_have_a_row_each_and_all_figures_on_demand(capsys):
