@@ -98,6 +98,11 @@ def score(args, loaded, rows):
     }
 
 
+def files_of(runs):
+    """The checkpoints of runs, all files of Hugging Face folders."""
+    return [file for run in runs for file in run.glob("*" if hf.is_folder(run) else "checkpoint.pt")]
+
+
 def warn_of_differences(loaded):
     """Say where runs were not made alike: a comparison of losses then compares something else, too."""
     settings = {run: state["settings"] for run, (_, _, state) in loaded.items() if state["settings"].get("init")}
@@ -114,19 +119,16 @@ def main():
     loaded = load_runs(args, device)
     warn_of_differences(loaded)
     if args.top_k is None:
-        first = next(iter(loaded.values()))[2]["settings"]
-        args.top_k = first.get("top_k", Settings.top_k)
+        trained = (state["settings"].get("top_k") for _, _, state in loaded.values())
+        args.top_k = next((top_k for top_k in trained if top_k is not None), Settings.top_k)
     rows, path = load_rows(args, loaded)
-    read = {os.path.realpath(file) for file in [path, *(run / "checkpoint.pt" for run in args.runs)]}
+    read = {os.path.realpath(file) for file in [path, *files_of(args.runs)]}
     for file in args.files:
         check_writable(file)
         if os.path.realpath(file) in read:
             raise UserError(f"{file} is read here, so it cannot be written: give another file")
     print(f"scoring {len(rows)} examples of {path} on {device}")
     runs = score(args, loaded, rows)
-    show_table(runs, args.all)
-    show_verdicts(runs)
-    show_samples(runs, args.samples if args.max_new_tokens else 0)
     if args.heatmap:
         tokenizers = {run: tokenizer for run, (_, tokenizer, _) in loaded.items()}
         write_text_atomic(args.heatmap, heatmap.page(runs, tokenizers, args.contrast))
@@ -134,6 +136,9 @@ def main():
         write_scores(args.json, runs)
     if args.predictions:
         write_predictions(args.predictions, runs)
+    show_table(runs, args.all)
+    show_verdicts(runs)
+    show_samples(runs, args.samples if args.max_new_tokens else 0)
     for file in args.files:
         print(f"wrote {file}")
 

@@ -54,7 +54,7 @@ def add_optimisation_flags(parser):
     g.add_argument("--grad-accum", type=COUNT, default=default.grad_accum, help=help)
     cli.add(g, "--top-k", default=default.top_k)
     g.add_argument("--examples", type=COUNT, help="train on a subsample of so many examples (default all)")
-    cli.add(g, "--seed", help="of the order of batches and of the sampled text")
+    cli.add(g, "--seed", help="of the order of batches, LoRA's start and the sampled text")
     g.add_argument("--save-every", type=COUNT, default=SAVE_EVERY, help="steps between checkpoints")
 
 
@@ -137,8 +137,10 @@ def complete(p, args):
         args.data = DEFAULT_DATA  # however it is spelled
     args.out = args.out or Path("out") / args.loss
     args.start = args.init or base_folder(args)
-    if os.path.realpath(args.out) == os.path.realpath(args.start) or hf.is_folder(args.out):
+    if os.path.realpath(args.out) == os.path.realpath(args.start):
         p.error(f"--out {args.out} is what the run starts from: give another folder")
+    if hf.is_folder(args.out):
+        p.error(f"--out {args.out} holds a Hugging Face model: give another folder")
     if args.template and not args.init:
         p.error("--template is for a Hugging Face folder, which --init names")
     there = next(path for path in [args.out, *args.out.absolute().parents] if path.exists())
@@ -326,7 +328,7 @@ def report(args, scored, model, tokenizer, rows):
         say(what_ce_gains())
     people, query = three_users([row for row in rows if row["profile"]] or rows, 0)
     say(f"The same query, for users and for nobody: {query}")
-    show_answers(model, tokenizer, [*people[:2], NOBODY], query)
+    show_answers(model, tokenizer, [*people[:2], NOBODY], query, top_k=args.top_k)
     say(f"Open {heat} to see every token's PIR. More texts: python -m perce_mini.sample {args.out}")
 
 
@@ -337,8 +339,8 @@ def main():
     run = load_run(args, len(rows), device)
     is_made = run or args.init or args.start == SHIPPED_BASE or base.is_finished(args.start, args.base_steps)
     start = run or (prepare_model(args, load_model(args, device)) if is_made else None)
-    if run and held_out:
-        load_model(args, device)  # what it is compared with is still there
+    if held_out and run and not args.start.is_dir():
+        raise UserError(f"{args.start}, with which the run is compared, is not there; --eval-examples 0 does without")
     distributed.barrier()  # all have seen what is there
     settings = make_settings(args, start[2]["settings"] if start else vars(args), len(rows))
     announce(args, settings, start, run, len(held_out), device)
@@ -349,13 +351,13 @@ def main():
     to_score = encode_held_out(args, held_out, model, tokenizer)
     for name in ["checkpoint.pt", "log.jsonl", *REPORTS]:
         check_writable(args.out / name)
+        if name in REPORTS and not run:
+            (args.out / name).unlink(missing_ok=True)  # of a run that is overwritten
     fit(model, tokenizer, examples, settings, args.out, args.save_every, state if run else None)
 
     rank = distributed.rank()
     distributed.shutdown()
     if rank == 0:
-        for name in [] if run else REPORTS:
-            (args.out / name).unlink(missing_ok=True)  # of a run that was overwritten
         if held_out:
             before, its_tokenizer, _ = load_model(args, device)
             its_examples = encode_held_out(args, held_out, before, its_tokenizer)

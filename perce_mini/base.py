@@ -66,7 +66,7 @@ def make(settings, shape, rows, out, device, save_every=SAVE_EVERY, compiled=Fal
     if compiled:
         model.compile_blocks()
     for some, reserve in also:
-        encode_rows(some, tokenizer, model.config.block_size, settings.top_k, reserve)
+        encode_rows(some, tokenizer, model.config.block_size, 0, reserve)
     examples = encode_rows(rows, tokenizer, model.config.block_size, settings.top_k)
     fit(model, tokenizer, [as_document(e) for e in examples], settings, out, save_every, state)
 

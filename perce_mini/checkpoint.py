@@ -50,7 +50,7 @@ def read(folder):
             if packed or archive.testzip() is not None:
                 raise zipfile.BadZipFile("checksum")
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
+    except PermissionError as error:
         raise UserError(f"{path}: {error.strerror}") from None
     except Exception as error:  # whatever zipfile and torch.load raise for such bytes
         reason = f"damaged, or not a checkpoint of this project ({type(error).__name__})"

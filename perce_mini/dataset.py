@@ -56,7 +56,7 @@ def held_out_file(path):
     """test.jsonl of a data folder, or val.jsonl where there is no test; a file is itself. Raises DataError."""
     path = Path(path)
     if not path.exists():
-        raise DataError(f"{path}: No such file or folder; --data names another")
+        raise DataError(f"{path}: No such file or folder; give another")
     if not path.is_dir():
         return path
     for name in ["test.jsonl", "val.jsonl"]:
@@ -141,7 +141,8 @@ def encode_example(row, tokenizer, block_size, top_k=4, reserve=0, stranger=None
     if room < 0:
         answer = "response" if answered == len(response) else "room for an answer"
         sizes = f"query ({asked} tokens) and {answer} ({answered}) do not fit into the block of {block_size}"
-        raise DataError(f"{getattr(row, 'where', 'row')}: {sizes}; a base model is trained with a --block-size")
+        advice = "shorten them or give a larger --block-size (a base model is trained with one)"
+        raise DataError(f"{getattr(row, 'where', 'row')}: {sizes}; {advice}")
     persona, read = encode_profile(row["profile"], row["query"], tokenizer, top_k, room)
     contrast = []
     if stranger and row["profile"]:

@@ -1,4 +1,4 @@
-"""What goes wrong for a user's reason: one line that names the file, says why, and what to do."""
+"""What goes wrong for a user's reason: one line that names the file, says why, and what to do. It can be printed."""
 
 
 class UserError(ValueError):
@@ -6,5 +6,5 @@ class UserError(ValueError):
 
 
 def printable(text):
-    """Users' texts cannot steer the terminal: control characters become U+FFFD."""
+    """Users' texts cannot steer the terminal: what is not to be printed, such as control characters, becomes U+FFFD."""
     return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)

@@ -78,5 +78,5 @@ def write_jsonl(rows, path):
 
 
 def write_jsonl_atomic(path, rows):
-    """Replace `path` by such a file."""
+    """Replace `path` by a file with one JSON object per line."""
     replace_file(path, partial(write_jsonl, rows))

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from perce_mini.percontrast import token_logprobs
 
-ROWS = 128  # tokens in a slice: few enough to stay in a processor's cache, enough for fast matrix products
+ROWS = 256  # tokens in a slice: few enough to stay in a processor's cache, enough for fast matrix products
 
 
 @torch.no_grad()
@@ -26,14 +26,14 @@ def score_in_slices(score, hidden, head, labels):
 def backward_in_slices(loss_of, hidden, head, labels):
     """Add up loss_of(logp, logits, at) over all slices `at`, and send its gradient into what hidden and head come from.
 
-    loss_of: a scalar, the sum over a slice's tokens. The same as autograd on the whole (N, V) at once. Shapes as in
-    `score_in_slices`.
+    loss_of returns a scalar, the sum over a slice's tokens. The same as autograd on the whole (N, V) at once. Shapes as
+    in `score_in_slices`.
     """
     own_head = head.detach().requires_grad_(head.requires_grad)
     slices = [part.detach().requires_grad_() for part in hidden.split(ROWS)]
     for i, part in enumerate(slices):
         at = slice(i * ROWS, i * ROWS + len(part))
-        logits = F.linear(part, own_head)  # part @ own_head.T; under autocast, what it casts is kept for all slices
+        logits = F.linear(part, own_head)  # part @ own_head.T; autocast keeps what it casts of a trained head
         loss_of(token_logprobs(logits, labels[at]), logits, at).backward()
     to_hidden = torch.cat([part.grad for part in slices])
     if head.requires_grad:  # in one go: several processes exchange a tied weight's gradient once

@@ -6,8 +6,8 @@
 Positions enter only as rotations of queries and keys, so attention sees distances, never places: taking the persona
 away from the front of a sequence changes no token's relation to the tokens that remain.
 
-One thing is not from the textbook. To copy from context ("My sister Kira" stood there, so "My sister" goes on "Kira"),
-a model must find what FOLLOWED the words that it just read. Large models learn a pair of attention heads for that from
+One thing is not from the textbook. To copy from context (after "My sister Kira", "My sister" goes on with "Kira"), a
+model must find what FOLLOWED the words that it just read. Large models learn a pair of attention heads for that from
 billions of tokens; this one sees too few. So half of the key heads here are shifted by one: a token is found by the one
 before it ("smeared keys", Olsson et al. 2022, arXiv 2209.11895). `n_shifted=0` is the textbook.
 """

@@ -42,7 +42,7 @@ def labelled(logits, labels, ignore_index):
     keep = labels != ignore_index
     if not keep.all():  # else all are scored, and nothing has to be copied
         logits, labels = logits[keep], labels[keep]
-    if labels.numel() and not 0 <= labels.min() <= labels.max() < logits.shape[-1]:
+    if ((labels < 0) | (labels >= logits.shape[-1])).any():
         raise ValueError(f"labels must be {ignore_index} or from 0 to {logits.shape[-1] - 1}")
     return logits.reshape(-1, logits.shape[-1]), labels.flatten()
 
@@ -51,8 +51,8 @@ def token_logprobs(logits, labels, ignore_index=-100):
     """log P of every labelled token, in nats.
 
     logits (..., V); labels (...) int64, already SHIFTED: labels[b, t] is the token predicted from position t, or
-    `ignore_index` where nothing is scored (prompt and padding). Returns (N,) float32: the labelled positions, row by
-    row. Unshifted labels (see `causal_lm_logprobs`) raise nothing: a model that copies its input has a low loss then.
+    `ignore_index` where nothing is scored (prompt, padding). Returns (N,) float32 or more: the labelled positions, row
+    by row. Unshifted labels (see `causal_lm_logprobs`) raise nothing: a model that copies its input then has a low loss.
     """
     logits, labels = labelled(logits, labels, ignore_index)
     return -F.cross_entropy(precise(logits), labels, reduction="none")

@@ -61,7 +61,7 @@ def evaluate(model, tokenizer, examples, max_new_tokens, temperature, seed=0, ba
         group = examples[i : i + batch_size]
         scores, replies = score_tokens(model, group), [[]] * len(group)
         if not all(np.isfinite(score["pir"]).all() for score in scores):
-            raise UserError(f"{desc}: the model's probabilities are not finite; train it again with a lower --lr")
+            raise UserError(f"{desc}: the model's probabilities are not finite; was the rate too high?")
         if max_new_tokens:
             with autocast(model.head.device):
                 prompts = [e.prompt for e in group]
@@ -114,16 +114,15 @@ def summarize(records):
 
 
 def difference(records, reference):
-    """{metric: (difference, low, high)}: paired bootstrap 95 % interval over users; of one user, NaN."""
-    users = [r["row"]["user"] for r in records]
-    change = paired(users, [table_of(records)], [table_of(reference)])
-    return change if len(set(users)) > 1 else {metric: (d, np.nan, np.nan) for metric, (d, _, _) in change.items()}
+    """{metric: (difference, low, high)}: paired bootstrap 95 % interval over users."""
+    return paired([r["row"]["user"] for r in records], [table_of(records)], [table_of(reference)])
 
 
 def paired(users, tables, references):
     """`difference`, of the tables of two runs with several seeds: one per seed, all of the same examples by `users`.
 
-    Users and seeds are drawn with replacement, a run and its reference alike; how seeds are, `drawn_seeds` says.
+    Users and seeds are drawn with replacement, a run and its reference alike; how seeds are, `drawn_seeds` says. One
+    user tells nothing of others: low and high are NaN.
     """
     users, index = np.unique(users, return_inverse=True)
     sums = np.zeros((2, len(tables), len(users), len(METRICS), 2))
@@ -133,10 +132,13 @@ def paired(users, tables, references):
     rng = np.random.default_rng(0)
     of_users, of_seeds = drawn(len(users), rng), drawn_seeds(len(tables), rng)
     means = ratio(np.einsum("dk,du,rkumx->rdmx", of_seeds, of_users, sums, optimize=True))
-    change = means[1] - means[0]
-    middle = ratio(sums[1].sum((0, 1))) - ratio(sums[0].sum((0, 1)))
+    change, middle = means[1] - means[0], ratio(sums[1].sum((0, 1))) - ratio(sums[0].sum((0, 1)))
+
+    def bounds(i):
+        return np.nanquantile(change[:, i], [0.025, 0.975]) if len(users) > 1 else [np.nan, np.nan]
+
     known = {name: i for i, name in enumerate(METRICS) if not np.isnan(middle[i])}
-    return {name: (middle[i], *np.nanquantile(change[:, i], [0.025, 0.975])) for name, i in known.items()}
+    return {name: (middle[i], *bounds(i)) for name, i in known.items()}
 
 
 def drawn(n, rng):

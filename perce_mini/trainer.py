@@ -42,7 +42,7 @@ class Settings:
     contrast: str = "none"  # whose profile stands in the plain view: nobody's, or a stranger's
     top_k: int = 4  # profile items in the prompt
     init: str = ""  # what the run started from; a base model starts from nothing
-    template: str = ""  # text of the file, of a Hugging Face folder's prompts
+    template: str = ""  # parts of prompts given by --template, as JSON
     tokenizer: str = "bpe"
     vocab_size: int = 0  # as asked for
     lora_rank: int = 0  # 0: all weights are trained
@@ -147,7 +147,9 @@ def check_same_run(state, settings, out):
     for name, value in asdict(settings).items():
         old = state["settings"].get(name, getattr(Settings, name))
         if old != value and name != "data":  # its hash tells more than its path
-            raise UserError(f"{out} was made with {name} {old}, not {value}: give the same again, or another folder")
+            raise UserError(
+                f"{out} was made with {name} {old}, not {value or 'none'}: give the same again, or another folder"
+            )
 
 
 def fit(model, tokenizer, examples, settings, out, save_every=SAVE_EVERY, state=None, weight_fn=None):
@@ -175,8 +177,10 @@ def fit(model, tokenizer, examples, settings, out, save_every=SAVE_EVERY, state=
                 saved = step + 1
     except NotFiniteError as error:
         advice = f"lower --lr (now {settings.lr:g}) and train anew"
-        raise NotFiniteError(f"{error}: {advice}; step {saved} is kept") from None
-    except OSError as error:  # a full disk
+        raise NotFiniteError(
+            f"{error}: {advice}; {f'step {saved} is kept' if saved else 'nothing was saved yet'}"
+        ) from None
+    except (OSError, UserError) as error:  # a full disk
         raise UserError(f"{error}; {kept(out, saved, settings)}") from None
     except KeyboardInterrupt:
         if distributed.rank() == 0:

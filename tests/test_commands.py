@@ -489,7 +489,7 @@ def test_what_a_run_is_compared_with_is_looked_for_before_it_goes_on(run_train, 
     shutil.rmtree(moved)
     monkeypatch.setattr(train, "fit", lambda *args: pytest.fail("trained"))
     result = run_train("--init", moved, "--eval-examples", 3)
-    assert result.status == 2 and "base: not a folder" in result.error
+    assert result.status == 2 and "base, with which the run is compared, is not there" in result.error
 
 
 def test_rows_that_do_not_fit_are_refused_before_the_base_model_is_trained(command, world, tmp_path, monkeypatch):
@@ -503,10 +503,20 @@ def test_rows_that_do_not_fit_are_refused_before_the_base_model_is_trained(comma
     assert not (tmp_path / "out/base-data/checkpoint.pt").exists()
 
 
-def test_an_overwritten_run_leaves_no_results(run_train, tmp_path):
+def test_an_overwritten_run_leaves_no_results(run_train, tmp_path, monkeypatch):
     assert run_train("--eval-examples", 3).status == 0 and (tmp_path / "run/results.json").exists()
     assert run_train("--steps", 1, "--overwrite").status == 0
     assert sorted(os.listdir(tmp_path / "run")) == ["checkpoint.pt", "log.jsonl"]
+    assert run_train("--steps", 1, "--eval-examples", 3).status == 0 and (tmp_path / "run/results.json").exists()
+    interrupt_third_step(monkeypatch)  # also where the new run does not come to its end
+    assert run_train("--steps", 4, "--overwrite", "--save-every", 1).status == 130
+    assert sorted(os.listdir(tmp_path / "run")) == ["checkpoint.pt", "log.jsonl"]
+
+
+def test_shown_answers_read_as_many_texts_as_the_run(run_train, monkeypatch):
+    calls = spy(monkeypatch, train, "show_answers")
+    assert run_train("--eval-examples", 3, "--top-k", 1).status == 0
+    assert [keywords for _, keywords in calls] == [{"top_k": 1}]
 
 
 def test_a_report_that_cannot_be_written_is_said_before_the_training(run_train, tmp_path, monkeypatch):
@@ -556,11 +566,15 @@ def test_the_default_data_are_so_however_they_are_spelled(monkeypatch):
 
 
 def test_the_plan_is_that_of_the_model_as_it_is_trained(command, trained, world, tmp_path, monkeypatch):
-    calls = spy(monkeypatch, train, "print_plan")
+    planned = []
+
+    def plan(tasks, model, device):
+        planned.append((model.recompute, model.embedding.weight.requires_grad))
+
+    monkeypatch.setattr(train, "print_plan", plan)
     flags = ["--init", base_of(trained), "--data", world, "--lora-rank", 2, "--recompute", "--eval-examples", 0]
     done = command(train.main, *flags, "--steps", 1, "--batch-size", 2, "--device", "cpu", "--out", tmp_path / "run")
-    (((_, model, _), _),) = calls
-    assert done.status == 0 and model.recompute and not model.embedding.weight.requires_grad, done.err
+    assert done.status == 0 and planned == [(True, False)], done.err
 
 
 def test_runs_of_before_a_setting_are_compared(command, trained, world, tmp_path, monkeypatch):

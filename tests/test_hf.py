@@ -28,7 +28,7 @@ from perce_mini.hf.__main__ import main
 from perce_mini.hf.safetensors import read_safetensors
 from perce_mini.hf.tokenizer import PATTERNS, bytes_of_characters
 from perce_mini.rouge import rouge_l
-from tests.conftest import ROOT, start_process
+from tests.conftest import ROOT, spy, start_process
 
 CONFIG = {
     "architectures": ["LlamaForCausalLM"],
@@ -385,6 +385,8 @@ def test_a_folder_is_trained_resumed_scored_and_written_back(command, folder, tm
     result = command(evaluation.main, *given, *written, *contrast)
     assert result.status == 0 and "<html" in (tmp_path / "h.html").read_text(), result.err
     assert set(json.loads((tmp_path / "s.json").read_text())["runs"]) == {str(folder), "run"}
+    result = command(evaluation.main, "run", "--init", folder, "--json", folder / "config.json")
+    assert result.status == 2 and "config.json is read here, so it cannot be written" in result.error
     assert command(main, "run", "--out", tmp_path / "back").status == 0
     ids = torch.arange(9)[None]
     trained, back, start = checkpoint.load("run")[0](ids), load(tmp_path / "back")[0](ids), load(folder)[0](ids)
@@ -392,10 +394,18 @@ def test_a_folder_is_trained_resumed_scored_and_written_back(command, folder, tm
     result = command(main, "run", "--out", folder)
     assert result.status == 2 and "holds the model that run started from" in result.error
     assert torch.equal(load(folder)[0](ids), start)
-    assert "or a run: give another folder" in command(main, "run", "--out", "run").error
+    assert "run holds a run: give another folder" in command(main, "run", "--out", "run").error
     result = run_train(command, folder, "--steps", 1, "--init", "run", "--out", "next")  # a run of such a run
     assert result.status == 0 and load_any("next", "cpu")[2]["settings"]["tokenizer"] == "pretrained", result.err
     assert command(main, "next", "--out", tmp_path / "back").status == 0
+
+
+def test_a_run_beside_its_pretrained_model_is_scored_as_it_was_trained(command, folder, monkeypatch):
+    assert run_train(command, folder, "--steps", 1, "--top-k", 1).status == 0
+    calls = spy(monkeypatch, evaluation, "encode_rows")
+    data = ["--data", folder.parent / "data", "--device", "cpu", "--max-new-tokens", 0]
+    result = command(evaluation.main, folder.parent / "run", "--init", folder, *data)
+    assert result.status == 0 and [args[3] for args, _ in calls] == [1, 1], result.err
 
 
 def test_a_run_keeps_its_template(command, folder, tmp_path):
@@ -417,7 +427,7 @@ def test_lora_starts_as_the_seed_says(command, folder):
 def test_a_run_is_not_put_into_a_hugging_face_folder(command, folder):
     other = shutil.copytree(folder, folder.parent / "other")
     result = run_train(command, folder, "--steps", 1, "--out", other)
-    assert result.status == 2 and "is what the run starts from" in result.error
+    assert result.status == 2 and "holds a Hugging Face model" in result.error
     assert not (other / "checkpoint.pt").exists()
 
 
@@ -937,6 +947,8 @@ def test_a_comparison_takes_the_best_rate_of_each_loss_and_keeps_what_is_done(co
     assert len(scored) == len(set(scored)) == 8 + 2 * 9 + 3
     assert command(compare.main, *given, "--steps", 3).status == 0 and len(asked) == 12 and len(scored) == 29
 
+    result = command(compare.main, *given[:-1], tmp_path / "test.jsonl", "--steps", 3)
+    assert result.status == 2 and "test.jsonl is read here" in result.error
     kept = out / "before/test-none-0.4.json"
     whole = kept.read_text()
     kept.write_text("x")

@@ -186,7 +186,8 @@ def main():
         raise UserError(f"{left}; a split by author needs 3, --temporal 1")
     splits, dropped["only used as profile"] = make_splits(authors, args.temporal, args.profile, args.max_rows)
     if not splits["train"]:
-        raise UserError("no commits are left to train on: give a larger --max-rows")
+        print_dropped(dict(dropped.most_common()))
+        raise UserError("no commits are left to train on: --temporal needs an author with 4 and --max-rows 3")
     write_splits(args.out, splits, dict(dropped.most_common()))
 
 

@@ -22,8 +22,10 @@ def main():
     p.add_argument("--out", type=Path, default=Path("data/base"), metavar="DIR", help="where to write")
     args = p.parse_args()
     model, tokenizer, state = checkpoint.load(args.source)
-    if state["settings"].get("init") or args.out.resolve() == args.source.resolve():
-        raise UserError(f"{args.source} is no base model, or is to be overwritten")
+    if state["settings"].get("init"):
+        raise UserError(f"{args.source} is no base model")
+    if args.out.resolve() == args.source.resolve():
+        raise UserError(f"{args.out} is the model itself: give another --out")
     model.bfloat16()
     checkpoint.save(args.out, model, tokenizer, state["settings"], state["step"], state["log"][19::20])
     print(f"wrote {args.out}/checkpoint.pt")

@@ -9,9 +9,10 @@ from tqdm import tqdm
 from perce_mini.dataset import encode_rows, read_examples, subsample
 from perce_mini.files import write_jsonl_atomic
 from perce_mini.retrieval import retrieve
+from perce_mini.scoring import MAX_NEW_TOKENS
 
 DATA, RUNS, WORLDS = Path("data/personas"), Path("out/experiments"), Path("out/worlds")
-TOP_K, MAX_NEW_TOKENS, SOLVED = 4, 160, 240  # texts in a prompt; tokens of a response; held-out rows with exact PIR
+TOP_K, SOLVED = 4, 240  # texts in a prompt; held-out rows with exact PIR
 
 
 def rows_of(split, world="", task="", n=0):

@@ -16,7 +16,7 @@ from perce_mini import checkpoint, scoring
 from perce_mini.dataset import encode_rows
 from perce_mini.device import pick_device
 from perce_mini.experiments import weights
-from perce_mini.experiments.rows import DATA, MAX_NEW_TOKENS, RUNS, TOP_K, held_out, rows_of, solved_rows
+from perce_mini.experiments.rows import DATA, RUNS, TOP_K, held_out, rows_of, solved_rows
 from perce_mini.files import write_text_atomic
 from perce_mini.percontrast import CLIP_MAX, CLIP_MIN
 from perce_mini.trainer import NotFiniteError, Settings, fit
@@ -102,7 +102,7 @@ def score(folder, scored, run, out=None):
     """
     model, tokenizer, state = load(folder)
     examples = held_out(scored.rows(run), model, tokenizer)
-    records = scoring.evaluate(model, tokenizer, examples, MAX_NEW_TOKENS * scored.texts, 0.4, run.seed)
+    records = scoring.evaluate(model, tokenizer, examples, scoring.MAX_NEW_TOKENS * scored.texts, 0.4, run.seed)
     figures = {"steps": len(state["log"])}
     for task, some in scoring.by_task(records).items():
         figures |= {m if task == "all" else f"{m}, {task}": x for m, x in scoring.summarize(some).items()}

@@ -29,8 +29,10 @@ def main():
     args = p.parse_args()
     model, _, state = checkpoint.load(args.run)
     source = source_of(args.run, state["settings"])
-    if os.path.realpath(args.out) == os.path.realpath(source) or (args.out / "checkpoint.pt").exists():
-        raise UserError(f"{args.out} holds the model that {args.run} started from, or a run: give another folder")
+    if os.path.realpath(args.out) == os.path.realpath(source):
+        raise UserError(f"{args.out} holds the model that {args.run} started from: give another folder")
+    if (args.out / "checkpoint.pt").exists():
+        raise UserError(f"{args.out} holds a run: give another folder")
     lora.merge(model)
     save(model, source, args.out, getattr(torch, args.dtype))
     print(f"wrote {args.out}")

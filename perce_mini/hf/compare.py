@@ -25,6 +25,7 @@ from perce_mini.experiments.tabulate import named
 from perce_mini.files import check_writable, parse_json, sha256, write_text_atomic
 from perce_mini.hf.folder import load_any
 from perce_mini.percontrast import CLIP_MIN
+from perce_mini.scoring import MAX_NEW_TOKENS
 
 LOSSES = {
     "ce": ["--loss", "ce"],
@@ -32,7 +33,7 @@ LOSSES = {
     "perce-stranger": ["--loss", "perce", "--contrast", "stranger"],
     "perce-cap-2": ["--loss", "perce", "--clip-max", 2],
 }
-MAX_NEW_TOKENS, TEMPERATURE, GREEDY = 160, 0.4, ", greedy"  # texts are written twice, the second time greedily
+TEMPERATURE, GREEDY = 0.4, ", greedy"  # texts are written twice, the second time greedily
 SHARE, LENGTH = f"share of tokens with PIR > {CLIP_MIN}", "words written / words of the user"
 OWN = ["--loss", "--init", "--data", "--contrast", "--clip-max", "--seed", "--template", "--eval-examples"]
 OWN += ["--resume", "--overwrite"]
@@ -63,18 +64,23 @@ def parse_args():
     args.losses = list(dict.fromkeys(args.losses))  # named twice, a loss is meant once
     for flag in args.flags:
         if flag.split("=")[0] in OWN:
-            p.error(f"{flag} is not for train.py here: this command decides it for every run")
+            p.error(f"{flag} is not for train.py here; see --losses, --lr and --seeds")
     if len(args.lr) > 1 and not all((args.data / name).exists() for name in ["val.jsonl", "test.jsonl"]):
         p.error(f"choosing between rates needs val.jsonl beside test.jsonl in {args.data}")
     return args
+
+
+def files_read(args):
+    """The rows, and what tells one model from another."""
+    files = [args.data / f"{split}.jsonl" for split in ["train", "val", "test"]] + [args.model / "config.json"]
+    return [path for path in files if path.exists()]
 
 
 def check_same_settings(args):
     """What --out keeps belongs to the settings it was made with. Raises UserError for others."""
     may_differ = ("losses", "lr", "seeds", "out", "json")
     asked = {key: str(value) for key, value in vars(args).items() if key not in may_differ}
-    read = [args.data / f"{split}.jsonl" for split in ["train", "val", "test"]] + [args.model / "config.json"]
-    asked |= {path.name: sha256(path) for path in read if path.exists()}
+    asked |= {path.name: sha256(path) for path in files_read(args)}
     file, text = args.out / "asked.json", json.dumps(asked)
     runs = [path for path in args.out.glob("*") if path.is_dir()]
     if runs and file.exists() and file.read_text(encoding="utf-8", errors="replace") != text:
@@ -191,6 +197,8 @@ def main():
     check_same_settings(args)
     if args.json:
         check_writable(args.json)
+        if args.json.exists() and any(args.json.samefile(path) for path in files_read(args)):
+            raise UserError(f"{args.json} is read here: give another file")
     asked = vars(args) | {"losses": " ".join(args.losses), "lr": " ".join(f"{rate:g}" for rate in args.lr)}
     names = ["losses", "lr", "seeds", "examples", "top_k", "block_size"]
     own = [f"--{name.replace('_', '-')} {asked[name]}".strip() for name in names]
