@@ -52,7 +52,7 @@ def token_logprobs(logits, labels, ignore_index=-100):
 
     logits (..., V); labels (...) int64, already SHIFTED: labels[b, t] is the token predicted from position t, or
     `ignore_index` where nothing is scored (prompt, padding). Returns (N,) float32 or more: the labelled positions, row
-    by row. Unshifted labels (see `causal_lm_logprobs`) raise nothing: a model that copies its input then has a low loss.
+    by row. Unshifted ones (see `causal_lm_logprobs`) raise nothing: a model that copies its input has a low loss then.
     """
     logits, labels = labelled(logits, labels, ignore_index)
     return -F.cross_entropy(precise(logits), labels, reduction="none")

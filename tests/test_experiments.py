@@ -486,9 +486,9 @@ def test_cells_of_lr_and_main(imagined):
     assert {*minus_perce} == {"lossce", "entce"}
     shorter = f"perce, {paper.EQUAL_TIME} steps"
     assert set(minus) == {*REAL_KINDS, shorter} - {"ce"}
-    run = runs.Run(
-        lr=float(best["perce"]), steps=round(runs.Run.steps / records.read("cost")["figures"]["perce_over_ce"])
-    )
+    measured = records.read("cost")["figures"]["perce_over_ce"]  # which moves by a few points from run to run
+    assert runs.Run.steps / paper.EQUAL_TIME == pytest.approx(measured, abs=0.03)
+    run = runs.Run(lr=float(best["perce"]), steps=paper.EQUAL_TIME)
     assert scores[shorter][0]["logp"] == value(run, "logp", "test")
 
 
