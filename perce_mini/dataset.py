@@ -11,6 +11,7 @@ import json
 import math
 import random
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -174,6 +175,11 @@ def personal_tokens(row, tokenizer, response):
 def encode_rows(rows, tokenizer, block_size, top_k, reserve=0, contrast="none"):
     """Rows -> Examples. contrast: what takes the persona's place in the plain view, "none" or a "stranger"'s texts."""
     others = strangers(rows) if contrast == "stranger" else [None] * len(rows)
+    if contrast == "stranger" and (alone := others.count(None)):
+        print(
+            f"note: {alone} of {len(rows)} rows find no stranger in their task, and have nobody's texts",
+            file=sys.stderr,
+        )
     bar = tqdm(rows, desc="encode", unit="row", dynamic_ncols=True, leave=False, delay=2)
     return [encode_example(row, tokenizer, block_size, top_k, reserve, other) for row, other in zip(bar, others)]
 

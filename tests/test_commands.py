@@ -243,6 +243,7 @@ def test_what_is_asked_of_the_scoring_reaches_it(command, trained, world, tmp_pa
     assert done.status == 0 and [args[3:] for args, _ in scored] == [(n, 0.7, 3)] * 2, done.err
     assert [args[3:] for args, _ in encoded[-2:]] == [(2, n, "stranger")] * 2
     assert "with a stranger's" in (tmp_path / "run/heat.html").read_text()
+    assert "note: 3 of 3 rows find no stranger in their task" in done.err
     assert ("recall of PIR" in done.out) == (script is evaluation)
 
 
