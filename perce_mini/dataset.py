@@ -56,14 +56,11 @@ def read_examples(path):
 def held_out_file(path):
     """test.jsonl of a data folder, or val.jsonl where there is no test; a file is itself. Raises DataError."""
     path = Path(path)
-    if not path.exists():
-        raise DataError(f"{path}: No such file or folder; give another")
-    if not path.is_dir():
-        return path
-    for name in ["test.jsonl", "val.jsonl"]:
-        if (path / name).exists():
-            return path / name
-    raise DataError(f"{path} has no test.jsonl and no val.jsonl to score; train.py needs none with --eval-examples 0")
+    for file in [path / "test.jsonl", path / "val.jsonl"] if path.is_dir() else [path]:
+        if file.exists():
+            return file
+    advice = "train.py needs neither with --eval-examples 0"
+    raise DataError(f"{path}: No such file, or no test.jsonl and no val.jsonl in it; {advice}")
 
 
 def subsample(rows, n):
