@@ -36,18 +36,19 @@ def parse_args():
     p.add_argument("--block-size", type=COUNT, metavar="N", help=help)
     help = "examples to score, a subsample of the file; 0 for all"
     p.add_argument("--examples", type=COUNT_OR_NONE, default=120, metavar="N", help=help)
-    cli.add(p, "--top-k", help=f"{cli.FLAGS['--top-k']['help']} (default: as the first run was trained)")
+    help = f"{cli.TOP_K['help']} (default: as the first run was trained)"
+    p.add_argument("--top-k", **cli.TOP_K | {"help": help})
     help = "longest generated text, tokens; 0 writes none"
     p.add_argument("--max-new-tokens", type=COUNT_OR_NONE, default=MAX_NEW_TOKENS, help=help)
-    cli.add(p, "--temperature")
-    cli.add(p, "--seed")
+    p.add_argument("--temperature", **cli.TEMPERATURE)
+    p.add_argument("--seed", **cli.TEXT_SEED)
     help = "texts to show beside their references"
     p.add_argument("--samples", type=COUNT_OR_NONE, default=1, metavar="N", help=help)
     p.add_argument("--all", action="store_true", help="show every figure, for every task")
     p.add_argument("--json", type=Path, metavar="FILE", help="write every figure")
     p.add_argument("--predictions", type=Path, metavar="FILE", help="write every generated text (JSONL)")
     p.add_argument("--heatmap", type=Path, metavar="FILE", help="write a page that shades tokens by their PIR (HTML)")
-    cli.add(p, "--device")
+    p.add_argument("--device", **cli.DEVICE)
     args = p.parse_args()
     if args.predictions and not args.max_new_tokens:
         p.error("--predictions writes generated texts, and --max-new-tokens 0 generates none")

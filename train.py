@@ -34,7 +34,7 @@ DATA = Path(os.path.relpath(Path(__file__).resolve().parent / "data"))
 DEFAULT_DATA, SHIPPED_BASE, RECORDED = DATA / "personas", DATA / "base", DATA / "results/main.json"
 LR_PRETRAINED, LR_LORA = 2e-5, 2e-4
 REPORTS = ["results.json", "predictions.jsonl", "heat.html"]
-CLIP = number(float, low=-1e6, high=1e6)
+CLIP = number(float, -1e6, 1e6)
 
 # ------------------------------------------------------------------------------------------------ flags
 
@@ -44,7 +44,7 @@ def add_optimisation_flags(parser):
     g = parser.add_argument_group("optimisation")
     how = g.add_mutually_exclusive_group()
     how.add_argument("--steps", type=COUNT, help=f"optimisation steps (default {default.steps})")
-    how.add_argument("--epochs", type=number(float, above=0, high=1e6), help="passes over the data, instead of --steps")
+    how.add_argument("--epochs", type=number(float, 1e-6, 1e6), help="passes over the data, instead of --steps")
     rates = f"(default {default.lr:g}; of a pretrained model {LR_PRETRAINED:g}, with LoRA {LR_LORA:g})"
     g.add_argument("--lr", type=cli.RATE, help=f"peak learning rate of AdamW {rates}")
     help = "share of the steps in which the rate rises; then it falls to 0"
@@ -52,9 +52,10 @@ def add_optimisation_flags(parser):
     g.add_argument("--batch-size", type=COUNT, default=default.batch_size, help="examples in a micro-batch")
     help = "micro-batches in an optimisation step"
     g.add_argument("--grad-accum", type=COUNT, default=default.grad_accum, help=help)
-    cli.add(g, "--top-k", default=default.top_k)
+    g.add_argument("--top-k", **cli.TOP_K, default=default.top_k)
     g.add_argument("--examples", type=COUNT, help="train on a subsample of so many examples (default all)")
-    cli.add(g, "--seed", help="of the order of batches, LoRA's start and the sampled text")
+    help = "of the order of batches, LoRA's start and the sampled text"
+    g.add_argument("--seed", type=cli.SEED, default=0, help=help)
     g.add_argument("--save-every", type=COUNT, default=SAVE_EVERY, help="steps between checkpoints")
 
 
@@ -63,7 +64,7 @@ def add_base_flags(parser):
     g = parser.add_argument_group("base model", what)
     g.add_argument("--base-steps", type=COUNT, help=f"optimisation steps (default {base.SETTINGS.steps})")
     g.add_argument("--tokenizer", help="bpe: learn one from the data (default); or gpt2, cl100k_base, ... by tiktoken")
-    vocab_size = number(int, low=256 + len(SPECIAL), high=10**6)
+    vocab_size = number(int, 256 + len(SPECIAL), 10**6)
     g.add_argument(
         "--vocab-size", type=vocab_size, help=f"entries of the learned tokenizer (default {base.VOCAB_SIZE})"
     )
@@ -89,11 +90,11 @@ def add_other_flags(parser):
     help = "keep less for the backward pass and compute it again: slower, with less memory"
     g.add_argument("--recompute", action="store_true", help=help)
     g = parser.add_argument_group("machine")
-    cli.add(g, "--device")
+    g.add_argument("--device", **cli.DEVICE)
     g.add_argument("--compile", action="store_true", help="torch.compile the blocks: a slow start, faster steps")
     g = parser.add_argument_group("scoring")
     g.add_argument("--eval-examples", type=COUNT_OR_NONE, default=120, help="held-out examples to score, 0 for none")
-    cli.add(g, "--temperature")
+    g.add_argument("--temperature", **cli.TEMPERATURE)
 
 
 def parse_args():

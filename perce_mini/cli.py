@@ -28,21 +28,17 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message} ({self.prog} -h explains every flag)\n")
 
 
-def number(kind, low=-math.inf, high=math.inf, above=None):
-    """A `type` for add_argument: a finite int or float, at least `low` (or above `above`) and at most `high`."""
+def number(kind, low, high):
+    """A `type` for add_argument: an int or a float from low to high."""
 
     def parse(text):
         try:
             value = kind(text)
         except ValueError:
+            value = math.nan
+        if not low <= value <= high:
             word = "a whole number" if kind is int else "a number"
-            raise argparse.ArgumentTypeError(f"{text[:40]!r} is not {word}") from None
-        if kind is float and not math.isfinite(value):
-            raise argparse.ArgumentTypeError(f"must be a finite number, not {text[:40]}")
-        if not low <= value <= high or (above is not None and value <= above):
-            bounds = [f"above {above}"] if above is not None else [f"at least {low}"] if low > -math.inf else []
-            bounds += [f"at most {high}"] if high < math.inf else []
-            raise argparse.ArgumentTypeError(f"must be {' and '.join(bounds)}, not {text[:40]}")
+            raise argparse.ArgumentTypeError(f"must be {word} from {low} to {high}, not {text[:40]!r}")
         return value
 
     return parse
@@ -55,29 +51,17 @@ def path(text):
     return Path(text)
 
 
-def temperature(text):
-    """0, which takes the likeliest token, or a temperature that float32 can divide by."""
-    value = number(float, low=0, high=100)(text)
-    return value if value == 0 else number(float, low=0.01)(text)
+COUNT = number(int, 1, 10**9)  # of steps, examples, tokens
+COUNT_OR_NONE = number(int, 0, 10**9)  # 0 switches something off
+SEED = number(int, 0, 2**32 - 1)
+RATE = number(float, 1e-30, 1e30)  # of learning: float32 holds it
 
 
-COUNT = number(int, low=1, high=10**9)  # of steps, examples, tokens
-COUNT_OR_NONE = number(int, low=0, high=10**9)  # 0 switches something off
-SEED = number(int, low=0, high=2**32 - 1)
-RATE = number(float, above=0, high=1e30)  # of learning: float32 holds it
-
-
-FLAGS = {  # those that several commands have
-    "--device": {"default": "auto", "help": "auto, cpu, cuda, cuda:1, mps (default auto: the fastest there is)"},
-    "--seed": {"type": SEED, "default": 0, "help": "of the sampled text"},
-    "--temperature": {"type": temperature, "default": 0.4, "help": "of decoding; 0 takes the likeliest token"},
-    "--top-k": {"type": COUNT_OR_NONE, "help": "profile items in the prompt, the best by BM25"},
-}
-
-
-def add(group, flag, **other):
-    """Add a flag of FLAGS; other: what is said of it otherwise."""
-    group.add_argument(flag, **FLAGS[flag] | other)
+# What several commands have in common: add_argument(flag, **these).
+DEVICE = {"default": "auto", "help": "auto, cpu, cuda, cuda:1, mps (default auto: the fastest there is)"}
+TEXT_SEED = {"type": SEED, "default": 0, "help": "of the sampled text"}
+TEMPERATURE = {"type": number(float, 0, 100), "default": 0.4, "help": "of decoding; 0 takes the likeliest token"}
+TOP_K = {"type": COUNT_OR_NONE, "help": "profile items in the prompt, the best by BM25"}
 
 
 def run(main):

@@ -34,7 +34,7 @@ class LoRA(nn.Module):
 
 
 def replace(model, kind, new):
-    """Put new(layer) in the place of every layer of this kind in the model's blocks."""
+    """Put new(layer) in the place of every layer of this kind in the blocks."""
     for parent in list(model.blocks.modules()):
         for name, layer in list(parent.named_children()):
             if isinstance(layer, kind):

@@ -234,7 +234,7 @@ class GPT(nn.Module):
 
 def sample(logits, temperature, rng):
     """One token id per row of logits (B, V), drawn from softmax(logits / temperature) by its cumulative sums."""
-    if temperature == 0:
+    if temperature < 0.01:  # the likeliest; float32 cannot divide by much less
         return logits.argmax(-1)
     sums = (logits / temperature).softmax(-1).double().cumsum(-1)
     point = torch.rand(len(sums), 1, dtype=torch.float64, device=sums.device, generator=rng) * sums[:, -1:]

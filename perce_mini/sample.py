@@ -37,9 +37,9 @@ def parse_args():
     help = "folder or JSONL file with the users (default: held-out users of the run's data)"
     people.add_argument("--data", type=Path, metavar="PATH", help=help)
     p.add_argument("--user", type=COUNT, default=1, metavar="N", help="start at the N-th of the users")
-    cli.add(p, "--temperature", default=0.0)
-    cli.add(p, "--seed")
-    cli.add(p, "--device")
+    p.add_argument("--temperature", **cli.TEMPERATURE | {"default": 0.0})
+    p.add_argument("--seed", **cli.TEXT_SEED)
+    p.add_argument("--device", **cli.DEVICE)
     return p.parse_args()
 
 

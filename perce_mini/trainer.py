@@ -162,6 +162,9 @@ def fit(model, tokenizer, examples, settings, out, save_every=SAVE_EVERY, state=
     if state:
         checkpoint.restore(state, optimizer)
     saved = first
+    goes_on = (
+        f", {'--resume' if settings.init else 'the same command'} goes on from there"  # a base starts from nothing
+    )
     micro_batches = settings.grad_accum * settings.processes
     steps = training_steps(examples, settings.batch_size, micro_batches, settings.seed, first)
     quiet = distributed.rank() > 0
@@ -176,21 +179,17 @@ def fit(model, tokenizer, examples, settings, out, save_every=SAVE_EVERY, state=
                     checkpoint.save(out, model, tokenizer, asdict(settings), step + 1, log, optimizer)
                 saved = step + 1
     except NotFiniteError as error:
-        advice = f"lower --lr (now {settings.lr:g}) and train anew"
-        raise NotFiniteError(
-            f"{error}: {advice}; {f'step {saved} is kept' if saved else 'nothing was saved yet'}"
-        ) from None
+        raise NotFiniteError(f"{error}: lower --lr (now {settings.lr:g}) and train anew; {kept(out, saved)}") from None
     except (OSError, UserError) as error:  # a full disk
-        raise UserError(f"{error}; {kept(out, saved, settings)}") from None
+        raise UserError(f"{error}; {kept(out, saved, goes_on)}") from None
     except KeyboardInterrupt:
         if distributed.rank() == 0:
-            print(f"\n{kept(out, saved, settings)}", file=sys.stderr)
+            print(f"\n{kept(out, saved, goes_on)}", file=sys.stderr)
         raise
     finally:
         bar.close()
     distributed.barrier()  # until the first process has written
 
 
-def kept(out, saved, settings):
-    how = "--resume" if settings.init else "the same command"  # a base model starts from nothing
-    return f"{out} keeps step {saved}, {how} goes on from there" if saved else "nothing was saved yet"
+def kept(out, saved, goes_on=""):
+    return f"{out} keeps step {saved}{goes_on}" if saved else "nothing was saved yet"

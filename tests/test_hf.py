@@ -446,7 +446,7 @@ def test_learning_rates_fit_what_is_trained(command, folder):
         (["--n-layer", 2], "n_layer 1, not 2"),
         (["--tokenizer", "gpt2"], "tokenizer pretrained, not gpt2"),
         (["--template", "nowhere.json"], "nowhere.json: No such file"),
-        (["--lora-rank", -1], "argument --lora-rank: must be at least 0"),
+        (["--lora-rank", -1], "argument --lora-rank: must be a whole number from 0"),
     ],
 )
 def test_wrong_flags_end_in_one_line_before_any_training(command, folder, flags, reason):

@@ -112,7 +112,7 @@ WRONG = [
     ("--profile empty.txt", "empty.txt: no texts in it"),
     ("--profile bad.txt", "bad.txt: not UTF-8 text"),
     ("--data nowhere", "nowhere: No such file"),
-    ("--temperature -1", "--temperature: must be at least 0"),
+    ("--temperature -1", "--temperature: must be a number from 0"),
 ]
 
 

@@ -26,7 +26,7 @@ from perce_mini.files import replace_files, write_jsonl
 TASKS = ["abstract", "review", "topic"]
 TRAIN, HELD_OUT, BASE = 84, 500, 16_000  # rows: per task in train, in val and in test each; in all in base
 SAME_AUTHOR, LISTS, N_ORDINARY = 0.3, 0.4, 4
-SHARE = cli.number(float, low=0, high=1)
+SHARE = cli.number(float, 0, 1)
 FAITH = 0.8  # how often a user keeps to a habit when the occasion comes up
 MARKED = 0.25  # the share of users who spell British, and of those who shout
 
