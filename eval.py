@@ -50,6 +50,12 @@ def parse_args():
     p.add_argument("--heatmap", type=Path, metavar="FILE", help="write a page that shades tokens by their PIR (HTML)")
     p.add_argument("--device", **cli.DEVICE)
     args = p.parse_args()
+    complete(p, args)
+    return args
+
+
+def complete(p, args):
+    """Add what follows from the flags, and refuse those that contradict each other."""
     if args.predictions and not args.max_new_tokens:
         p.error("--predictions writes generated texts, and --max-new-tokens 0 generates none")
     args.files = [path for path in [args.json, args.predictions, args.heatmap] if path]
@@ -62,7 +68,6 @@ def parse_args():
         p.error("a folder is named twice")
     if args.template and not any(map(hf.is_folder, args.runs)):
         p.error("--template is for Hugging Face folders, and there is none")
-    return args
 
 
 def load_runs(args, device):
