@@ -424,6 +424,7 @@ def test_no_space_left_keeps_the_last_checkpoint(run_train, tmp_path, monkeypatc
     monkeypatch.setattr(torch, "save", full)
     result = run_train("--save-every", 1)
     assert result.status == 2 and "cannot write" in result.error and "checkpoint.pt" in result.error
+    assert "run keeps step 1, --resume goes on from there" in result.error
     assert checkpoint.read(tmp_path / "run")["step"] == 1
 
 
