@@ -550,6 +550,9 @@ def test_a_run_is_not_written_where_it_cannot_be(command, run_train, trained, tm
     (tmp_path / "file").touch()
     for out in [tmp_path / "file", tmp_path / "file/run"]:
         assert f"{tmp_path / 'file'} is no folder to write to" in run_train("--out", out).error
+    (tmp_path / "loop").symlink_to("loop")
+    result = run_train("--out", tmp_path / "loop")
+    assert result.status == 2 and "loop" in result.error and "Traceback" not in result.err
     result = command(train.main, "--template", "t.json", "--out", tmp_path / "run")
     assert result.status == 2 and "--template is for a Hugging Face folder" in result.error
 

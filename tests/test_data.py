@@ -866,7 +866,7 @@ def test_a_missing_file_and_a_missing_task_are_one_clear_line(prepare, tmp_path)
     assert "--task" in prepare(longlamp, "--input", path, "--out", tmp_path, status=2)
 
 
-def test_what_is_dropped_is_counted(prepare, tmp_path):
+def test_what_is_dropped_is_counted(command, prepare, tmp_path):
     items = [{"summary": "s", "content": text} for text in ["", "o ", "c", "c", "c"]]
     rows = [{"author": "a", "input": "i", "output": text, "profile": items} for text in ["o", " ", "five!", "four"]]
     (tmp_path / "train.json").write_text(json.dumps(rows))
@@ -877,6 +877,9 @@ def test_what_is_dropped_is_counted(prepare, tmp_path):
     assert out.endswith(f"dropped: {items_dropped}, 1 rows with an empty response, {long}\n")
     assert [row["response"] for row in rows_in(tmp_path / "out")["train"]] == ["o", "four"]
     assert prepare(longlamp, *args).endswith(f"dropped: {items_dropped}, 1 rows with an empty response\n")
+    (tmp_path / "train.json").write_text(json.dumps(rows[2:3]))
+    done = command(longlamp.main, *args, "--max-chars", 4)
+    assert "no rows left" in done.error and long in done.out
 
 
 def test_users_of_a_file_without_a_split_are_divided(prepare, tmp_path):

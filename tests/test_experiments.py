@@ -905,6 +905,13 @@ def test_a_record_names_the_gpu(monkeypatch):
     assert "gpu" not in records.provenance()
 
 
+def test_a_damaged_record_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "RESULTS", tmp_path)
+    (tmp_path / "lr.json").write_text("{")
+    with pytest.raises(UserError, match="lr.json: not JSON"):
+        records.read("lr")
+
+
 def test_elsewhere_it_is_one_line(tmp_path):
     """A folder of another project, with a package `data` of its own."""
     (tmp_path / "data").mkdir()
