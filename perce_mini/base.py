@@ -14,8 +14,7 @@ from perce_mini.tokenizer import Tokenizer
 from perce_mini.trainer import SAVE_EVERY, Settings, check_same_run, fit
 
 VOCAB_SIZE = 4096
-OF_GPT = ["n_layer", "n_head", "n_kv_head", "n_shifted", "n_embd"]
-SHAPE = {"block_size": 768} | {name: getattr(GPTConfig, name) for name in OF_GPT}
+SHAPE = {"block_size": 768, "n_layer": 4, "n_head": 4, "n_kv_head": 2, "n_shifted": 1, "n_embd": 128}
 MAX_PARAMETERS = 2 * 10**9
 SETTINGS = Settings(loss="ce", lr=3e-3, steps=1000, vocab_size=VOCAB_SIZE)
 
@@ -53,7 +52,6 @@ def make(settings, shape, rows, out, device, save_every=SAVE_EVERY, compiled=Fal
 
     also: [(rows, reserve), ...] that the model is to read later, and that must fit into its block.
     """
-    check_writable(out / "checkpoint.pt")
     settings, state = replace(settings, examples=len(rows)), None
     if (out / "checkpoint.pt").exists():
         model, tokenizer, state = checkpoint.load(out, device)
@@ -68,6 +66,7 @@ def make(settings, shape, rows, out, device, save_every=SAVE_EVERY, compiled=Fal
     for some, reserve in also:
         encode_rows(some, tokenizer, model.config.block_size, 0, reserve)
     examples = encode_rows(rows, tokenizer, model.config.block_size, settings.top_k)
+    check_writable(out / "checkpoint.pt")
     fit(model, tokenizer, [as_document(e) for e in examples], settings, out, save_every, state)
 
 

@@ -55,12 +55,12 @@ def read_examples(path):
 
 def held_out_file(path):
     """test.jsonl of a data folder, or val.jsonl where there is no test; a file is itself. Raises DataError."""
-    path = Path(path)
-    for file in [path / "test.jsonl", path / "val.jsonl"] if path.is_dir() else [path]:
+    if not Path(path).is_dir():
+        return Path(path)
+    for file in [Path(path) / "test.jsonl", Path(path) / "val.jsonl"]:
         if file.exists():
             return file
-    advice = "train.py needs neither with --eval-examples 0"
-    raise DataError(f"{path}: No such file, or no test.jsonl and no val.jsonl in it; {advice}")
+    raise DataError(f"{path} has no test.jsonl and no val.jsonl to score; train.py needs none with --eval-examples 0")
 
 
 def subsample(rows, n):
@@ -173,10 +173,7 @@ def encode_rows(rows, tokenizer, block_size, top_k, reserve=0, contrast="none"):
     """Rows -> Examples. contrast: what takes the persona's place in the plain view, "none" or a "stranger"'s texts."""
     others = strangers(rows) if contrast == "stranger" else [None] * len(rows)
     if contrast == "stranger" and (alone := others.count(None)):
-        print(
-            f"note: {alone} of {len(rows)} rows find no stranger in their task, and have nobody's texts",
-            file=sys.stderr,
-        )
+        print(f"note: {alone} of {len(rows)} rows find no stranger in their task", file=sys.stderr)
     bar = tqdm(rows, desc="encode", unit="row", dynamic_ncols=True, leave=False, delay=2)
     return [encode_example(row, tokenizer, block_size, top_k, reserve, other) for row, other in zip(bar, others)]
 

@@ -16,11 +16,12 @@ ROWS = 256  # tokens in a slice: few enough to stay in a processor's cache, enou
 
 @torch.no_grad()
 def score_in_slices(score, hidden, head, labels):
-    """score(logits, labels) of every token, (N,), without gradient; score: a function like `token_logprobs`.
+    """score(logits, labels) of every token, (..., N), without gradient; score: a function like `token_logprobs`.
 
     hidden (N, C): the states that predict the N response tokens; head (V, C): the output embedding; labels (N,) int64.
     """
-    return torch.cat([score(F.linear(h, head), y) for h, y in zip(hidden.split(ROWS), labels.split(ROWS))])
+    slices = zip(hidden.split(ROWS), labels.split(ROWS))
+    return torch.cat([score(F.linear(h, head), y) for h, y in slices], dim=-1)
 
 
 def backward_in_slices(loss_of, hidden, head, labels):

@@ -33,7 +33,7 @@ class LoRA(nn.Module):
         return self.layer
 
 
-def replace(model, kind, new):
+def replace_layers(model, kind, new):
     """Put new(layer) in the place of every layer of this kind in the blocks."""
     for parent in list(model.blocks.modules()):
         for name, layer in list(parent.named_children()):
@@ -44,10 +44,10 @@ def replace(model, kind, new):
 def add(model, rank):
     """Freeze the model and put a step of `rank` beside every linear layer of its blocks."""
     model.requires_grad_(False)
-    replace(model, nn.Linear, partial(LoRA, rank=rank))
+    replace_layers(model, nn.Linear, partial(LoRA, rank=rank))
 
 
 def merge(model):
     """Add the steps to the weights, and let all weights be trained again."""
-    replace(model, LoRA, LoRA.merged)
+    replace_layers(model, LoRA, LoRA.merged)
     model.requires_grad_(True)

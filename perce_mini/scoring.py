@@ -13,7 +13,7 @@ from perce_mini.dataset import collate
 from perce_mini.device import autocast
 from perce_mini.errors import UserError
 from perce_mini.head import score_in_slices
-from perce_mini.percontrast import CLIP_MIN, personal_influence_ratio, token_logprobs
+from perce_mini.percontrast import CLIP_MIN, personal_influence_ratio, token_entropies, token_logprobs
 from perce_mini.rouge import RougeL, rouge_l
 
 # name: what it says, in the order of the table. "personal" tokens are known where the data names them.
@@ -36,19 +36,24 @@ DRAWS = 10_000  # samples of a bootstrap
 T95 = [0, 0, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262]  # of Student's t, by number of values
 
 
+def with_persona(logits, labels):
+    """(3, N): log P, whether the likeliest token was right, entropy; of the same logits, which are computed once."""
+    logp = token_logprobs(logits, labels)
+    return torch.stack([logp, (logits.argmax(-1) == labels).to(logp), token_entropies(logits, labels)])
+
+
 @torch.no_grad()
-def score_tokens(model, examples, **more):
-    """Per example, arrays over its response tokens: log P in both views, PIR, whether the likeliest was right; and what
-    `more` names, functions of (logits, labels) with the persona."""
+def score_tokens(model, examples):
+    """Per example, {name: array over its response tokens}: log P in both views, PIR, hit and entropy."""
     head = model.head
     batch = collate(examples, head.device)
     with autocast(head.device):
         persona = model.hidden(batch.persona.ids).flatten(0, 1)[batch.persona.at]
         plain = model.hidden(batch.plain.ids).flatten(0, 1)[batch.plain.at]
-        scores = {"logp": token_logprobs, "hit": lambda logits, labels: logits.argmax(-1) == labels, **more}
-        per_token = {name: score_in_slices(scores[name], persona, head, batch.labels).double() for name in scores}
-        per_token["logp_plain"] = score_in_slices(token_logprobs, plain, head, batch.labels).double()
-    per_token["pir"] = personal_influence_ratio(per_token["logp"], per_token["logp_plain"])
+        logp, hit, entropy = score_in_slices(with_persona, persona, head, batch.labels).double()
+        logp_plain = score_in_slices(token_logprobs, plain, head, batch.labels).double()
+    per_token = {"logp": logp, "logp_plain": logp_plain, "hit": hit, "entropy": entropy}
+    per_token["pir"] = personal_influence_ratio(logp, logp_plain)
     ends = np.cumsum([len(e.response) for e in examples])[:-1]
     split = {name: np.split(values.cpu().numpy(), ends) for name, values in per_token.items()}
     return [{name: values[i] for name, values in split.items()} for i in range(len(examples))]

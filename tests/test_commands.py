@@ -376,7 +376,7 @@ def test_bad_flags_end_in_one_line(command, world, trained, tmp_path, flags, rea
 
 BAD_EVAL = [
     ("nowhere", "nowhere: not a folder on this machine"),
-    ("RUN --data nowhere.jsonl", "nowhere.jsonl: No such file"),
+    ("RUN --data nowhere.jsonl", "nowhere.jsonl: No such file or directory"),
     ("RUN --samples -1", "--samples: must be a whole number from 0"),
     ("", "name a folder to score"),
     ("RUN --max-new-tokens 9999", "do not fit"),

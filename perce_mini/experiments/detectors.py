@@ -12,7 +12,7 @@ from perce_mini.experiments.records import FIRST, chart, of_seeds, table, write
 from perce_mini.experiments.rows import exact_tokens, held_out, solved_rows
 from perce_mini.experiments.runs import TEST, Run, load
 from perce_mini.experiments.suite import PAIRED, difference
-from perce_mini.percontrast import CLIP_MIN, token_entropies
+from perce_mini.percontrast import CLIP_MIN
 
 DETECTORS = ["PIR", "exact PIR", "word matching", "loss", "entropy"]
 
@@ -24,7 +24,7 @@ def token_table(folder, split, contrast):
     columns = {name: [] for name in [*DETECTORS, "exact loss", "personal", "later in its span"]}
     for i in range(0, len(examples), 30):
         group = examples[i : i + 30]
-        for e, score in zip(group, scoring.score_tokens(model, group, entropy=token_entropies)):
+        for e, score in zip(group, scoring.score_tokens(model, group)):
             columns["PIR"].append(score["pir"])
             columns["loss"].append(-score["logp"])
             columns["entropy"].append(score["entropy"])
