@@ -147,9 +147,8 @@ def check_same_run(state, settings, out):
     for name, value in asdict(settings).items():
         old = state["settings"].get(name, getattr(Settings, name))
         if old != value and name != "data":  # its hash tells more than its path
-            raise UserError(
-                f"{out} was made with {name} {old}, not {value or 'none'}: give the same again, or another folder"
-            )
+            asked = f"{name} {old}, not {str(value) or 'none'}"
+            raise UserError(f"{out} was made with {asked}: give the same again, or another folder")
 
 
 def fit(model, tokenizer, examples, settings, out, save_every=SAVE_EVERY, state=None, weight_fn=None):
@@ -162,9 +161,8 @@ def fit(model, tokenizer, examples, settings, out, save_every=SAVE_EVERY, state=
     if state:
         checkpoint.restore(state, optimizer)
     saved = first
-    goes_on = (
-        f", {'--resume' if settings.init else 'the same command'} goes on from there"  # a base starts from nothing
-    )
+    how = "--resume" if settings.init else "the same command"  # a base model starts from nothing
+    goes_on = f", {how} goes on from there"
     micro_batches = settings.grad_accum * settings.processes
     steps = training_steps(examples, settings.batch_size, micro_batches, settings.seed, first)
     quiet = distributed.rank() > 0
