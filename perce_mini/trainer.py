@@ -138,7 +138,7 @@ def make_optimizer(model, settings):
 # ------------------------------------------------------------------------------------------------ the run
 
 SAVE_EVERY = 50  # steps
-SHOWN = "{out}  loss {loss:.3f}, weight {weight:.2f} (floor {floor:.0%}, cap {cap:.0%})"
+PROGRESS = "{out}  loss {loss:.3f}, weight {weight:.2f} (floor {floor:.0%}, cap {cap:.0%})"
 BAR = "{desc}  {n_fmt}/{total_fmt}  {elapsed} + {remaining}"  # 80 columns hold it, and the time that is left
 
 
@@ -170,7 +170,7 @@ def fit(model, tokenizer, examples, settings, out, save_every=SAVE_EVERY, state=
     try:
         for step, groups in zip(range(first, settings.steps), steps):
             log.append(training_step(hidden_of, model, optimizer, groups, settings, step, weight_fn))
-            bar.set_description_str(SHOWN.format(out=out, **log[-1]), refresh=False)
+            bar.set_description_str(PROGRESS.format(out=out, **log[-1]), refresh=False)
             bar.update()
             if (step + 1) % save_every == 0 or step + 1 == settings.steps:
                 if distributed.rank() == 0:

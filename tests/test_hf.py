@@ -926,7 +926,7 @@ def test_a_comparison_takes_the_best_rate_of_each_loss_and_keeps_what_is_done(co
     assert "CE 0.002, PerCE 0.002, PerCE, against a stranger 0.001" in found["tables"][0]["caption"]
     assert tried["ce"] == [{"0.001": -0.501, "0.002": -0.3333333}] and found["commit"] == "c0ffee"
     assert found["title"] == "Real texts: git, long"
-    assert {name: len(seeds) for name, seeds in figures.items()} == {"before": 1} | dict.fromkeys(compare.LOSSES, 2)
+    assert {name: len(seeds) for name, seeds in figures.items()} == {"before": 1} | dict.fromkeys(compare.TRAININGS, 2)
     half = 12.706 / 1.96 * 2**0.5 / 6  # PerCE is 1/3 better with one of the two seeds: as wide as Student's t has it
     assert minus["perce"][0]["rouge_l"] == pytest.approx([1 / 6, 1 / 6 - half, 1 / 6 + half], abs=1e-5)
     assert minus["before"][0]["rouge_l"] == [0, 0, 0] and minus["before"][0]["logp"][0] == 0.5  # -1; CE's are -1 and -2

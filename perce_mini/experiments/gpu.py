@@ -28,7 +28,7 @@ CASES = {  # name: shape, rank of LoRA, examples in a step, their tokens, blocks
     "Qwen3-4B, LoRA 16": (QWEN3_4B, 16, 1, LONG, True, False),
     "Qwen3-4B, LoRA 16, compiled": (QWEN3_4B, 16, 1, LONG, True, True),
 }
-WARM, ROUNDS, LOSSES = 3, 10, ["ce", "perce"]
+WARM, ROUNDS, BOTH = 3, 10, ["ce", "perce"]
 
 
 def measure_gpu(suite):
@@ -90,10 +90,10 @@ def figures(config, rank, n, lengths, recompute, compiled, peak, device):
 
 def steps_of(model, examples):
     """({loss: median seconds}, {loss: peak bytes}) of training steps of both losses, in turns."""
-    settings, run = {loss: Settings(loss=loss, batch_size=len(examples)) for loss in LOSSES}, replicate(model)
-    optimizer, seconds, most = make_optimizer(model, settings["ce"]), {loss: [] for loss in LOSSES}, {}
+    settings, run = {loss: Settings(loss=loss, batch_size=len(examples)) for loss in BOTH}, replicate(model)
+    optimizer, seconds, most = make_optimizer(model, settings["ce"]), {loss: [] for loss in BOTH}, {}
     for step in range(WARM + ROUNDS):
-        for loss in LOSSES:
+        for loss in BOTH:
             torch.cuda.reset_peak_memory_stats()
             start = time.perf_counter()
             training_step(run, model, optimizer, [examples], settings[loss], step)  # ends by reading its loss

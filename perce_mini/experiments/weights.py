@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from perce_mini.experiments.rows import exact_tokens
-from perce_mini.percontrast import perce_weights
+from perce_mini.percontrast import perce_weights, personal_influence_ratio
 
 
 def exact(run, tokenizer, batch, logp_persona, logp_plain):
@@ -16,9 +16,9 @@ def exact(run, tokenizer, batch, logp_persona, logp_plain):
 
 def longce(run, tokenizer, batch, logp_persona, logp_plain):
     """The ratio itself, clipped from above: the loss of earlier work by the same group."""
-    return (logp_persona - logp_plain).exp().clamp(max=5.0)
+    return personal_influence_ratio(logp_persona, logp_plain).exp().clamp(max=5.0)
 
 
 def mean_one(run, tokenizer, batch, logp_persona, logp_plain):
-    weights = perce_weights(logp_persona - logp_plain, run.clip_min, run.clip_max)
+    weights = perce_weights(personal_influence_ratio(logp_persona, logp_plain), run.clip_min, run.clip_max)
     return weights / weights.mean()

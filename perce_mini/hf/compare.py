@@ -27,7 +27,7 @@ from perce_mini.hf.folder import load_any
 from perce_mini.percontrast import CLIP_MIN
 from perce_mini.scoring import MAX_NEW_TOKENS
 
-LOSSES = {
+TRAININGS = {
     "ce": ["--loss", "ce"],
     "perce": ["--loss", "perce"],
     "perce-stranger": ["--loss", "perce", "--contrast", "stranger"],
@@ -49,8 +49,8 @@ def parse_args():
     )
     p.add_argument("model", type=Path, metavar="MODEL_FOLDER", help="Hugging Face folder to start from")
     p.add_argument("data", type=Path, metavar="DATA_FOLDER", help="folder with train.jsonl, and val or test.jsonl")
-    help = f"of {', '.join(LOSSES)}: those to train (default all); without any the model before is scored alone"
-    p.add_argument("--losses", nargs="*", choices=LOSSES, default=[*LOSSES], metavar="LOSS", help=help)
+    help = f"of {', '.join(TRAININGS)}: those to train (default all); without any the model before is scored alone"
+    p.add_argument("--losses", nargs="*", choices=TRAININGS, default=[*TRAININGS], metavar="LOSS", help=help)
     help = "learning rates; each loss gets the one with the best likelihood of val.jsonl (default 2e-5)"
     p.add_argument("--lr", nargs="+", type=cli.RATE, default=[2e-5], metavar="RATE", help=help)
     help = "runs of every loss at its rate, which the first seed chooses"
@@ -94,7 +94,7 @@ def train(args, loss, rate, seed):
     if not (folder / "finished").exists():
         resume = ["--resume"] if (folder / "checkpoint.pt").exists() else []
         flags = ["--init", args.model, "--data", args.data, "--top-k", args.top_k, "--block-size", args.block_size]
-        flags += [*LOSSES[loss], "--lr", rate, *args.flags, "--seed", seed, "--eval-examples", 0, "--out", folder]
+        flags += [*TRAININGS[loss], "--lr", rate, *args.flags, "--seed", seed, "--eval-examples", 0, "--out", folder]
         command = [sys.executable, *map(str, [ROOT / "train.py", *flags, *resume])]
         if subprocess.run(command).returncode:
             raise UserError(f"stopped at: {' '.join(command)}")
