@@ -1,10 +1,12 @@
 """From rows of text to batches of two aligned views.
 
-    JSONL line -> row (dict, checked) -> Example (ids of two prompts and a response) -> Batch (two views)
+    JSONL line -> Row (a checked dict) -> Example (ids of two prompts and a response) -> Batch
 
-y is encoded ONCE. Persona, query and response are encoded each by itself; the views are `persona + query + response`
-and `query + response`, so the response ids are the same in both, and token i of one view is token i of the other.
-(What stands between the parts is the tokenizer's layout.)
+The response y is encoded ONCE. Persona, query and response are encoded each by itself:
+
+    persona view   [item][item] [query] response            plain view   [query] response
+
+So both views hold the same response ids, and PIR compares them token by token.
 """
 
 import json
@@ -12,206 +14,259 @@ import math
 import random
 import re
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
-from perce_mini.errors import UserError
-from perce_mini.retrieval import retrieve, strangers
+from perce_mini.runtime.errors import UserError, one_line, short_repr
+from perce_mini.runtime.files import open_regular
 
-CONTRASTS = ["none", "stranger"]  # what stands in the persona's place in the plain view
+# ---------------------------------------------------------------------------------- reading rows
 
 
 class DataError(UserError):
-    """What is wrong with the data: file, line and reason."""
-
-
-# ------------------------------------------------------------------------------------- reading rows
+    """A problem with the data; the message names the file, the line and the reason."""
 
 
 class Row(dict):
-    """One example as its JSON object says it; `where` tells "file:line", if it was read from a file."""
+    """One example: {"user", "task", "query", "response", "profile", perhaps "personal"}."""
+
+    where = "the row"  # "file:line", if it was read from a file
+    plain_profile = ()  # items for the plain view (see contrast.py); usually there are none
 
 
 def read_examples(path):
-    """Read a JSONL file into a list of rows (dicts; the format stands in data/README.md).
+    """Read a JSONL file into a list of Rows (data/README.md describes the format).
 
-    Raises DataError naming file, line and reason at the first bad row. Blank lines are skipped.
+    Raises DataError at the first bad row. Blank lines are skipped.
     """
     rows = []
-    try:
-        with open(path, "rb") as f:
-            for number, line in enumerate(f, 1):
-                if line.strip():
-                    rows.append(read_row(line.strip(), f"{path}:{number}"))
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror}") from None
+    with open_regular(path) as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                rows.append(read_row(line, f"{path}:{number}"))
     if not rows:
-        raise DataError(f"{path}: no examples in it")
+        raise DataError(f"{path}: the file holds no examples")
     return rows
 
 
-def held_out_file(path):
-    """test.jsonl of a data folder, or val.jsonl where there is no test; a file is itself. Raises DataError."""
-    if not Path(path).is_dir():
-        return Path(path)
-    for file in [Path(path) / "test.jsonl", Path(path) / "val.jsonl"]:
-        if file.exists():
-            return file
-    raise DataError(f"{path} has no test.jsonl and no val.jsonl to score; train.py needs none with --eval-examples 0")
-
-
-def subsample(rows, n):
-    """n of the rows, one drawn from each n-th part of the file, always the same; all of them for 0 or None.
-
-    So every task and many users are among them, and nothing that recurs every few rows is left out.
-    """
-    if not n or n >= len(rows):
-        return rows
-    rng = random.Random(0)
-    return [rows[rng.randrange(i * len(rows) // n, (i + 1) * len(rows) // n)] for i in range(n)]
-
-
 def read_row(line, where):
-    """One line of a file -> Row. Raises DataError with the first thing that is wrong."""
+    """One line of a file -> Row. Raises DataError."""
     try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: not JSON ({str(error).splitlines()[0]})") from None
-    check_texts(row, ["user", "task", "query", "response"], f"{where}: the row")
+        row = Row(json.loads(line))
+    except (ValueError, TypeError, RecursionError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"{where}: not a JSON object ({reason})") from None
+    row.where = where
+    check_texts(row, ["user", "task", "query", "response"], where)
     check(row["response"].strip(), f"{where}: 'response' is empty")
-    check(row["task"] != "all", f"{where}: a task cannot be called 'all', as tables call all tasks together")
-    check(isinstance(row.get("profile"), list), f"{where}: the row has no 'profile', or it is not a list")
+    check(row["task"] != "all", f"{where}: a task may not be called 'all'; tables use that name")
+    check(isinstance(row.get("profile"), list), f"{where}: 'profile' must be a list of items")
     for i, item in enumerate(row["profile"]):
         check_texts(item, ["query", "response"], f"{where}: profile item {i}")
-    spans = row.get("personal", [])
-    check(isinstance(spans, list), f"{where}: 'personal' must be a list of [start, end]")
-    for span in spans:
-        whole = isinstance(span, list) and len(span) == 2 and all(type(x) is int for x in span)
-        inside = whole and 0 <= span[0] < span[1] <= len(row["response"])
-        check(inside, f"{where}: personal span {str(span)[:40]} is not in the response")
-    row = Row(row)
-    row.where = where
+    check(isinstance(row.get("personal", []), list), f"{where}: 'personal' must be a list of spans")
+    for span in row.get("personal", []):
+        pair = isinstance(span, list) and [type(x) for x in span] == [int, int]
+        inside = pair and 0 <= span[0] < span[1] <= len(row["response"])
+        check(inside, f"{where}: personal span {short_repr(span)} is not in the response")
     return row
 
 
-def check(ok, reason):
-    if not ok:
+def check(condition, reason):
+    if not condition:
         raise DataError(reason)
 
 
 def check_texts(item, keys, where):
-    """An object that has these keys, each with a text that can be encoded."""
-    check(isinstance(item, dict), f"{where} must be an object, not {type(item).__name__}")
+    """`item` is an object that has a string under each of the keys. Raises DataError."""
+    check(isinstance(item, dict), f"{where}: must be an object, not {type(item).__name__}")
     for key in keys:
-        check(key in item, f"{where} has no {key!r}")
-        text = item[key]
-        check(isinstance(text, str), f"{where}: {key!r} must be a string, not {type(text).__name__}")
-        check("\0" not in text, f"{where}: {key!r} holds a NUL character")
-        check(not re.search("[\ud800-\udfff]", text), f"{where}: {key!r} holds a lone surrogate")
+        text = item.get(key)
+        check(isinstance(text, str), f"{where}: {key!r} must be a string, not {short_repr(text)}")
+        bad = re.search("[\0\ud800-\udfff]", text)  # cannot be encoded, or ends a text early
+        check(not bad, f"{where}: {key!r} contains a NUL character or a lone surrogate")
 
 
-# ------------------------------------------------------------------------------------ rows to token ids
+def held_out_file(path):
+    """The file to score: test.jsonl of a data folder, or val.jsonl where there is no test.jsonl.
+    A file path is returned unchanged. Raises DataError."""
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    for name in ["test.jsonl", "val.jsonl"]:
+        if (path / name).exists():
+            return path / name
+    advice = "train.py needs neither with --eval-examples 0"
+    raise DataError(f"{path}: no test.jsonl and no val.jsonl to score; {advice}")
+
+
+def subsample(rows, n):
+    """n of the rows, one drawn from each n-th part of the list, always the same; all for 0 or None.
+
+    Taking every k-th row instead could miss whatever recurs with that period.
+    """
+    if not n or n >= len(rows):
+        return rows
+    rng = random.Random(0)
+    ends = [i * len(rows) // n for i in range(n + 1)]
+    return [rows[rng.randrange(start, end)] for start, end in zip(ends, ends[1:])]
+
+
+# ------------------------------------------------------------- which texts stand in the prompt
+
+
+def bm25(query, documents, k1=1.5, b=0.75):
+    """Okapi BM25: how relevant each document is to the query, a list of floats. LongLaMP's baseline
+    retrieves with it too, over words split at white space.
+
+        sum over the query's words of rarity * tf (k1 + 1) / (tf + k1 (1 - b + b length / average))
+
+    Rare words count more, a second occurrence less than the first, and long documents lose some.
+    """
+    counts = [Counter(document.split()) for document in documents]
+    lengths = [count.total() for count in counts]
+    average = sum(lengths) / max(1, len(lengths)) or 1
+    scores = [0.0] * len(documents)
+    for word in query.split():
+        n = sum(word in count for count in counts)  # documents that contain the word
+        rarity = math.log(1 + (len(documents) - n + 0.5) / (n + 0.5))
+        for i, count in enumerate(counts):
+            tf = count[word]
+            scores[i] += rarity * tf * (k1 + 1) / (tf + k1 * (1 - b + b * lengths[i] / average))
+    return scores
+
+
+def retrieve(query, profile, top_k):
+    """Indices of the `top_k` items of a profile, most relevant first; ties go to the newest."""
+    scores = bm25(query, [f"{item['query']} {item['response']}" for item in profile])
+    return sorted(range(len(profile)), key=lambda i: (-scores[i], -i))[:top_k]
+
+
+# ----------------------------------------------------------------------------- rows to token ids
 
 
 @dataclass
 class Example:
     row: dict
-    prompt: list  # ids of the profile's items, oldest first, and of the query, up to where the response starts
-    plain_prompt: list  # the same without these items, or with a stranger's
+    prompt: list  # ids of persona (oldest item first) and query, up to where the response starts
+    plain_prompt: list  # the same without the persona
     response: list  # ids of the response and the end token
-    personal: list  # one bool per response token: does it lie in a span that the row calls personal?
-    read: list = ()  # which items of the profile stand in the prompt
+    personal: list  # one bool per response token: does it touch a personal span of the row?
+    profile_indices: list = ()  # which items of the profile stand in the prompt
 
 
-def encode_example(row, tokenizer, block_size, top_k=4, reserve=0, stranger=None):
-    """Row -> Example of at most `block_size` tokens. Only the profile is shortened.
+def encode_example(row, tokenizer, block_size, top_k=4, max_new_tokens=0):
+    """Row -> Example of at most `block_size` tokens. Only the persona is shortened to make it fit.
 
-    reserve: room to keep for a response of that many tokens, if the row's own is shorter. stranger: a row whose profile
-    is the plain view's. Raises DataError when query and response alone do not fit.
+    max_new_tokens: leave room for a generated response of that length, if the row's own is shorter.
+    Raises DataError if query and response alone do not fit, or if the prompt is empty.
     """
-    start, query = tokenizer.lay_out("start"), tokenizer.lay_out("query", row["query"])
+    where = getattr(row, "where", Row.where)
+    start = tokenizer.encode_template("start")
+    query = tokenizer.encode_template("query", row["query"])
     response = [*tokenizer.encode(row["response"]), tokenizer.end]
-    asked, answered = len(start) + len(query), max(len(response), reserve)
-    room = block_size - asked - answered
+    answer = max(len(response), max_new_tokens)
+    room = block_size - len(start) - len(query) - answer
+    check(start + query, f"{where}: the prompt is empty: write a query, or a template with a start")
     if room < 0:
-        answer = "response" if answered == len(response) else "room for an answer"
-        sizes = f"query ({asked} tokens) and {answer} ({answered}) do not fit into the block of {block_size}"
-        advice = "shorten them or give a larger --block-size (a base model is trained with one)"
-        raise DataError(f"{getattr(row, 'where', 'row')}: {sizes}; {advice}")
-    persona, read = encode_profile(row["profile"], row["query"], tokenizer, top_k, room)
-    contrast = []
-    if stranger and row["profile"]:
-        contrast, _ = encode_profile(stranger["profile"], row["query"], tokenizer, top_k, room)
-    personal = personal_tokens(row, tokenizer, response)
-    return Example(row, start + persona + query, start + contrast + query, response, personal, read)
+        sizes = f"query ({len(start + query)} tokens) and response ({answer}) exceed {block_size}"
+        raise DataError(f"{where}: {sizes} tokens: shorten them or raise --block-size")
+    persona, indices = encode_profile(row["profile"], row, tokenizer, top_k, room)
+    contrast, _ = encode_profile(getattr(row, "plain_profile", ()), row, tokenizer, top_k, room)
+    personal = personal_tokens(row, tokenizer)
+    return Example(
+        row, start + persona + query, start + contrast + query, response, personal, indices
+    )
 
 
-def encode_profile(profile, query, tokenizer, top_k, room):
-    """The `top_k` most relevant items, oldest first, as at most `room` ids; and which items these are.
+def encode_profile(profile, row, tokenizer, top_k, room):
+    """The `top_k` most relevant items, oldest first, as at most `room` ids; and their indices.
 
-    What does not fit is left out: whole items from the least relevant on, then the tail of the one that is left.
+    An item that equals the response would give the answer away, so it is never used. If the items
+    do not fit, the least relevant ones are dropped, and then the tail of the last one is cut.
     """
     if room == 0:
         return [], []
-    chosen = retrieve(query, profile, top_k)
-    items = {i: tokenizer.lay_out("item", profile[i]["query"], profile[i]["response"]) for i in chosen}
-    while len(chosen) > 1 and sum(len(items[i]) for i in chosen) > room:
-        chosen.pop()
-    return [token for i in sorted(chosen) for token in items[i]][:room], sorted(chosen)
+    usable = [i for i, item in enumerate(profile) if not gives_answer(item, row)]
+    best = retrieve(row["query"], [profile[i] for i in usable], top_k)
+    ids = {}  # index -> token ids, most relevant first
+    for i in [usable[j] for j in best]:
+        ids[i] = tokenizer.encode_template("item", profile[i]["query"], profile[i]["response"])
+    while len(ids) > 1 and sum(map(len, ids.values())) > room:
+        ids.popitem()
+    indices = sorted(ids)
+    return [token for i in indices for token in ids[i]][:room], indices
 
 
-def personal_tokens(row, tokenizer, response):
-    """One bool per response token: True where it shares a byte with one of the row's personal spans."""
-    spans = [[len(row["response"][:at].encode()) for at in span] for span in row.get("personal", [])]  # in bytes
-    return [any(start < e and s < end for s, e in spans) for start, end in tokenizer.spans(response)]
+def gives_answer(item, row):
+    return item["response"].split() == row["response"].split()  # white space may differ
 
 
-def encode_rows(rows, tokenizer, block_size, top_k, reserve=0, contrast="none"):
-    """Rows -> Examples. contrast: what takes the persona's place in the plain view, "none" or a "stranger"'s texts."""
-    others = strangers(rows) if contrast == "stranger" else [None] * len(rows)
-    if contrast == "stranger" and (alone := others.count(None)):
-        print(f"note: {alone} of {len(rows)} rows find no stranger in their task", file=sys.stderr)
-    bar = tqdm(rows, desc="encode", unit="row", dynamic_ncols=True, leave=False, delay=2)
-    return [encode_example(row, tokenizer, block_size, top_k, reserve, other) for row, other in zip(bar, others)]
+def personal_tokens(row, tokenizer):
+    """One bool per response token: True if it shares a byte with a personal span of the row."""
+    text = row["response"]
+    spans = [[byte_offset(text, at, tokenizer) for at in span] for span in row.get("personal", [])]
+    tokens = tokenizer.spans(text)
+    touches = [any(start < e and s < end for s, e in spans) for start, end in tokens]
+    return [*touches, False]  # the end token
 
 
-# --------------------------------------------------------------------------------- examples to batches
+def byte_offset(text, at, tokenizer):
+    """A position in characters of the text -> a position in bytes of what is encoded."""
+    return len(tokenizer.normalize(text[:at]).encode())
+
+
+def encode_rows(rows, tokenizer, block_size, top_k, max_new_tokens=0):
+    """Rows -> Examples. Raises DataError."""
+    examples = []
+    for row in tqdm(rows, "encode", unit="row", dynamic_ncols=True, leave=False, delay=2):
+        with one_line(getattr(row, "where", Row.where), "text that can be encoded"):
+            examples.append(encode_example(row, tokenizer, block_size, top_k, max_new_tokens))
+    dropped = sum(gives_answer(item, row) for row in rows for item in row["profile"])
+    if dropped:
+        print(f"note: left out {dropped} profile items that equal the response", file=sys.stderr)
+    return examples
+
+
+# ---------------------------------------------------------------------------- examples to batches
 
 
 @dataclass
 class View:
     ids: torch.Tensor  # (B, T) int64, padded on the right
-    at: torch.Tensor  # (N,) int64: which of the B * T positions predict the response tokens, row by row
+    target_positions: torch.Tensor  # (N,) int64: the places in ids.flatten() that predict y
 
 
 @dataclass
 class Batch:
-    """The same responses in both views. Labels are flat, since `at` already picks the response tokens; a trainer that
-    has logits of whole padded sequences marks all other positions with -100 instead (percontrast.token_logprobs)."""
+    """The same responses in both views."""
 
     examples: list
     persona: View
     plain: View
-    labels: torch.Tensor  # (N,) int64: the response tokens, row by row, the same for both views
+    labels: torch.Tensor  # (N,) int64: the response tokens, row after row, the same in both views
 
 
 def make_view(prompts, responses, device):
+    """A position predicts the token after it, so the last token of a sequence is never an input."""
     sequences = [(prompt + response)[:-1] for prompt, response in zip(prompts, responses)]
     T = max(map(len, sequences))
-    ids = torch.tensor([sequence + [0] * (T - len(sequence)) for sequence in sequences])
-    at = [b * T + t for b, prompt in enumerate(prompts) for t in range(len(prompt) - 1, len(sequences[b]))]
-    return View(ids.to(device), torch.tensor(at).to(device))
+    ids = [sequence + [0] * (T - len(sequence)) for sequence in sequences]
+    positions = []
+    for b, prompt in enumerate(prompts):
+        positions += range(b * T + len(prompt) - 1, b * T + len(sequences[b]))
+    return View(torch.tensor(ids, device=device), torch.tensor(positions, device=device))
 
 
 def collate(examples, device="cpu"):
-    """Examples -> Batch. A position predicts the token after it, so the last token is never an input."""
+    """Examples -> Batch."""
     responses = [e.response for e in examples]
     persona = make_view([e.prompt for e in examples], responses, device)
     plain = make_view([e.plain_prompt for e in examples], responses, device)
-    return Batch(examples, persona, plain, torch.tensor(sum(responses, [])).to(device))
+    return Batch(examples, persona, plain, torch.tensor(sum(responses, []), device=device))
 
 
 def size(example):
@@ -219,14 +274,15 @@ def size(example):
 
 
 def epoch_batches(examples, batch_size, seed, epoch):
-    """One epoch as lists of examples, batches of similar length; the order depends on (seed, epoch) alone.
+    """One epoch as lists of `batch_size` examples. The order depends on (seed, epoch) alone.
 
-    Shuffle, sort by length within every run of 16 batches (so that little padding is computed), shuffle the batches.
+    Shuffle, sort by length within every 16 batches (little padding), shuffle the batches.
     """
     rng = random.Random(f"{seed}/{epoch}")
     order = rng.sample(examples, len(examples))
-    span = 16 * batch_size
-    by_length = [e for i in range(0, len(order), span) for e in sorted(order[i : i + span], key=size)]
+    by_length = []
+    for i in range(0, len(order), 16 * batch_size):
+        by_length += sorted(order[i : i + 16 * batch_size], key=size)
     batches = [by_length[i : i + batch_size] for i in range(0, len(by_length), batch_size)]
     return rng.sample(batches, len(batches))
 
@@ -237,7 +293,7 @@ def steps_per_epoch(n_examples, batch_size, micro_batches):
 
 
 def training_steps(examples, batch_size, micro_batches, seed, first=0):
-    """Without end, from step `first` on: the micro-batches (lists of examples) of one optimisation step."""
+    """Endlessly, from step `first` on: the micro-batches (lists of examples) of each step."""
     epoch, skip = divmod(first, steps_per_epoch(len(examples), batch_size, micro_batches))
     while True:
         batches = epoch_batches(examples, batch_size, seed, epoch)

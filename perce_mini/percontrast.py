@@ -1,18 +1,18 @@
 """PerContrast and the PerCE loss (arXiv 2603.06595), complete, in one file that needs only torch.
 
-A training example is (p, x, y): a persona p (texts that the user wrote before), a query x, and the response y that the
-user really wrote. The same response is scored in two contexts,
+A training example is (p, x, y): a persona p (texts that the user wrote before), a query x, and the
+response y that the user really wrote. The same response is scored in two contexts,
 
-    persona view   p + x + y         plain view   x + y
+    persona view   p + x + y              plain view   x + y
 
 and a token that becomes likelier when the persona is there is a personal token:
 
-    PIR(y_i) = log P(y_i | p, x, y_<i) - log P(y_i | x, y_<i)                           (Eq. 2)
-    w(y_i)   = clip(PIR(y_i), m, M),        m = 0.8, M = 5.0, no gradient               (Eq. 7)
-    L        = -(1/n) sum_i w(y_i) log P(y_i | p, x, y_<i)                              (Eq. 8)
+    PIR(y_i) = log P(y_i | p, x, y_<i) - log P(y_i | x, y_<i)                            (Eq. 2)
+    w(y_i)   = clip(PIR(y_i), m, M),        m = 0.8, M = 5.0, no gradient                (Eq. 7)
+    L        = -(1/n) sum_i w(y_i) log P(y_i | p, x, y_<i)                               (Eq. 8)
 
-Everything below speaks of the response tokens of a batch as ONE flat vector of length N: row after row, in the same
-order in both views. So PIR is a subtraction, and no mask travels along.
+Everything below treats the response tokens of a batch as ONE flat vector of length N: row after
+row, in the same order in both views. So PIR is a subtraction, and no mask travels along.
 
     logp_persona = token_logprobs(logits_persona, labels_persona)        # with gradient
     logp_plain   = token_logprobs(logits_plain, labels_plain)            # under torch.no_grad()
@@ -22,129 +22,149 @@ order in both views. So PIR is a subtraction, and no mask travels along.
 import torch
 import torch.nn.functional as F
 
-CLIP_MIN, CLIP_MAX = 0.8, 5.0  # m, the floor, and M, the cap, of Eq. 7: the paper's defaults, in nats
+CLIP_MIN, CLIP_MAX = 0.8, 5.0  # the floor m and the cap M of Eq. 7, in nats: the paper's defaults
 
-# ---------------------------------------------------------------- from logits to one number per token
+# ------------------------------------------------------ from logits to one number per token
 
 
-def precise(x):
-    """Half precision becomes float32, in which differences and long sums are exact enough."""
+def at_least_float32(x):
+    """Half precision becomes float32: bfloat16 is too coarse for differences and long sums."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def labelled(logits, labels, ignore_index):
-    """The logits (N, V) and labels (N,) of scored positions.
+def select_scored(logits, labels, ignore_index):
+    """The logits (N, V) and labels (N,) of the positions whose label is not `ignore_index`.
 
-    Raises ValueError for labels of another shape, and for one outside the vocabulary.
+    Raises ValueError if the shapes do not match or a label lies outside the vocabulary.
     """
     if labels.shape != logits.shape[:-1]:
-        raise ValueError(f"labels {tuple(labels.shape)} do not belong to logits {tuple(logits.shape)}")
-    keep = labels != ignore_index
-    if not keep.all():  # else all are scored, and nothing has to be copied
-        logits, labels = logits[keep], labels[keep]
-    if ((labels < 0) | (labels >= logits.shape[-1])).any():
-        raise ValueError(f"labels must be {ignore_index} or from 0 to {logits.shape[-1] - 1}")
-    return logits.reshape(-1, logits.shape[-1]), labels.flatten()
+        shapes = f"{tuple(labels.shape)} do not match logits {tuple(logits.shape)}"
+        raise ValueError(f"labels {shapes}")
+    scored = labels != ignore_index
+    if not scored.all():  # otherwise nothing has to be copied
+        logits, labels = logits[scored], labels[scored]
+    vocab_size = logits.shape[-1]
+    if ((labels < 0) | (labels >= vocab_size)).any():
+        raise ValueError(f"labels must be {ignore_index} or from 0 to {vocab_size - 1}")
+    return logits.reshape(-1, vocab_size), labels.flatten()
 
 
 def token_logprobs(logits, labels, ignore_index=-100):
     """log P of every labelled token, in nats.
 
-    logits (..., V); labels (...) int64, already SHIFTED: labels[b, t] is the token predicted from position t, or
-    `ignore_index` where nothing is scored (prompt, padding). Returns (N,) float32 or more: the labelled positions, row
-    by row. Unshifted ones (see `causal_lm_logprobs`) raise nothing: a model that copies its input has a low loss then.
+    logits (..., V); labels (...) int64, already SHIFTED: labels[b, t] is the token predicted from
+    position t, or `ignore_index` where nothing is scored (prompt, padding). Returns (N,), float32
+    or more. If you forget the shift, nothing fails: the model learns to copy its input, and the
+    loss looks good. `causal_lm_logprobs` shifts for you.
     """
-    logits, labels = labelled(logits, labels, ignore_index)
-    return -F.cross_entropy(precise(logits), labels, reduction="none")
+    logits, labels = select_scored(logits, labels, ignore_index)
+    nll = []  # a slice at a time: the backward pass of cross_entropy makes copies of its logits
+    for some_logits, some_labels in zip(logits.split(256), labels.split(256)):
+        some_logits = at_least_float32(some_logits)
+        nll.append(F.cross_entropy(some_logits, some_labels, reduction="none"))
+    return -torch.cat(nll)
 
 
 def causal_lm_logprobs(logits, labels, ignore_index=-100):
-    """`token_logprobs` of logits (B, T, V) and labels (B, T) as Hugging Face has them: labels[b, t] is token t."""
+    """`token_logprobs` of unshifted labels (Hugging Face): logits (B, T, V), labels (B, T)."""
     return token_logprobs(logits[:, :-1], labels[:, 1:], ignore_index)
 
 
-def token_entropies(logits, labels, ignore_index=-100):
-    """Entropy of the prediction at every labelled position, in nats. Shapes as in `token_logprobs`."""
-    logits, _ = labelled(logits, labels, ignore_index)
-    return torch.special.entr(precise(logits).softmax(-1)).sum(-1)  # entr(p) = -p log p, and 0 at p = 0
+def token_entropies(logits):
+    """Entropy of every predicted distribution, in nats: logits (..., V) -> (...)."""
+    p = at_least_float32(logits).softmax(-1)
+    return torch.special.entr(p).sum(-1)  # entr(p) = -p log p, and 0 at p = 0
 
 
-# ------------------------------------------------------------ PerContrast: which tokens are personal
+# ------------------------------------------------------ PerContrast: which tokens are personal
 
 
 def personal_influence_ratio(logp_persona, logp_plain):
     """PIR of every token in nats (Eq. 2). Both arguments and the result are (N,).
 
-    It is a conditional pointwise mutual information between token and persona, and a *direct* effect: y_<i is held
-    fixed, so the second token of a fixed phrase has PIR near 0 though the phrase is personal. It is negative where the
-    persona speaks against the token, and 0 where both views give probability 0. Raises ValueError if the views
-    differ in length.
+    P(token) = 0.5 with the persona and 0.1 without it: PIR = ln 5 = 1.609.
+
+    PIR is the pointwise mutual information of token and persona, given the query and y_<i. Because
+    y_<i is held fixed it is a *direct* effect: the second token of a fixed phrase has PIR near 0
+    although the phrase is personal. PIR is negative where the persona makes a token less likely. It
+    is 0, not NaN, where both views give probability 0. Raises ValueError if the views differ in
+    length.
     """
     if logp_persona.shape != logp_plain.shape:
-        raise ValueError(f"the views differ: {tuple(logp_persona.shape)} and {tuple(logp_plain.shape)} tokens")
-    logp_persona, logp_plain = precise(logp_persona), precise(logp_plain)
+        shapes = f"{tuple(logp_persona.shape)} and {tuple(logp_plain.shape)}"
+        raise ValueError(f"the two views must score the same tokens, not {shapes}")
+    logp_persona, logp_plain = at_least_float32(logp_persona), at_least_float32(logp_plain)
     return torch.where(logp_persona == logp_plain, 0.0, logp_persona - logp_plain)
 
 
 def perce_weights(pir, clip_min=CLIP_MIN, clip_max=CLIP_MAX):
-    """The weights w (N,) of Eq. 7, without gradient. The log-ratio itself is clipped, not its exponential.
+    """The weights (N,) of Eq. 7, without gradient. The log-ratio is clipped, not its exponential.
 
-    Raises ValueError unless clip_min <= clip_max.
+    The floor keeps every token in the loss; with clip_min < 0 a token with negative PIR would be
+    trained *away* from what the user wrote. Raises ValueError unless clip_min <= clip_max.
     """
-    if not clip_min <= clip_max:
+    if not clip_min <= clip_max:  # also refuses NaN
         raise ValueError(f"clip_min {clip_min} must not be above clip_max {clip_max}")
-    return precise(pir.detach()).clamp(clip_min, clip_max)
+    return at_least_float32(pir.detach()).clamp(clip_min, clip_max)
 
 
-# -------------------------------------------------- PerCE: train on every token, most on the personal
+# ------------------------------------------------------ PerCE: a weighted cross-entropy
 
 
 def weighted_nll(logp, weights, n_tokens=None):
     """sum_i w_i * (-log P_i) / n, a scalar (Eq. 8). logp and weights are (N,).
 
-    n_tokens: the response tokens of the WHOLE optimisation step, default N. Pass it when the step is made of several
-    micro-batches, and add up what they return: a mean of means would be another loss. Raises ValueError if there
-    are no tokens.
+    n_tokens: the number of response tokens of the WHOLE optimisation step (default: N). With
+    several micro-batches pass it to each and add up the results; a mean of means would be another
+    loss. Raises ValueError if it is below 1.
     """
     n_tokens = logp.numel() if n_tokens is None else n_tokens
     if n_tokens < 1:
         raise ValueError("no response tokens: the loss is a mean over them")
-    return -(weights * precise(logp)).sum() / n_tokens
+    return -(weights * at_least_float32(logp)).sum() / n_tokens
 
 
 def perce_loss(logp_persona, logp_plain, clip_min=CLIP_MIN, clip_max=CLIP_MAX, n_tokens=None):
-    """The PerCE loss, a scalar in nats per token (Eq. 8), of any causal language model.
+    """The PerCE loss of any causal language model: a scalar, in nats per token (Eq. 8).
 
-    logp_persona, logp_plain (N,): log P of the same response tokens with and without the persona. Gradient flows
-    through logp_persona alone. n_tokens as in `weighted_nll`.
+    logp_persona, logp_plain (N,): log P of the same response tokens with and without the persona.
+    Gradient flows through logp_persona alone. n_tokens as in `weighted_nll`. Score both views
+    without dropout: PIR would take its noise for the influence of the persona.
     """
-    weights = perce_weights(personal_influence_ratio(logp_persona, logp_plain), clip_min, clip_max)
-    return weighted_nll(logp_persona, weights, n_tokens)
+    pir = personal_influence_ratio(logp_persona, logp_plain)
+    return weighted_nll(logp_persona, perce_weights(pir, clip_min, clip_max), n_tokens)
 
 
-# ------------------------------------------------------------------------------------ the baselines
-# All four losses are Eq. 8 and differ in the weights alone. The paper does not give the formulas of LossCE and EntCE;
-# here they clip another score than PIR, also in nats, to the same interval. No score depends on the rest of the batch,
-# so gradient accumulation changes nothing.
+# ------------------------------------------------------ the baselines
+# All losses are Eq. 8 and differ in their weights alone. A rule receives what the training step
+# knows, by keyword, and returns weights (N,) without gradient. The paper gives no formulas for
+# LossCE and EntCE; here they clip another score, also in nats, to the same interval.
+
+
+def ce_weights(logp_persona, **others):
+    """Ordinary fine-tuning: every token counts 1."""
+    return torch.ones_like(logp_persona)
+
+
+def lossce_weights(logp_persona, clip_min, clip_max, **others):
+    """Tokens that the model finds hard count more: clip(-log P)."""
+    return perce_weights(-logp_persona, clip_min, clip_max)
+
+
+def entce_weights(logits, clip_min, clip_max, **others):
+    """Tokens where the model is unsure count more: clip(entropy)."""
+    return perce_weights(token_entropies(logits.detach()), clip_min, clip_max)
+
+
+def pir_weights(logp_persona, logp_plain, clip_min, clip_max, **others):
+    """Tokens that need the persona count more: clip(PIR). With these weights Eq. 8 is PerCE."""
+    pir = personal_influence_ratio(logp_persona, logp_plain)
+    return perce_weights(pir, clip_min, clip_max)
+
 
 LOSSES = {
-    "ce": "every token counts 1: ordinary fine-tuning",
-    "lossce": "clip(-log P(y_i | p, x, y_<i)): tokens that are hard now count more",
-    "entce": "clip(entropy of P(. | p, x, y_<i)): tokens predicted with doubt count more",
-    "perce": "clip(PIR(y_i)): tokens that need the persona count more",
+    "ce": ce_weights,
+    "lossce": lossce_weights,
+    "entce": entce_weights,
+    "perce": pir_weights,
 }
-
-
-def loss_weights(loss, logp_persona, logp_plain=None, entropy=None, clip_min=CLIP_MIN, clip_max=CLIP_MAX):
-    """The weights (N,) of a loss of LOSSES, without gradient. logp_plain is for perce, entropy for entce; all (N,)."""
-    if loss == "ce":
-        return torch.ones_like(logp_persona)
-    if loss == "lossce":
-        score = -logp_persona
-    elif loss == "entce":
-        score = entropy
-    elif loss == "perce":
-        score = personal_influence_ratio(logp_persona, logp_plain)
-    else:
-        raise ValueError(f"no loss {loss!r}; there are {', '.join(LOSSES)}")
-    return perce_weights(score, clip_min, clip_max)

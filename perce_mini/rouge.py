@@ -1,8 +1,10 @@
-"""ROUGE-L, written by hand: the score of Google's `rouge_score` (no stemming), which LaMP and LongLaMP use.
+"""ROUGE-L, written by hand: Google's `rouge_score` without stemming, as LaMP and LongLaMP use it.
 
-Both texts become words, the longest common subsequence (LCS) of the words is found, and
+Both texts become lists of words. LCS is the length of their longest common subsequence:
 
-    precision = LCS / words predicted,    recall = LCS / words in the reference,    F = 2PR / (P + R).
+    reference    police killed the gunman       precision P = LCS / words of the prediction = 3 / 4
+    prediction   police kill the gunman         recall    R = LCS / words of the reference  = 3 / 4
+    LCS = 3      police ... the gunman          F = 2PR / (P + R)                           = 3 / 4
 """
 
 import re
@@ -16,31 +18,31 @@ class RougeL(NamedTuple):
 
 
 def words(text):
-    """Lower-case; whatever is not a-z or 0-9 separates. "Don't stop" -> ["don", "t", "stop"]."""
+    """Runs of a-z and 0-9 in lower case: "Don't stop" -> ["don", "t", "stop"]."""
     return re.findall("[a-z0-9]+", text.lower())
 
 
 def lcs_length(a, b):
-    """Length of the longest common subsequence of two lists of words.
+    """Length of the longest common subsequence of two lists of words: [a b c], [a x c] -> 2.
 
-    The textbook table L[i][j] = LCS(a[:i], b[:j]) grows by 0 or 1 from one column to the next, so a row
-    is a row of bits: bit j is 0 where it grows. One Python integer holds a row, and one addition moves
-    it past a word of a: the carry runs from each match up to the next place where the row grew
-    (Hyyro 2004, "Bit-parallel LCS-length computation revisited").
+    The textbook fills a table L[i][j] = LCS(a[:i], b[:j]). From one column to the next a row of it
+    grows by 0 or 1, so a row is a row of bits: bit j is 0 where it grows. One Python integer holds
+    a row, and one addition moves it past a word of a: the carry runs from each match up to the next
+    place where the row grew (Hyyro 2004, "Bit-parallel LCS-length computation revisited").
     """
-    places = {}  # word -> bits of its positions in b
+    positions = {}  # word -> bits of its positions in b
     for j, word in enumerate(b):
-        places[word] = places.get(word, 0) | 1 << j
-    full = (1 << len(b)) - 1
-    row = full  # nothing of a read yet: the row does not grow anywhere
+        positions[word] = positions.get(word, 0) | 1 << j
+    all_ones = (1 << len(b)) - 1
+    row = all_ones  # nothing of a was read yet: the row grows nowhere
     for word in a:
-        matches = row & places.get(word, 0)
-        row = (row + matches | row - matches) & full
-    return len(b) - row.bit_count()  # the zeros
+        matches = row & positions.get(word, 0)
+        row = (row + matches | row - matches) & all_ones
+    return len(b) - row.bit_count()  # the number of zeros
 
 
 def rouge_l(prediction: str, reference: str) -> RougeL:
-    """ROUGE-L of one text against one reference, each figure in [0, 1]; all 0 when nothing matches."""
+    """ROUGE-L of one text against one reference, each in [0, 1]; all 0 if nothing matches."""
     predicted, true = words(prediction), words(reference)
     lcs = lcs_length(predicted, true)
     if lcs == 0:

@@ -1,8 +1,9 @@
-"""How good a run is: what its model knows of held-out responses, token by token, and what it writes itself.
+"""What is measured: how well a model predicts held-out responses, and what it writes itself.
 
-Every figure is a ratio of two sums over examples, so that figures add up over tasks and users. A difference of two runs
-on the same examples has a paired bootstrap interval: users, and seeds, are drawn with replacement again and again, and
-of the differences that these samples show, the middle 95 % are the interval.
+Every metric is a ratio of two sums over examples. So metrics of tasks and of users add up, and a
+bootstrap only has to draw users:
+
+    accuracy on personal tokens = personal tokens that were predicted right / personal tokens
 """
 
 import numpy as np
@@ -10,13 +11,17 @@ import torch
 from tqdm import tqdm
 
 from perce_mini.dataset import collate
-from perce_mini.device import autocast
-from perce_mini.errors import UserError
-from perce_mini.head import score_in_slices
-from perce_mini.percontrast import CLIP_MIN, personal_influence_ratio, token_entropies, token_logprobs
+from perce_mini.percontrast import (
+    CLIP_MIN,
+    personal_influence_ratio,
+    token_entropies,
+    token_logprobs,
+)
 from perce_mini.rouge import RougeL, rouge_l
+from perce_mini.runtime.device import autocast
+from perce_mini.runtime.errors import UserError
 
-# name: what it says, in the order of the table. "personal" tokens are known where the data names them.
+# name: label in tables, in their order. A token is personal if a span of the data says so.
 METRICS = {
     "rouge_l": "ROUGE-L F of generated text",
     "rouge_p": "ROUGE-L precision",
@@ -25,148 +30,157 @@ METRICS = {
     "logp_plain": "log P without persona",
     "logp_personal": "log P of personal tokens",
     "logp_other": "log P of the other tokens",
-    "personal_accuracy": "personal tokens predicted right",
-    "pir": "mean PIR, nats per token",
+    "personal_accuracy": "accuracy on personal tokens",
+    "pir": "mean PIR, nats/token",
     "pir_precision": f"precision of PIR > {CLIP_MIN}",
     "pir_recall": f"recall of PIR > {CLIP_MIN}",
     "pir_f1": f"F1 of PIR > {CLIP_MIN}",
 }
-MAX_NEW_TOKENS = 160  # of a generated text
-DRAWS = 10_000  # samples of a bootstrap
-T95 = [0, 0, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262]  # of Student's t, by number of values
-
-
-def with_persona(logits, labels):
-    """(3, N): log P, whether the likeliest token was right, entropy; of the same logits, which are computed once."""
-    logp = token_logprobs(logits, labels)
-    return torch.stack([logp, (logits.argmax(-1) == labels).to(logp), token_entropies(logits, labels)])
+MAX_NEW_TOKENS = 160  # longest generated text
+DRAWS = 10_000  # of the bootstrap
 
 
 @torch.no_grad()
 def score_tokens(model, examples):
-    """Per example, {name: array over its response tokens}: log P in both views, PIR, hit and entropy."""
-    head = model.head
-    batch = collate(examples, head.device)
-    with autocast(head.device):
-        persona = model.hidden(batch.persona.ids).flatten(0, 1)[batch.persona.at]
-        plain = model.hidden(batch.plain.ids).flatten(0, 1)[batch.plain.at]
-        logp, hit, entropy = score_in_slices(with_persona, persona, head, batch.labels).double()
-        logp_plain = score_in_slices(token_logprobs, plain, head, batch.labels).double()
-    per_token = {"logp": logp, "logp_plain": logp_plain, "hit": hit, "entropy": entropy}
-    per_token["pir"] = personal_influence_ratio(logp, logp_plain)
+    """A dict per example with arrays (float64) over its response tokens: "logp", "logp_plain",
+    "pir", "hit" (1.0 where the likeliest token is the right one) and "entropy"."""
+    batch = collate(examples, model.head.device)
+    with autocast(model.head.device):
+        logits = model(batch.persona.ids, batch.persona.target_positions)
+        plain_logits = model(batch.plain.ids, batch.plain.target_positions)
+    logp = token_logprobs(logits, batch.labels).double()
+    logp_plain = token_logprobs(plain_logits, batch.labels).double()
+    scores = {
+        "logp": logp,
+        "logp_plain": logp_plain,
+        "pir": personal_influence_ratio(logp, logp_plain),
+        "hit": (logits.argmax(-1) == batch.labels).double(),
+        "entropy": token_entropies(logits).double(),
+    }
     ends = np.cumsum([len(e.response) for e in examples])[:-1]
-    split = {name: np.split(values.cpu().numpy(), ends) for name, values in per_token.items()}
-    return [{name: values[i] for name, values in split.items()} for i in range(len(examples))]
+    split = {name: np.split(values.cpu().numpy(), ends) for name, values in scores.items()}
+    return [{name: arrays[i] for name, arrays in split.items()} for i in range(len(examples))]
 
 
-def evaluate(model, tokenizer, examples, max_new_tokens, temperature, seed=0, batch_size=32, desc="score"):
-    """Score and generate. Returns one record (dict) per example, in the order given. Raises UserError."""
+def evaluate(
+    model, tokenizer, examples, max_new_tokens, temperature, seed=0, batch_size=32, desc="score"
+):
+    """Score every example, and generate a text for it unless max_new_tokens is 0.
+
+    Returns one record (dict) per example: what `score_tokens` measures, "row", "profile_indices",
+    "response" (ids), "personal" (bools), "prediction" (text) and "rouge" (RougeL or None). Raises
+    UserError if a probability is NaN or infinite.
+    """
     records = []
-    for i in tqdm(range(0, len(examples), batch_size), desc=desc, unit="batch", dynamic_ncols=True):
+    quiet = desc is None
+    bar = tqdm(total=len(examples), desc=desc, unit="row", dynamic_ncols=True, disable=quiet)
+    for i in range(0, len(examples), batch_size):
         group = examples[i : i + batch_size]
         scores, replies = score_tokens(model, group), [[]] * len(group)
         if not all(np.isfinite(score["pir"]).all() for score in scores):
-            raise UserError(f"{desc}: the model's probabilities are not finite; was the rate too high?")
+            advice = "the learning rate was probably too high"
+            raise UserError(f"{desc}: the model's probabilities are not finite; {advice}")
         if max_new_tokens:
             with autocast(model.head.device):
                 prompts = [e.prompt for e in group]
-                replies = model.generate(prompts, max_new_tokens, tokenizer.end, temperature, seed=seed + i)
+                end = tokenizer.end
+                replies = model.generate(prompts, max_new_tokens, end, temperature, seed + i)
         for e, score, reply in zip(group, scores, replies):
+            record = {"row": e.row, "profile_indices": e.profile_indices, "response": e.response}
             text = tokenizer.decode(reply)
-            record = {"row": e.row, "read": e.read, "response": e.response, "personal": np.array(e.personal)}
             rouge = rouge_l(text, e.row["response"]) if max_new_tokens else None
-            records.append(record | score | {"prediction": text, "rouge": rouge})
+            record |= {"personal": np.array(e.personal), "prediction": text, "rouge": rouge}
+            records.append(record | score)
+        bar.update(len(group))
+    bar.close()
     return records
 
 
+# ------------------------------------------------------------------------------ records to metrics
+
+
 def tallies(record):
-    """One example's share of every metric, as {name: (numerator, denominator)}."""
-    logp, pir, personal = record["logp"], record["pir"], record["personal"]
-    n, wrote = len(logp), record["rouge"] is not None
-    known = "personal" in record["row"]  # without it, personal tokens are unknown rather than none
-    mine, other, found = personal & known, ~personal & known, (pir > CLIP_MIN) & known
-    hits = (found & mine).sum()
+    """One example's share of every metric: {name: (numerator, denominator)}."""
+    logp, pir = record["logp"], record["pir"]
+    labelled = "personal" in record["row"]  # otherwise nobody knows which tokens are personal
+    personal = record["personal"] & labelled
+    other = ~record["personal"] & labelled
+    flagged = (pir > CLIP_MIN) & labelled
+    hits = (flagged & personal).sum()
+    n, generated = len(logp), record["rouge"] is not None
     rouge = record["rouge"] or RougeL(0, 0, 0)
     return {
-        "rouge_l": (rouge.fmeasure, wrote),
-        "rouge_p": (rouge.precision, wrote),
-        "rouge_r": (rouge.recall, wrote),
+        "rouge_l": (rouge.fmeasure, generated),
+        "rouge_p": (rouge.precision, generated),
+        "rouge_r": (rouge.recall, generated),
         "logp": (logp.sum(), n),
         "logp_plain": (record["logp_plain"].sum(), n),
-        "logp_personal": (logp[mine].sum(), mine.sum()),
+        "logp_personal": (logp[personal].sum(), personal.sum()),
         "logp_other": (logp[other].sum(), other.sum()),
-        "personal_accuracy": (record["hit"][mine].sum(), mine.sum()),
+        "personal_accuracy": (record["hit"][personal].sum(), personal.sum()),
         "pir": (pir.sum(), n),
-        "pir_precision": (hits, found.sum()),
-        "pir_recall": (hits, mine.sum()),
-        "pir_f1": (2 * hits, found.sum() + mine.sum()),
+        "pir_precision": (hits, flagged.sum()),
+        "pir_recall": (hits, personal.sum()),
+        "pir_f1": (2 * hits, flagged.sum() + personal.sum()),
     }
 
 
-def table_of(records):
-    """(examples, metrics, 2): numerators and denominators."""
-    return np.array([[t[name] for name in METRICS] for t in map(tallies, records)], dtype=float)
+def tally_table(records):
+    """Numerators and denominators of all examples: (examples, metrics, 2)."""
+    rows = [[tally[name] for name in METRICS] for tally in map(tallies, records)]
+    return np.array(rows, dtype=float)
 
 
 def ratio(sums):
-    """numerator / denominator over the last axis; NaN where there is nothing to count."""
-    return np.divide(sums[..., 0], sums[..., 1], out=np.full(sums.shape[:-1], np.nan), where=sums[..., 1] > 0)
+    """numerator / denominator over the last axis; NaN where the denominator is 0."""
+    empty = np.full(sums.shape[:-1], np.nan)
+    return np.divide(sums[..., 0], sums[..., 1], out=empty, where=sums[..., 1] > 0)
 
 
 def summarize(records):
-    """{metric: value}; None where there is nothing to count: personal tokens unknown, no text generated."""
-    return {name: None if np.isnan(x) else float(x) for name, x in zip(METRICS, ratio(table_of(records).sum(0)))}
-
-
-def difference(records, reference):
-    """{metric: (difference, low, high)}: paired bootstrap 95 % interval over users."""
-    return paired([r["row"]["user"] for r in records], [table_of(records)], [table_of(reference)])
-
-
-def paired(users, tables, references):
-    """`difference`, of the tables of two runs with several seeds: one per seed, all of the same examples by `users`.
-
-    Users and seeds are drawn with replacement, a run and its reference alike; how seeds are, `drawn_seeds` says. One
-    user tells nothing of others: low and high are NaN.
-    """
-    users, index = np.unique(users, return_inverse=True)
-    sums = np.zeros((2, len(tables), len(users), len(METRICS), 2))
-    for run, some in enumerate([references, tables]):
-        for k, rows in enumerate(some):
-            np.add.at(sums[run, k], index, rows)
-    rng = np.random.default_rng(0)
-    of_users, of_seeds = drawn(len(users), rng), drawn_seeds(len(tables), rng)
-    means = ratio(np.einsum("dk,du,rkumx->rdmx", of_seeds, of_users, sums, optimize=True))
-    change, middle = means[1] - means[0], ratio(sums[1].sum((0, 1))) - ratio(sums[0].sum((0, 1)))
-
-    def bounds(i):
-        return np.nanquantile(change[:, i], [0.025, 0.975]) if len(users) > 1 else [np.nan, np.nan]
-
-    known = {name: i for i, name in enumerate(METRICS) if not np.isnan(middle[i])}
-    return {name: (middle[i], *bounds(i)) for name, i in known.items()}
-
-
-def drawn(n, rng):
-    """Shares (DRAWS, n) of n things in samples of n, drawn with replacement."""
-    return rng.multinomial(n, np.full(n, 1 / n), size=DRAWS) / n
-
-
-def drawn_seeds(n, rng):
-    """The same of a few: their shares are spread so much wider that the interval becomes that of Student's t.
-
-    (Of three seeds the plain bootstrap makes too little: its 95 % interval holds the true mean in 75 % of cases.)
-    """
-    wider = t95(n) / 1.96 * (n / (n - 1)) ** 0.5 if n > 1 else 1
-    return 1 / n + wider * (drawn(n, rng) - 1 / n)
-
-
-def t95(n):
-    """Student's t of a 95 % interval of the mean of n values (above ten within 1 %)."""
-    return T95[n] if n < len(T95) else 1.96 + 2.5 / (n - 1)
+    """{metric: value}; None if there is nothing to count: no personal spans, no generated text."""
+    values = ratio(tally_table(records).sum(0))
+    return {name: None if np.isnan(x) else float(x) for name, x in zip(METRICS, values)}
 
 
 def by_task(records):
-    """{"all": records, task: its records, ...}; one entry where there is one task."""
-    tasks = sorted({r["row"]["task"] for r in records})
-    split = {task: [r for r in records if r["row"]["task"] == task] for task in tasks}
-    return {"all": records} | (split if len(tasks) > 1 else {})
+    """{"all": records, task: its records, ...}; "all" alone if there is only one task."""
+    tasks = sorted({record["row"]["task"] for record in records})
+    groups = {"all": records}
+    if len(tasks) > 1:
+        for task in tasks:
+            groups[task] = [record for record in records if record["row"]["task"] == task]
+    return groups
+
+
+# --------------------------------------------------------------------- how sure a difference is
+
+
+def difference(records, reference):
+    """{metric: (difference, low, high)} of two runs on the same examples.
+
+    [low, high] is a paired bootstrap 95 % interval over users. A draw takes as many users as there
+    are, with replacement, and computes both runs' metrics on these users' examples; the interval
+    holds the middle 95 % of 10,000 such differences. With a single user, low and high are NaN.
+    """
+    users = [record["row"]["user"] for record in records]
+    names, index = np.unique(users, return_inverse=True)
+    n = len(names)
+    sums = np.zeros((2, n, len(METRICS), 2))  # per run and user
+    np.add.at(sums[0], index, tally_table(reference))
+    np.add.at(sums[1], index, tally_table(records))
+
+    times_drawn = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=DRAWS)
+    drawn_sums = np.tensordot(times_drawn, sums, axes=(1, 1))  # (DRAWS, 2, metrics, 2)
+    metrics = ratio(drawn_sums)
+    changes = metrics[:, 1] - metrics[:, 0]
+    middle = ratio(sums[1].sum(0)) - ratio(sums[0].sum(0))
+
+    intervals = {}
+    for i, name in enumerate(METRICS):
+        if not np.isnan(middle[i]):
+            low, high = np.nan, np.nan
+            if n > 1:
+                low, high = np.nanquantile(changes[:, i], [0.025, 0.975])
+            intervals[name] = (middle[i], low, high)
+    return intervals

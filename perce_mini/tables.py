@@ -1,105 +1,175 @@
-"""What is shown and kept of scored runs: tables that fit 80 columns, verdicts, samples, and the same figures as files.
+"""What people see of scored runs: tables, differences, texts (in 80 columns) and result files.
 
-All functions take {name of a run: its records of scoring.evaluate}, on the same examples; the first run is the one that
-others are compared with.
+Most functions take {run: its records of scoring.evaluate}, all on the same examples. Every run is
+compared with the first one.
 """
 
 import json
+import re
 import textwrap
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
 
 from perce_mini.dataset import subsample
-from perce_mini.errors import printable
-from perce_mini.files import write_jsonl_atomic, write_text_atomic
+from perce_mini.percontrast import CLIP_MAX, CLIP_MIN
+from perce_mini.rouge import words
+from perce_mini.runtime.errors import printable
+from perce_mini.runtime.files import write_jsonl_atomic, write_text_atomic
 from perce_mini.scoring import METRICS, by_task, difference, summarize
 
-HEADLINES = ["rouge_l", "logp", "personal_accuracy", "pir_f1"]  # more is better, for all of these
-WIDTH = 32  # of a row's head
+HEADLINES = ["rouge_l", "logp", "logp_plain", "pir", "personal_accuracy", "pir_f1"]
+COMPARED = ["rouge_l", "logp", "personal_accuracy", "pir_f1"]  # more is better
+
+
+def short_names(runs):
+    """{run: the last part of its path}, or whole paths if those would not tell the runs apart."""
+    names = {run: Path(run).name or run for run in runs}
+    return names if len(set(names.values())) == len(names) else {run: run for run in runs}
 
 
 def show_table(runs, every_figure=False):
-    """One row per figure, one column per run: headlines and ROUGE-L by task, or all there is for every task."""
-    records = next(iter(runs.values()))
-    users = len({r["row"]["user"] for r in records})
-    names = "".join(f" {Path(name).name[-11:]:>11}" for name in runs)
-    print(f"\n{f'{len(records)} examples of {users} users':<{WIDTH}}{names}")
-    by_run = [{task: summarize(some) for task, some in by_task(records).items()} for records in runs.values()]
-    _, *tasks = by_run[0]
-    for task in ["all", *tasks] if every_figure else ["all"]:
-        if task != "all":
-            print(f"\n{printable(task)}")
-        for metric in METRICS if every_figure else HEADLINES:
-            show_row(METRICS[metric], [found[task][metric] for found in by_run])
-            for part in tasks if metric == "rouge_l" and not every_figure else []:
-                show_row(f"  of {part}", [found[part][metric] for found in by_run])
+    """Print a column per run: the headlines and ROUGE-L by task, or every figure for every task."""
+    names, first = list(short_names(runs).items()), next(iter(runs.values()))
+    tasks, users = list(by_task(first)), len({record["row"]["user"] for record in first})
+    rows = [(label, task, metric) for task in tasks for metric, label in METRICS.items()]
+    if not every_figure:
+        rows = [(METRICS[metric], "all", metric) for metric in HEADLINES]
+        rows[1:1] = [(f"  task {task}", task, "rouge_l") for task in tasks[1:]]  # below ROUGE-L
+    for i in range(0, len(names), 4):  # four runs fit side by side
+        print()
+        title = f"{len(first)} examples of {users} user{'s' * (users > 1)}"
+        show_row(title, [name for _, name in names[i : i + 4]])
+        scores = [scores_by_task(runs[run]) for run, _ in names[i : i + 4]]
+        for label, task, metric in rows:
+            if every_figure and metric == "rouge_l":  # the first row of a task
+                say(f"{task}:")
+            values = [score[task][metric] for score in scores]
+            show_row(label, ["" if value is None else f"{value:.3f}" for value in values])
+    if users == 1:
+        say("Warning: with a single user, differences between users cannot be judged.")
+    elif users < 20:
+        say(f"Warning: only {users} users. The figures may be quite different for others.")
 
 
-def show_row(label, values):
-    if values[0] is not None:
-        print(f"{printable(label):<{WIDTH}}" + "".join(f" {'' if x is None else f'{x:.3f}':>11}" for x in values))
+def show_row(label, cells):
+    """Print a row of a table. What is too long for its column continues on the next line."""
+    label_lines = textwrap.wrap(printable(label), 32)
+    columns = [textwrap.wrap(printable(cell), 11) for cell in cells]
+    if any(columns):  # otherwise there is nothing to count, for example no generated text
+        for first, *others in zip_longest(label_lines, *columns, fillvalue=""):
+            print(f"{first:<32}" + "".join(f" {text:>11}" for text in others))
 
 
 def show_verdicts(runs):
-    """For each run but the first: is it better than the first? Paired bootstrap 95 % intervals over users."""
-    first, *others = runs
-    for run in others:
-        print(f"\n{run} against {first}, of one seed: difference and 95 % interval over users")
-        change = difference(runs[run], runs[first])
-        for metric in HEADLINES:
-            if metric in change:
-                d, low, high = change[metric]
-                verdict = "better" if low > 0 else "worse" if high < 0 else "no clear difference"
-                verdict = verdict if low <= high else "one user tells nothing of others"
-                print(f"{METRICS[metric]:<{WIDTH}} {d:+.3f} [{low:+.3f}, {high:+.3f}]  {verdict}")
+    """Print how every run differs from the first: paired bootstrap 95 % intervals over users."""
+    names, first = short_names(runs), next(iter(runs))
+    for run in list(runs)[1:]:
+        how = "with a 95 % interval over users (significant: it excludes 0)"
+        say(f"{names[run]} minus {names[first]}, one training run each, {how}")
+        for metric, (change, low, high) in difference(runs[run], runs[first]).items():
+            if metric in COMPARED:
+                verdict = "significant" if low > 0 or high < 0 else "not significant"
+                text = f"[{low:+.3f}, {high:+.3f}]  {verdict}"
+                if not low <= high:  # NaN
+                    text = "cannot be judged from one user"
+                print(f"{METRICS[metric]:<32} {change:+.3f} {text}")
+
+
+def show_summary(before, after):
+    """Say in a few sentences what fine-tuning changed, from the records before and after."""
+    old, new = summarize(before), summarize(after)
+    parts = [f"the log-likelihood went from {old['logp']:.2f} to {new['logp']:.2f} nats per token"]
+    if new["personal_accuracy"] is not None:
+        a, b = old["personal_accuracy"], new["personal_accuracy"]
+        parts.append(f"accuracy on personal tokens from {a:.0%} to {b:.0%}")
+    if new["rouge_l"] is not None:
+        parts.append(f"ROUGE-L from {old['rouge_l']:.3f} to {new['rouge_l']:.3f}")
+    pir = np.concatenate([record["pir"] for record in after])
+    say(f"With fine-tuning {', '.join(parts)}.")
+    say(
+        f"PIR is at most {CLIP_MIN} on {(pir <= CLIP_MIN).mean():.0%} of the tokens, where PerCE is"
+        f" {CLIP_MIN} times CE. The other tokens count more, up to {CLIP_MAX:g} times"
+        f" ({(pir >= CLIP_MAX).mean():.1%} of the tokens reach that cap)."
+    )
+
+
+def show_warnings(records, vocab_size):
+    """Print a line for everything that makes the scores of a run hard to trust."""
+    scores, n = summarize(records), len(records)
+    if scores["pir"] < 0:
+        say(f"Warning: the persona makes the texts less likely (mean PIR {scores['pir']:.3f}).")
+    if scores["logp"] < -np.log(vocab_size):
+        say(f"Warning: the model predicts worse than a uniform guess over {vocab_size} tokens.")
+    silent = sum(not words(record["row"]["response"]) for record in records)
+    if silent:
+        say(f"Warning: {silent} of {n} references hold no word that ROUGE-L counts (a-z, 0-9).")
+    blank = sum(not record["prediction"].strip() for record in records)
+    if scores["rouge_l"] is not None and blank > 0.9 * n:
+        say(f"Warning: {blank} of {n} generated texts are empty or hold only line breaks.")
 
 
 def show_samples(runs, n):
     """Print what the runs wrote for n of the examples, beside the reference."""
+    names = short_names(runs)
     for records in subsample(list(zip(*runs.values())), n) if n else []:
         row = records[0]["row"]
-        print(printable(f"\n[{row['task']}, user {row['user']}]"))
-        show_text("asked", printable(row["query"]))
+        say(f"[{row['task']}, user {row['user']}]")
+        show_text("query", printable(row["query"]))
         show_text("reference", printable(row["response"]))
         for run, record in zip(runs, records):
-            show_text(f"{run} (ROUGE-L {record['rouge'].fmeasure:.2f})", printable(record["prediction"]))
+            title = f"{names[run]} (ROUGE-L {record['rouge'].fmeasure:.2f})"
+            show_text(title, printable(record["prediction"]))
 
 
 def say(sentence):
-    """A sentence, wrapped to 80 columns, after an empty line."""
+    """Print a sentence after an empty line, wrapped to 80 columns."""
     print("\n" + textwrap.fill(printable(sentence), 80, break_on_hyphens=False))
 
 
 def show_text(title, text):
-    """A text under its title, wrapped to 80 columns."""
-    print(f"{printable(title)}:")
-    for line in text.splitlines() or ["(nothing)"]:
+    """Print a text under its title, wrapped to 80 columns."""
+    print(textwrap.fill(f"{printable(title)}:", 80))
+    for line in re.sub(r"\n{3,}", "\n\n", describe_blank(text)).splitlines():
         print(textwrap.fill(line, 78, initial_indent="  ", subsequent_indent="  "))
 
 
+def describe_blank(text):
+    """The text, or words that say so if there is nothing to see."""
+    blank = "(only line breaks)" if "\n" in text else "(nothing)"
+    return text if text.strip() else blank
+
+
+def scores_by_task(records):
+    return {task: summarize(some) for task, some in by_task(records).items()}
+
+
+def differences_by_task(records, reference):
+    references, result = by_task(reference), {}
+    for task, some in by_task(records).items():
+        changes = difference(some, references[task]).items()
+        result[task] = {name: dict(zip(["difference", "low", "high"], x)) for name, x in changes}
+    return result
+
+
 def write_scores(path, runs):
-    """Every figure of every run, overall and per task, and the differences to the first run, as JSON."""
+    """Every figure of every run, by task, and the differences to the first run, as JSON."""
     first, *others = runs
-    tasks = {run: by_task(records) for run, records in runs.items()}
-    figures = {run: {task: summarize(records) for task, records in tasks[run].items()} for run in runs}
-    changes = {run: {task: changes_of(tasks[run][task], tasks[first][task]) for task in tasks[run]} for run in others}
-    text = json.dumps({"examples": len(runs[first]), "runs": figures, f"minus {first}": changes}, indent=1)
-    write_text_atomic(path, text + "\n")
-
-
-def changes_of(records, reference):
-    changes = difference(records, reference)
-    known = {metric: [None if np.isnan(x) else x for x in change] for metric, change in changes.items()}  # for JSON
-    return {metric: dict(zip(["difference", "low", "high"], change)) for metric, change in known.items()}
+    scores = {run: scores_by_task(records) for run, records in runs.items()}
+    changes = {run: differences_by_task(runs[run], runs[first]) for run in others}
+    content = {"examples": len(runs[first]), "runs": scores, f"minus {first}": changes}
+    content = json.loads(json.dumps(content), parse_constant=lambda _: None)  # JSON has no NaN
+    write_text_atomic(path, json.dumps(content, indent=1) + "\n")
 
 
 def write_predictions(path, runs):
-    """JSONL, one line per example and run: user, task, query, reference, prediction, ROUGE-L."""
+    """JSONL, a line per example and run: user, task, query, reference, prediction, ROUGE-L."""
     lines = []
     for run, records in runs.items():
-        for r in records:
-            asked = {"run": run} | {key: r["row"][key] for key in ["user", "task", "query"]}
-            written = {"reference": r["row"]["response"], "prediction": r["prediction"], "rouge_l": r["rouge"].fmeasure}
-            lines.append(asked | written)
+        for record in records:
+            row, rouge = record["row"], record["rouge"].fmeasure
+            line = {"run": run, "user": row["user"], "task": row["task"], "query": row["query"]}
+            line |= {"reference": row["response"], "prediction": record["prediction"]}
+            lines.append(line | {"rouge_l": rouge})
     write_jsonl_atomic(path, lines)

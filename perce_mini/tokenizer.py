@@ -1,16 +1,22 @@
 """Byte-level BPE: trained here, run by tiktoken.
 
-Training starts from the 256 bytes and again and again merges the pair of neighbouring tokens seen most often. Ties: of
-the pairs seen equally often, the one whose (left, right) byte strings sort first. So the same text gives the same
-vocabulary on every machine.
+Training starts from the 256 bytes. Again and again it merges the pair of neighbouring tokens that
+occurs most often:
 
-A text is first cut into pieces by PATTERN and no token crosses a piece. All classes in it are spelled out in ASCII
-(everything beyond ASCII counts as a letter), so Python's `re`, which trains, and tiktoken's Rust engine, which encodes,
-cut alike, whatever Unicode tables they carry.
+    aaab aaac      most frequent pair: (a, a)     ->  X = aa
+    Xab  Xac       most frequent pair: (X, a)     ->  Y = Xa
+    Yb   Yc        ...
+
+Ties: of the pairs that occur equally often, the one whose (left, right) byte strings sort first. So
+the same text gives the same vocabulary on every machine.
+
+A text is first cut into pieces by PATTERN, and no token crosses a piece. All character classes in
+it are spelled out in ASCII (everything beyond ASCII counts as a letter), so that Python's `re`,
+which trains, and tiktoken's Rust engine, which encodes, cut alike, whatever Unicode tables they
+carry.
 """
 
 import re
-import unicodedata
 from collections import Counter, defaultdict
 from itertools import accumulate, pairwise
 
@@ -21,13 +27,14 @@ PATTERN = (
     r"|[ ]?[^ \t\r\nA-Za-z0-9\x80-\U0010FFFF]+|[ \t\r\n]+"
 )
 
-# Control tokens. Their ids come after the vocabulary's, and no text is ever encoded as one of them:
-# `Tokenizer.encode` reads their spelling as ordinary characters.
+# Control tokens. Their ids follow the vocabulary's. No text is ever encoded as one of them:
+# `encode` reads "<|end|>" as seven ordinary characters.
 SPECIAL = ["<|persona|>", "<|query|>", "<|response|>", "<|end|>"]
 
-# How a prompt is put together: a start, the persona (items of the user's profile), the query; and the token that ends a
-# response. Control tokens come from here alone; users' texts take the places of {query} and {response}.
-LAYOUT = {
+# How a prompt is put together: the start, the items of the persona, the query. "end" is the token
+# that ends a response. Only the template holds control tokens; users' texts replace {query} and
+# {response}.
+TEMPLATE = {
     "start": "",
     "item": "<|persona|>{query}<|response|>{response}",
     "query": "<|query|>{query}<|response|>",
@@ -35,99 +42,115 @@ LAYOUT = {
 }
 
 
-def merge_pair(word, pair, new):
-    """Replace every occurrence of the pair in a word (list of ids) by `new`, from left to right."""
-    left, right = pair
+def merge_pair(ids, pair, new_id):
+    """Replace every occurrence of the pair: [1, 2, 3, 1, 2], (1, 2), 4 -> [4, 3, 4]."""
     merged = []
-    for token in word:
-        if token == right and merged and merged[-1] == left:
-            merged[-1] = new
+    for i in ids:
+        if merged and (merged[-1], i) == pair:
+            merged[-1] = new_id
         else:
-            merged.append(token)
+            merged.append(i)
     return merged
 
 
 def train_bpe(text, n_tokens):
     """Learn a vocabulary of `n_tokens` byte strings (at least the 256 bytes) from `text`.
 
-    Returns a list of bytes, rank by rank. It is shorter when the text has no more pairs to merge.
+    Returns a list of bytes, in the order of their ids. It is shorter if nothing is left to merge.
     """
-    pieces = Counter(re.findall(PATTERN, text))
-    words, times = [list(piece.encode()) for piece in pieces], list(pieces.values())
+    counts = Counter(re.findall(PATTERN, text))  # a piece that occurs often is merged once
+    words = [list(piece.encode()) for piece in counts]
+    times = list(counts.values())
     tokens = [bytes([i]) for i in range(256)]
-    rank = {token: i for i, token in enumerate(tokens)}
-    count, where = Counter(), defaultdict(set)  # pair -> how often it occurs; the words that hold it, or once held it
+    ids = {token: i for i, token in enumerate(tokens)}
+    pair_counts = Counter()
+    words_with = defaultdict(set)  # pair -> the words that contain it, or once did
 
-    def add(w, sign):
-        """Count word number w in (+1) or out (-1)."""
+    def count(w, sign):
+        """Add (+1) or remove (-1) the pairs of word number w."""
         for pair in pairwise(words[w]):
-            count[pair] += sign * times[w]
-            where[pair].add(w)
+            pair_counts[pair] += sign * times[w]
+            words_with[pair].add(w)
+
+    def spelled(pair):
+        return tokens[pair[0]], tokens[pair[1]]
 
     for w in range(len(words)):
-        add(w, +1)
-    while len(tokens) < n_tokens and (most := max(count.values(), default=0)):
-        pair = min((pair for pair, n in count.items() if n == most), key=lambda pair: [tokens[i] for i in pair])
-        merged = tokens[pair[0]] + tokens[pair[1]]
-        new = rank.setdefault(merged, len(tokens))
-        if new == len(tokens):  # else another pair made this string before (ab + c, a + bc): one token
+        count(w, +1)
+    while len(tokens) < n_tokens:
+        most = max(pair_counts.values(), default=0)
+        if most == 0:
+            break
+        ties = [pair for pair, n in pair_counts.items() if n == most]
+        best = min(ties, key=spelled)
+        merged = b"".join(spelled(best))
+        if merged not in ids:  # ab + c and a + bc make the same token
+            ids[merged] = len(tokens)
             tokens.append(merged)
-        for w in where.pop(pair):
-            add(w, -1)
-            words[w] = merge_pair(words[w], pair, new)
-            add(w, +1)
+        for w in words_with.pop(best):
+            count(w, -1)
+            words[w] = merge_pair(words[w], best, ids[merged])
+            count(w, +1)
     return tokens
 
 
 class Tokenizer:
-    def __init__(self, tokens, pattern=PATTERN, ids=None, special=None, layout=LAYOUT, normal_form=None):
-        """tokens: byte strings, rank by rank, with no repeats; the control tokens follow them.
+    """ids of ordinary text are places in `tokens`; the ids of the control tokens follow."""
 
-        A pretrained model's own tokenizer (hf/tokenizer.py) also says ids: the id of every rank, or None; special: its
-        control tokens {name: id}; normal_form: the Unicode form ("NFC") that texts take first.
-        """
-        self.given = dict(pattern=pattern, ids=ids, special=special, layout=layout, normal_form=normal_form)
-        self.tokens, self.normal_form = tokens, normal_form
-        self.ids = ids or list(range(len(tokens)))
-        self.special = {name: len(tokens) + i for i, name in enumerate(SPECIAL)} if special is None else special
-        self.bytes_of = {i: token for i, token in zip(self.ids, tokens) if i is not None}
-        ranks = {token: rank for rank, token in enumerate(tokens)}
-        self.encoding = tiktoken.Encoding("perce-mini", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
+    pretrained = False  # hf/tokenizer.py extends this class for pretrained models
+
+    def __init__(self, tokens):
+        self.tokens, self.template = tokens, TEMPLATE
+        ranks = {token: i for i, token in enumerate(tokens)}
+        self.encoding = tiktoken.Encoding(
+            "perce-mini", pat_str=PATTERN, mergeable_ranks=ranks, special_tokens={}
+        )
+        self.bytes_of = dict(enumerate(tokens))
+        self.special = {name: len(tokens) + i for i, name in enumerate(SPECIAL)}
+        self.prepare_template()
+
+    def prepare_template(self):
+        """Split every part of the template at control tokens, {query} and {response}."""
+        names = ["{query}", "{response}", *sorted(self.special, key=len, reverse=True)]
+        split = re.compile(f"({'|'.join(map(re.escape, names))})").split
+        self.parts = {part: split(text) for part, text in self.template.items()}
         self.vocab_size = max([*self.bytes_of, *self.special.values()]) + 1
-        marks = "|".join(map(re.escape, ["{query}", "{response}", *sorted(self.special, key=len, reverse=True)]))
-        self.pieces = {part: re.split(f"({marks})", text) for part, text in layout.items()}
-        self.end = self.special.get(layout["end"])
+        self.end = self.special.get(self.template["end"])
 
     @classmethod
     def train(cls, text, vocab_size):
-        """Learn from `text`; `vocab_size` counts the four control tokens."""
+        """Learn from `text`; `vocab_size` includes the four control tokens."""
         return cls(train_bpe(text, vocab_size - len(SPECIAL)))
 
     def state(self):
-        """All there is to know, in plain values: Tokenizer(**state) is the same again."""
-        return {"tokens": self.tokens, **self.given}
+        """What a checkpoint stores: Tokenizer(**state) is the same tokenizer again."""
+        return {"tokens": self.tokens}
+
+    def normalize(self, text):
+        """The text that is encoded; some pretrained models want Unicode in a normal form."""
+        return text
 
     def encode(self, text):
         """text -> ids. Never a control token, whatever the text spells."""
-        if self.normal_form:
-            text = unicodedata.normalize(self.normal_form, text)
-        ids = [self.ids[rank] for rank in self.encoding.encode_ordinary(text)]
-        return [i for i in ids if i is not None]  # some vocabularies lack a byte; it is dropped, as `tokenizers` does
+        return self.encoding.encode_ordinary(text)
 
     def decode(self, ids):
-        """ids -> text; control tokens are left out, bytes that are not UTF-8 become U+FFFD."""
+        """ids -> text. Control tokens are left out; bytes that are not UTF-8 become U+FFFD."""
         return b"".join(self.bytes_of.get(i, b"") for i in ids).decode("utf-8", "replace")
 
-    def spans(self, ids):
-        """Where each token's bytes lie in their text: [(start, end), ...) in UTF-8 bytes."""
-        return list(pairwise(accumulate((len(self.bytes_of.get(i, b"")) for i in ids), initial=0)))
+    def spans(self, text):
+        """Where the tokens of `encode(text)` lie: [(start, end), ...] in UTF-8 bytes of
+        `normalize(text)`."""
+        lengths = [len(self.bytes_of[i]) for i in self.encode(text)]
+        return list(pairwise(accumulate(lengths, initial=0)))
 
-    def lay_out(self, part, query="", response=""):
-        """The ids of a part of the layout ("start", "item", "query"), with these texts in their places."""
+    def encode_template(self, part, query="", response=""):
+        """The ids of a part of the template ("start", "item", "query") filled with these texts."""
+        texts = {"{query}": query, "{response}": response}
         ids = []
-        for piece in self.pieces[part]:
+        for piece in self.parts[part]:
             if piece in self.special:
                 ids.append(self.special[piece])
             else:
-                ids += self.encode({"{query}": query, "{response}": response}.get(piece, piece))
+                ids += self.encode(texts.get(piece, piece))
         return ids

@@ -1,0 +1,41 @@
+"""A stranger's profile in the plain view, instead of nothing.
+
+A profile shows two things: how this user writes, and what such texts look like at all. Against a
+plain view without any profile PIR counts both. Against a stranger's profile only the user is left.
+"""
+
+import random
+import sys
+
+CONTRASTS = ["none", "stranger"]
+
+
+def add_strangers(rows):
+    """Give every row that has a profile the profile of a stranger, for its plain view.
+
+    The stranger is another user with a profile in the same task, drawn once and always the same.
+    """
+    others = strangers(rows)
+    for row, other in zip(rows, others):
+        if other and row["profile"]:
+            row.plain_profile = other["profile"]
+    if alone := others.count(None):
+        print(f"note: {alone} of {len(rows)} rows have no stranger in their task", file=sys.stderr)
+
+
+def strangers(rows):
+    """For each row a random row of the same task by another user with a profile, or None."""
+    rng = random.Random(0)
+    by_task = {row["task"]: [] for row in rows}
+    for row in rows:
+        if row["profile"]:
+            by_task[row["task"]].append(row)
+    return [draw_stranger(row, by_task[row["task"]], rng) for row in rows]
+
+
+def draw_stranger(row, candidates, rng):
+    for _ in range(100 if candidates else 0):
+        other = rng.choice(candidates)
+        if other["user"] != row["user"]:
+            return other
+    return None

@@ -1,0 +1,174 @@
+"""A run's folder: checkpoint.pt holds everything (weights, optimiser, log, random state); log.jsonl
+is a copy of the log to look at.
+
+A checkpoint may be damaged, or made by somebody else to do harm. So it is read in three layers. The
+file is a zip archive whose parts are stored unpacked, each with a CRC-32: a small file cannot
+unpack into a large one, and no flipped bit goes unnoticed. `weights_only=True` unpickles tensors
+and plain values only: no code runs. And every value is checked before anything is built from it.
+"""
+
+import math
+import zipfile
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from perce_mini.model import GPT, GPTConfig
+from perce_mini.runtime import lora
+from perce_mini.runtime.errors import UserError, one_line, short_repr
+from perce_mini.runtime.files import replace_file, write_jsonl_atomic
+from perce_mini.tokenizer import Tokenizer
+from perce_mini.trainer import Settings
+
+KIND = "a checkpoint of this project"
+
+
+class LoadedModel(NamedTuple):
+    """What `load` returns: a run, or a pretrained model (whose state is empty)."""
+
+    model: GPT
+    tokenizer: Tokenizer
+    state: dict  # the rest of the checkpoint
+
+    @property
+    def settings(self):
+        """How the run was trained; the defaults for a pretrained model."""
+        return self.state.get("settings", Settings())
+
+
+def save(folder, model, tokenizer, settings, step, log=(), optimizer=None):
+    """Write the run's folder. settings: a Settings; step: the optimisation steps done so far."""
+    on_gpu = model.head.device.type == "cuda"
+    state = {
+        "config": asdict(model.config),
+        "model": model.state_dict(),
+        "tokenizer": tokenizer.state(),
+        "settings": asdict(settings),
+        "step": step,
+        "log": list(log),
+        "optimizer": optimizer and optimizer.state_dict(),
+        "random": torch.get_rng_state(),
+        "random_device": torch.cuda.get_rng_state() if on_gpu else None,
+    }
+    replace_file(f"{folder}/checkpoint.pt", lambda path: torch.save(state, path))
+    write_jsonl_atomic(f"{folder}/log.jsonl", log)
+
+
+def read(folder):
+    """The dict that `save` wrote, on the CPU; its "settings" are a Settings. Raises UserError."""
+    path = Path(folder) / "checkpoint.pt"
+    if not path.is_file():
+        raise UserError(f"{path} not found: no run was saved there")
+    with one_line(path, KIND):
+        check_archive(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        check_state(state)
+        state["settings"] = Settings(**state["settings"])
+    return state
+
+
+def load(folder, device="cpu"):
+    """A run's folder -> LoadedModel (model, tokenizer, state). Raises UserError."""
+    state = read(folder)
+    with one_line(Path(folder) / "checkpoint.pt", KIND):
+        tokenizer = build_tokenizer(state["tokenizer"])
+        check(tokenizer.vocab_size <= state["config"]["vocab_size"], "too many tokens")
+        with torch.device("meta"):  # shapes only; the weights come from the file
+            model = GPT(GPTConfig(**state["config"]))
+            if state["settings"].lora_rank:
+                lora.add(model, state["settings"].lora_rank)
+        model.load_state_dict(state.pop("model"), assign=True)
+    if not state["settings"].lora_rank:  # weights may be stored as bfloat16, but train in float32
+        model.float()
+    return LoadedModel(model.to(device), tokenizer, state)
+
+
+def build_tokenizer(state):
+    """The Tokenizer whose `state()` this is."""
+    if "pattern" not in state:
+        return Tokenizer(**state)
+    from perce_mini.hf.tokenizer import PretrainedTokenizer  # only runs of real models need it
+
+    return PretrainedTokenizer(**state)
+
+
+def restore(state, optimizer):
+    """Restore the optimiser and the random state, so that training continues exactly where it
+    stopped.
+
+    Raises UserError if the state belongs to another model.
+    """
+    where = "the optimiser state of the checkpoint"
+    if state["optimizer"] is None:
+        raise UserError(f"{where} is missing: training cannot continue from it")
+    with one_line(where, "that of this model"):
+        moments = state["optimizer"]["state"]
+        own = optimizer.state_dict()["param_groups"]  # learning rate and decay are not the file's
+        weights = optimizer.param_groups[0]["params"]
+        check(set(moments) == set(range(len(weights))), "other weights")
+        for i, weight in enumerate(weights):
+            check(moments[i]["step"].item() >= 1, "a step below 1")
+            for name in ["exp_avg", "exp_avg_sq"]:
+                check_tensor(moments[i][name], name)
+                check(moments[i][name].shape == weight.shape, f"shape of {name}")
+            check(moments[i]["exp_avg_sq"].min() >= 0, "a negative second moment")
+        optimizer.load_state_dict({"state": moments, "param_groups": own})
+        torch.set_rng_state(state["random"])
+        if state["random_device"] is not None and torch.cuda.is_available():
+            torch.cuda.set_rng_state(state["random_device"])
+
+
+# ------------------------------------------------------ checks; one_line turns them into UserErrors
+
+
+def check(condition, reason):
+    if not condition:
+        raise ValueError(reason)
+
+
+def check_archive(path):
+    """The parts of the zip file are stored unpacked, do not overlap, and have the right CRC-32."""
+    with zipfile.ZipFile(path) as archive:
+        end = 0
+        for part in sorted(archive.infolist(), key=lambda part: part.header_offset):
+            check(part.compress_type == zipfile.ZIP_STORED, "compressed parts")
+            check(part.compress_size == part.file_size, "sizes differ")
+            check(part.header_offset >= end, "overlapping parts")
+            end = part.header_offset + part.file_size
+        check(archive.testzip() is None, "wrong checksum")
+
+
+def check_state(state):
+    """Every value has its type and a possible size; nothing has been built from it yet."""
+    check_fields(state["config"], GPTConfig)
+    check_fields(state["settings"], Settings)
+    config, settings, step = state["config"], state["settings"], state["step"]
+    check(type(step) is int and 0 <= step <= settings["steps"], f"step {short_repr(step)}")
+    weights = state["model"]
+    check(config["n_layer"] <= len(weights), "fewer weights than blocks")
+    for name, weight in weights.items():
+        check_tensor(weight, name)
+    check(isinstance(state["tokenizer"], dict), "no tokenizer")
+    check(len(state["tokenizer"]["tokens"]) <= config["vocab_size"], "too many tokens")
+    for line in state["log"]:
+        check(all(type(value) in (int, float) for value in line.values()), "the log")
+
+
+def check_fields(values, cls):
+    """Every value belongs to a field of this dataclass and has its type; numbers are possible."""
+    types = {field.name: field.type for field in fields(cls)}
+    for name, value in values.items():
+        check(type(value) is types.get(name), f"{short_repr(name)} is {short_repr(value)}")
+        if type(value) is not str:
+            check(math.isfinite(value), f"{name} is {value}")
+            check(value >= 0 or name.startswith("clip"), f"{name} is {value}")
+
+
+def check_tensor(tensor, name):
+    """A plain tensor of finite float32 or bfloat16 numbers that really holds its memory."""
+    check(isinstance(name, str) and isinstance(tensor, torch.Tensor), f"{short_repr(name)}")
+    check(tensor.dtype in (torch.float32, torch.bfloat16), f"{name} is {tensor.dtype}")
+    check(tensor.layout is torch.strided and tensor.device.type == "cpu", f"layout of {name}")
+    check(tensor.is_contiguous() and bool(tensor.isfinite().all()), f"{name} is not finite")

@@ -1,0 +1,101 @@
+"""What all commands share: flags that are checked when they are parsed, and errors of one line."""
+
+import argparse
+import math
+import os
+import sys
+from pathlib import Path
+
+from perce_mini.runtime.errors import UserError, printable
+
+
+class Help(argparse.RawDescriptionHelpFormatter):
+    """Adds the default to the help of every flag that has one and does not mention it."""
+
+    def _get_help_string(self, action):
+        no_default = any(action.default is x for x in (None, False, argparse.SUPPRESS))
+        if no_default or "default" in action.help:
+            return action.help
+        return f"{action.help} (default: %(default)s)"
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser with `Help`, and without abbreviated flags."""
+
+    def __init__(self, **kwargs):
+        super().__init__(formatter_class=Help, allow_abbrev=False, **kwargs)
+        self.register("type", Path, path)
+
+    def error(self, message):
+        self.exit(2, f"{self.prog}: {message} ({self.prog} -h explains every flag)\n")
+
+
+def number(kind, low, high):
+    """A `type` for add_argument: an int or a float from low to high."""
+
+    def parse(text):
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high:
+            word = "a whole number" if kind is int else "a number"
+            reason = f"must be {word} from {low} to {high}, not {text[:40]!r}"
+            raise argparse.ArgumentTypeError(reason)
+        return value
+
+    return parse
+
+
+def path(text):
+    """The `type` of a path. Path("") would silently mean the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty")
+    return Path(text)
+
+
+COUNT = number(int, 1, 10**9)
+COUNT_OR_NONE = number(int, 0, 10**9)
+SEED = number(int, 0, 2**32 - 1)
+RATE = number(float, 1e-12, 1)  # learning rates of AdamW
+
+# Flags that several commands have: p.add_argument("--device", **DEVICE).
+DEVICE = {"default": "auto", "help": "auto, cpu, cuda, cuda:1 or mps (default: the fastest)"}
+TEXT_SEED = {"type": SEED, "default": 0, "help": "seed of the sampled text"}
+TEMPERATURE = {
+    "type": number(float, 0, 100),
+    "default": 0.4,
+    "help": "sampling temperature; 0 takes the likeliest token",
+}
+TOP_K = {"type": COUNT_OR_NONE, "help": "profile items in the prompt, the best ones by BM25"}
+
+
+def run(main):
+    """Call main() and turn wrong input, Ctrl-C and a closed pipe into an exit status."""
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # None if the shell closed it
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # for terminals that know ASCII only
+    try:
+        main()
+        if sys.stdout:
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(141)
+    except (UserError, OSError) as error:
+        print("error:", printable(" ".join(str(error).split())), file=sys.stderr)
+        sys.exit(2)
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's; importing torch here is slow
+            raise
+        print(f"error: {out_of_memory(error)}", file=sys.stderr)
+        sys.exit(2)
+
+
+def out_of_memory(error):
+    advice = "try --batch-size 1 --grad-accum 8, then --recompute, a smaller --block-size"
+    return f"{str(error).split('. ')[0]}: {advice}, or --lora-rank 16"

@@ -1,0 +1,74 @@
+"""Several processes, one per GPU (or CPU): `torchrun --nproc_per_node N train.py ...`.
+
+Every process draws the same micro-batches and works on each N-th of them. All of them know the
+number of response tokens of the whole step and divide by it, so the gradient of Eq. 8 is the SUM of
+the processes' gradients. The first process alone prints and writes files.
+
+Without torchrun there is one process, and every function here does nothing.
+"""
+
+import os
+import sys
+
+import torch
+import torch.distributed as dist
+
+
+def init_distributed(device):
+    """Join the process group if torchrun started this process. Returns this process's device."""
+    if "LOCAL_RANK" in os.environ:
+        if device.type == "cuda":
+            device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+            torch.cuda.set_device(device)
+        # An optimizer imports this module. Imported later it would hold on to the process group,
+        # whose threads then crash the interpreter at exit.
+        from torch.distributed import nn as _  # noqa: F401
+
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        if rank():
+            sys.stdout = open(os.devnull, "w")
+    return device
+
+
+def rank():
+    """The number of this process, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size():
+    """The number of processes."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def barrier():
+    """Wait for all processes."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def my_share(micro_batches):
+    """The micro-batches that this process works on; perhaps none at the end of an epoch."""
+    return micro_batches[rank() :: world_size()]
+
+
+def sum_gradients(model):
+    """Replace every gradient by its sum over the processes."""
+    if dist.is_initialized():
+        for p in model.parameters():
+            if p.requires_grad:
+                if p.grad is None:  # this process had no micro-batch
+                    p.grad = torch.zeros_like(p)
+                dist.all_reduce(p.grad)
+
+
+def sum_over_processes(values):
+    """A tensor's sum over the processes, in place."""
+    if dist.is_initialized():
+        dist.all_reduce(values)
+    return values
+
+
+def shutdown():
+    """Leave the process group."""
+    if dist.is_initialized():
+        dist.destroy_process_group()

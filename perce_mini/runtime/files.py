@@ -1,0 +1,124 @@
+"""Files are replaced, never rewritten: the new one is written beside the old one and then renamed.
+
+A kill or a full disk at any moment therefore leaves the old file whole.
+"""
+
+import hashlib
+import json
+import os
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+from perce_mini.runtime.errors import UserError
+
+# ------------------------------------------------------------------------------------------ writing
+
+
+def replace_files(writers):
+    """Call write(new path) for each of {path: write}, then move all new files into place.
+
+    Raises UserError if a path cannot be written, OSError if the disk is full.
+    """
+    with ExitStack() as leftovers:
+        for path, write in writers.items():
+            check_writable(path)
+            new = new_name(path)
+            new.unlink(missing_ok=True)  # whatever lies there, a link included
+            leftovers.callback(new.unlink, missing_ok=True)
+            try:
+                write(new)
+            except RuntimeError as error:  # torch.save raises it when the disk is full
+                reason = str(error).splitlines()[0]
+                raise OSError(f"cannot write {path}, is the disk full? ({reason})") from None
+            except OSError as error:
+                raise OSError(f"cannot write {path}: {error.strerror or error}") from None
+            with open(new, "rb+") as file:
+                os.fsync(file.fileno())  # on the disk before the old file goes
+        for path in writers:
+            os.replace(new_name(path), path)
+
+
+def replace_file(path, write):
+    """`replace_files` for a single file."""
+    replace_files({path: write})
+
+
+def new_name(path):
+    """Where the new content of `path` is written first; every process has a name of its own."""
+    return Path(f"{path}.{os.getpid()}.new")
+
+
+def check_writable(path):
+    """Raise UserError if `path` cannot be written. Makes its folder. Called before long work."""
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path} is not a regular file: give another path")
+        new = new_name(path)
+        new.touch()
+        new.unlink()
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from None
+
+
+def write_text_atomic(path, text):
+    """Replace `path` by this text in UTF-8."""
+    replace_file(path, lambda new: new.write_text(text, encoding="utf-8"))
+
+
+def write_jsonl(rows, path):
+    """Write one JSON object per line; `rows` may be a generator."""
+    with open(path, "w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+def write_jsonl_atomic(path, rows):
+    """Replace `path` by a file with one JSON object per line."""
+    replace_file(path, partial(write_jsonl, rows))
+
+
+# ------------------------------------------------------------------------------------------ reading
+
+
+def open_regular(path):
+    """Open a regular file for reading bytes. A pipe or a device could block for ever: UserError."""
+    path = Path(path)
+    try:
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path} is not a regular file")
+        return open(path, "rb")
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+
+
+def read_text(path, max_bytes=2**30):
+    """The text of a UTF-8 file, without a byte order mark. Raises UserError."""
+    with open_regular(path) as file:
+        if os.fstat(file.fileno()).st_size > max_bytes:
+            raise UserError(f"{path}: longer than {max_bytes} bytes")
+        content = file.read()
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+
+
+def parse_json(text, where):
+    """JSON -> value. Raises UserError; `where` is how its line starts ("file" or "file:line")."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where}: not JSON ({str(error).splitlines()[0]})") from None
+
+
+def read_json(path, max_bytes=2**30):
+    """The value in a JSON file. Raises UserError."""
+    return parse_json(read_text(path, max_bytes), path)
+
+
+def sha256(path):
+    """The hex digest of a file's content."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,104 @@
+"""The flags of train.py."""
+
+import os
+from pathlib import Path
+
+from perce_mini import base, hf
+from perce_mini.contrast import CONTRASTS
+from perce_mini.percontrast import CLIP_MAX, CLIP_MIN, LOSSES
+from perce_mini.runtime import cli
+from perce_mini.runtime.cli import COUNT, COUNT_OR_NONE, number
+from perce_mini.runtime.run import SAVE_EVERY
+from perce_mini.trainer import Settings
+
+DATA = Path(os.path.relpath(Path(__file__).resolve().parents[2] / "data"))
+DEFAULT_DATA, SHIPPED_BASE = DATA / "personas", DATA / "base"
+LR_PRETRAINED, LR_LORA = 2e-5, 2e-4  # default learning rates for real models: all weights, LoRA
+
+
+def parse_train_args(description):
+    """The checked flags, and what follows from them: args.start (the folder to start from) and
+    args.folders ({loss: the folder of its run})."""
+    usual = Settings()
+    p = cli.Parser(description=description)
+    help = "how response tokens are weighted; several losses are trained one after the other"
+    p.add_argument("--loss", nargs="+", choices=LOSSES, default=["perce"], help=help)
+    clip = number(float, -1e6, 1e6)
+    help = "lowest weight, in nats (not used by ce)"
+    p.add_argument("--clip-min", type=clip, default=CLIP_MIN, metavar="M", help=help)
+    help = "highest weight, in nats (not used by ce)"
+    p.add_argument("--clip-max", type=clip, default=CLIP_MAX, metavar="M", help=help)
+    help = "folder with train.jsonl and optionally val, test and base.jsonl"
+    help += " (default: data/personas, generated on first use)"
+    p.add_argument("--data", type=Path, default=DEFAULT_DATA, metavar="DIR", help=help)
+    help = "run or Hugging Face folder to start from"
+    help += " (default: data/base; for your own data out/base-NAME, trained on first use)"
+    p.add_argument("--init", type=Path, metavar="DIR", help=help)
+    help = "what the plain view holds instead of the user's profile: nothing, or a stranger's"
+    p.add_argument("--contrast", choices=CONTRASTS, default="none", help=help)
+    help = "folder to write (default: out/LOSS); with several losses, their parent (default: out)"
+    p.add_argument("--out", type=Path, metavar="DIR", help=help)
+    again = p.add_mutually_exclusive_group()
+    again.add_argument("--resume", action="store_true", help="continue an interrupted run in --out")
+    again.add_argument("--overwrite", action="store_true", help="replace the run in --out")
+
+    g = p.add_argument_group("optimisation")
+    length = g.add_mutually_exclusive_group()
+    length.add_argument("--steps", type=COUNT, help=f"optimisation steps (default: {usual.steps})")
+    length.add_argument(
+        "--epochs", type=number(float, 1e-6, 1e4), help="passes over the data instead"
+    )
+    help = f"peak learning rate of AdamW (default: {usual.lr:g}; for a Hugging Face model"
+    help += f" {LR_PRETRAINED:g}, with LoRA {LR_LORA:g})"
+    g.add_argument("--lr", type=cli.RATE, help=help)
+    help = "share of the steps in which the learning rate rises"
+    g.add_argument("--warmup", type=number(float, 0, 1), default=usual.warmup, help=help)
+    help = "examples in a micro-batch"
+    g.add_argument("--batch-size", type=COUNT, default=usual.batch_size, help=help)
+    help = "micro-batches in an optimisation step"
+    g.add_argument("--grad-accum", type=COUNT, default=usual.grad_accum, help=help)
+    g.add_argument("--top-k", **cli.TOP_K, default=usual.top_k)
+    g.add_argument("--examples", type=COUNT, help="train on that many rows (default: all)")
+    g.add_argument("--seed", type=cli.SEED, default=0, help="of batches, LoRA and sampled texts")
+    g.add_argument("--save-every", type=COUNT, default=SAVE_EVERY, help="steps between checkpoints")
+
+    g = p.add_argument_group("real models (--init with a Hugging Face folder)")
+    help = "rank of LoRA adapters; 0 trains all weights"
+    g.add_argument("--lora-rank", type=number(int, 0, 4096), default=0, metavar="R", help=help)
+    help = "longest sequence in tokens (default: what the model allows, at most 5000)"
+    g.add_argument("--block-size", type=COUNT, metavar="N", help=help)
+    help = (
+        "JSON file with the prompt's start, item, query and end (default: the model's chat format)"
+    )
+    g.add_argument("--template", type=Path, metavar="FILE", help=help)
+    help = "keep fewer activations and compute them again: slower, but needs less memory"
+    g.add_argument("--recompute", action="store_true", help=help)
+
+    g = p.add_argument_group("machine and scoring")
+    g.add_argument("--device", **cli.DEVICE)
+    help = "torch.compile the blocks: slow start, faster steps"
+    g.add_argument("--compile", action="store_true", help=help)
+    help = "held-out examples to score; 0 skips scoring"
+    g.add_argument("--eval-examples", type=COUNT_OR_NONE, default=120, help=help)
+    g.add_argument("--temperature", **cli.TEMPERATURE)
+    args = p.parse_args()
+    if not args.clip_min <= args.clip_max:
+        p.error(f"--clip-min {args.clip_min} is above --clip-max {args.clip_max}")
+    if args.template and not args.init:
+        p.error("--template is for a Hugging Face folder, which --init names")
+    args.template = args.template and hf.read_template(args.template)
+    if os.path.realpath(args.data) == os.path.realpath(DEFAULT_DATA):
+        args.data = DEFAULT_DATA
+    default_base = SHIPPED_BASE if args.data == DEFAULT_DATA else base.base_folder(args.data)
+    args.start = args.init or default_base
+    args.loss = list(dict.fromkeys(args.loss))
+    parent = args.out or Path("out")
+    args.folders = {loss: parent / loss for loss in args.loss}  # where each loss's run lives
+    if args.out and len(args.loss) == 1:
+        args.folders = {args.loss[0]: args.out}
+    for out in args.folders.values():
+        if os.path.realpath(out) == os.path.realpath(args.start):
+            p.error(f"--out {out} is the model to start from: give another folder")
+        if hf.is_folder(out):
+            p.error(f"--out {out} holds a Hugging Face model: give another folder")
+    return args

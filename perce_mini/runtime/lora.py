@@ -1,0 +1,56 @@
+"""LoRA (arXiv 2106.09685): train y = W x + 2 B A x with W frozen.
+
+W (out, in) stays as it is. A (rank, in) starts random and B (out, rank) at 0, so training starts
+from the model as it was. Gradients and optimiser state exist for A and B only: with rank 16 that is
+less than 1 % of the weights of a 4 B model.
+"""
+
+from functools import partial
+
+import torch
+from torch import nn
+
+SCALE = 2.0
+
+
+class LoRA(nn.Module):
+    """A frozen linear layer and its adapter."""
+
+    def __init__(self, layer, rank):
+        super().__init__()
+        self.layer = layer
+        options = {"bias": False, "device": layer.weight.device, "dtype": torch.float32}
+        self.a = nn.Linear(layer.in_features, rank, **options)
+        self.b = nn.Linear(rank, layer.out_features, **options)
+        nn.init.zeros_(self.b.weight)
+
+    def forward(self, x):
+        update = self.b(self.a(x.to(self.a.weight.dtype)))
+        return self.layer(x) + SCALE * update.to(x.dtype)
+
+    @torch.no_grad()
+    def merged(self):
+        """The linear layer with W + 2 B A, in float32: bfloat16 would round small updates away."""
+        self.layer.float()
+        self.layer.weight += SCALE * self.b.weight @ self.a.weight
+        return self.layer
+
+
+def replace_layers(model, kind, make_new):
+    """Replace every layer of this kind in the blocks by make_new(layer)."""
+    for parent in list(model.blocks.modules()):
+        for name, layer in list(parent.named_children()):
+            if isinstance(layer, kind):
+                setattr(parent, name, make_new(layer))
+
+
+def add(model, rank):
+    """Freeze the model and put an adapter beside every linear layer of its blocks."""
+    model.requires_grad_(False)
+    replace_layers(model, nn.Linear, partial(LoRA, rank=rank))
+
+
+def merge(model):
+    """Add the adapters to the weights, and make all weights trainable again (in float32)."""
+    replace_layers(model, LoRA, LoRA.merged)
+    model.float().requires_grad_(True)

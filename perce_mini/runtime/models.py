@@ -1,0 +1,39 @@
+"""Loading a model, wherever it comes from: a run of this project or a Hugging Face folder."""
+
+from pathlib import Path
+
+import torch
+
+from perce_mini import hf
+from perce_mini.runtime import checkpoint
+from perce_mini.runtime.checkpoint import LoadedModel
+from perce_mini.runtime.errors import UserError
+
+MAX_BLOCK_SIZE = 5000  # the longest prompts of the paper
+
+
+def load_model(folder, device, dtype=torch.float32, template=None, block_size=None):
+    """A folder -> LoadedModel. The last three arguments are for Hugging Face folders.
+
+    template: see hf.read_template; block_size: the longest sequence (default: what the model
+    allows, at most 5000 tokens). Raises UserError.
+    """
+    if not Path(folder).is_dir():
+        raise UserError(f"no such folder: {folder} (nothing is downloaded)")
+    if not hf.is_folder(folder):
+        if template:
+            raise UserError(f"{folder} has no config.json: --template is for Hugging Face folders")
+        loaded = checkpoint.load(folder, device)
+        own = loaded.model.config.block_size
+        if block_size not in (None, own):
+            raise UserError(f"{folder} was made with --block-size {own}, not {block_size}")
+        return loaded
+    model, tokenizer = hf.load(folder, device, dtype, template)
+    if tokenizer.end is None:
+        advice = 'name one as "end" in a --template file'
+        raise UserError(f"{folder}: no control token ends a text (eos_token_id); {advice}")
+    positions = model.config.block_size
+    if block_size and block_size > positions:
+        raise UserError(f"{folder} has {positions} positions, --block-size asks for {block_size}")
+    model.config.block_size = block_size or min(positions, MAX_BLOCK_SIZE)
+    return LoadedModel(model, tokenizer, {})

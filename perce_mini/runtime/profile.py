@@ -1,0 +1,47 @@
+"""Somebody's earlier texts, as people have them: a text file, a folder of text files, or JSONL."""
+
+import re
+from pathlib import Path
+
+from perce_mini.dataset import DataError, check_texts
+from perce_mini.runtime.errors import UserError
+from perce_mini.runtime.files import parse_json, read_text
+
+MAX_BYTES = 2**24  # of a file of texts
+
+
+def read_profile(path):
+    """A path -> profile [{"query", "response"}, ...], oldest first. Raises UserError.
+
+    A text file: one item per paragraph (blank lines separate paragraphs). A folder: one item per
+    *.txt or *.md file, by name. A JSONL file: one item per line, "response" and perhaps "query".
+    """
+    path = Path(path)
+    if path.is_dir():
+        files = sorted([*path.glob("*.txt"), *path.glob("*.md")])
+        texts = [read_text(file, MAX_BYTES) for file in files]
+    elif path.suffix == ".jsonl":
+        return read_items(path)
+    else:
+        texts = re.split(r"\n[^\S\n]*\n", read_text(path, MAX_BYTES))
+    texts = [" ".join(text.replace("\0", "").split()) for text in texts]
+    profile = [{"query": "", "response": text} for text in texts if text]
+    if not profile:
+        raise UserError(f"{path} holds no text")
+    return profile
+
+
+def read_items(path):
+    """The items of a JSONL file."""
+    profile = []
+    for number, line in enumerate(read_text(path, MAX_BYTES).split("\n"), 1):
+        if line.strip():
+            where = f"{path}:{number}"
+            item = parse_json(line, where)
+            if isinstance(item, dict):
+                item = {"query": "", **item}
+            check_texts(item, ["query", "response"], where)
+            profile.append({key: item[key] for key in ["query", "response"]})
+    if not profile:
+        raise DataError(f"{path} holds no items")
+    return profile

@@ -1,0 +1,142 @@
+"""A training run that is kept in a folder: it can be interrupted at any moment and continued."""
+
+import os
+import signal
+import sys
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+from tqdm import tqdm
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+from perce_mini.dataset import training_steps
+from perce_mini.runtime import checkpoint, distributed
+from perce_mini.runtime.errors import UserError
+from perce_mini.trainer import NotFiniteError, make_optimizer, training_step
+
+SAVE_EVERY = 50  # steps
+BAR = "{desc}  {n_fmt}/{total_fmt}  {elapsed} + {remaining}"  # fits 80 columns
+
+
+def check_same_run(state, settings, out):
+    """A run may only be continued with the settings it was started with. Raises UserError."""
+    for name, value in asdict(settings).items():
+        old = getattr(state["settings"], name)
+        if old == value or name == "data":  # data_sha256 tells whether the rows are the same
+            continue
+        what = f"{name} {old or repr(old)}, not {value or repr(value)}"
+        if name == "data_sha256":
+            what = "other rows than this data folder holds now"
+        raise UserError(f"{out} was made with {what}: give the same again, or another folder")
+
+
+def fit(model, tokenizer, examples, settings, out, save_every=SAVE_EVERY, state=None):
+    """Train `model` on Examples and keep the run in the folder `out`.
+
+    state: the checkpoint to continue from, or None. Raises NotFiniteError; UserError if the disk is
+    full. Ctrl-C saves the last finished step before it ends the run.
+    """
+    optimizer = make_optimizer(model, settings)
+    first, log = 0, []
+    if state:
+        first, log = state["step"], state["log"]
+        checkpoint.restore(state, optimizer)
+    micro_batches = settings.grad_accum * settings.processes
+    batches = training_steps(examples, settings.batch_size, micro_batches, settings.seed, first)
+    is_first = distributed.rank() == 0
+    bar = tqdm(
+        total=settings.steps,
+        initial=first,
+        bar_format=BAR,
+        dynamic_ncols=True,
+        disable=not is_first,
+    )
+    saved = first
+    try:
+        with locked(out if is_first else None), interrupt_after_step() as interrupted:
+            for step in range(first, settings.steps):
+                log.append(training_step(model, optimizer, next(batches), settings, step))
+                bar.set_description_str(f"{out}  {progress(settings, log[-1])}", refresh=False)
+                bar.update()
+                done = step + 1
+                if done % save_every == 0 or done == settings.steps or interrupted:
+                    if is_first:
+                        checkpoint.save(out, model, tokenizer, settings, done, log, optimizer)
+                    saved = done
+                if interrupted:
+                    raise KeyboardInterrupt
+    except NotFiniteError as error:
+        advice = f"lower --lr (now {settings.lr:g}) and train anew"
+        raise NotFiniteError(f"{error}: {advice}; {saved_message(out, settings, saved)}") from None
+    except (OSError, UserError) as error:
+        raise UserError(f"{error}; {saved_message(out, settings, saved)}") from None
+    except KeyboardInterrupt:
+        if is_first:
+            print(f"\n{saved_message(out, settings, saved)}", file=sys.stderr)
+        raise
+    finally:
+        bar.close()
+    distributed.barrier()  # until the first process has written the checkpoint
+
+
+@contextmanager
+def locked(folder):
+    """Refuse to train in a folder where another process is training (UserError).
+
+    The lock belongs to the process, so a killed run does not leave it behind.
+    """
+    if fcntl is None or folder is None:
+        yield
+        return
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise UserError(f"another process is training in {folder}: give another --out") from None
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def interrupt_after_step():
+    """Ctrl-C lets the current step finish, so that it can be saved; a second Ctrl-C stops at once.
+
+    Yields a list that is empty until Ctrl-C. With several processes Ctrl-C stops at once: they
+    would have to agree on the step.
+    """
+    interrupted = []
+
+    def remember(signal_number, frame):
+        if interrupted or distributed.world_size() > 1:
+            raise KeyboardInterrupt
+        interrupted.append(True)
+        print("\nfinishing this step; Ctrl-C again stops at once", file=sys.stderr)
+
+    previous = signal.signal(signal.SIGINT, remember)
+    try:
+        yield interrupted
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def progress(settings, line):
+    """What the progress bar says of the last step."""
+    if settings.loss == "ce":
+        return f"loss {line['loss']:.3f}"
+    return (
+        f"loss {line['loss']:.3f}, mean weight {line['weight']:.2f}, {line['floor']:.0%} at floor"
+    )
+
+
+def saved_message(out, settings, saved):
+    if not saved:
+        return "nothing was saved yet"
+    how = "--resume continues" if settings.init else "the same command continues"  # a base model
+    return f"{out} holds step {saved}; {how} from there"
