@@ -1,10 +1,6 @@
-"""Real models: folders of Hugging Face are read, checked and written back.
+"""Real models: Hugging Face folders in and out; PerCE for the trainers of transformers and TRL."""
 
-folder.py has the model, safetensors.py its weights, tokenizer.py tokens and prompts, reading.py what all share;
-compare.py trains and scores such a model on real texts. `python -m perce_mini.hf RUN --out FOLDER` writes a run back.
-"""
-
-from perce_mini.hf.folder import is_folder, load, load_any, save
+from perce_mini.hf.folder import is_folder, load, save
 from perce_mini.hf.tokenizer import read_template
 
-__all__ = ["is_folder", "load", "load_any", "read_template", "save"]
+__all__ = ["is_folder", "load", "read_template", "save"]

@@ -1,40 +1,40 @@
-"""Write a run that started from a Hugging Face folder as such a folder, LoRA merged."""
+"""Write a run that started from a Hugging Face folder as such a folder, with LoRA merged."""
 
-import os
 from pathlib import Path
 
 import torch
 
-from perce_mini import checkpoint, cli, lora
-from perce_mini.errors import UserError
-from perce_mini.hf.folder import is_folder, save
+from perce_mini.hf.folder import is_folder, read_config, save
+from perce_mini.hf.tokenizer import read_tokenizer
+from perce_mini.runtime import checkpoint, cli, lora
+from perce_mini.runtime.errors import UserError
 
 
-def source_of(run, settings):
-    """The folder that a run started from, or the run that it started from, and so on. Raises UserError."""
-    init, seen = settings.get("init"), []
-    while init and init not in seen:
-        if is_folder(init):
-            return init
-        seen.append(init)
-        init = checkpoint.read(init)["settings"].get("init")
-    raise UserError(f"{run} did not start from a Hugging Face folder")
+def find_source(run):
+    """The Hugging Face folder that a run started from, or the run before it, and so on."""
+    path, seen = str(run), set()
+    while path and path not in seen and not is_folder(path):
+        seen.add(path)
+        path = checkpoint.read(path)["settings"].init
+    if not path or path in seen:
+        raise UserError(f"{run} did not start from a Hugging Face folder")
+    return Path(path)
 
 
 def main():
     p = cli.Parser(prog="python -m perce_mini.hf", description=__doc__)
     p.add_argument("run", type=Path, metavar="RUN", help="folder that train.py wrote")
-    p.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="folder to write")
-    p.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="of weights")
+    p.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="new folder to write")
+    help = "of the weights (default: as in the folder that the run started from)"
+    p.add_argument("--dtype", choices=["float32", "bfloat16"], help=help)
     args = p.parse_args()
-    model, _, state = checkpoint.load(args.run)
-    source = source_of(args.run, state["settings"])
-    if os.path.realpath(args.out) == os.path.realpath(source):
-        raise UserError(f"{args.out} holds the model that {args.run} started from: give another folder")
-    if (args.out / "checkpoint.pt").exists():
-        raise UserError(f"{args.out} holds a run: give another folder")
+    model, tokenizer, _ = checkpoint.load(args.run)
+    source = find_source(args.run)
+    now = read_tokenizer(source, read_config(source)[0], tokenizer.template)
+    if now.state() != tokenizer.state():
+        raise UserError(f"{source} has another tokenizer than when {args.run} was trained")
     lora.merge(model)
-    save(model, source, args.out, getattr(torch, args.dtype))
+    save(model, source, args.out, args.dtype and getattr(torch, args.dtype))
     print(f"wrote {args.out}")
 
 

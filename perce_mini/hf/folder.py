@@ -1,11 +1,10 @@
-"""A Hugging Face folder becomes the GPT of model.py and a tokenizer of tokenizer.py, and goes back.
+"""A Hugging Face folder becomes the GPT of model.py and a tokenizer, and goes back.
 
-    model, tokenizer = load("SmolLM2-135M")     config.json, *.safetensors, vocab.json + merges.txt or tokenizer.json
+    model, tokenizer = load("SmolLM2-135M")     config.json, *.safetensors, tokenizer.json
     save(model, "SmolLM2-135M", "out/mine")     the same, for others to load
 
-LlamaForCausalLM and Qwen3ForCausalLM. What the folder holds is checked before it is used: every offset, dtype and
-shape, and every setting that would make another model of it. Whatever is not understood is refused by name, because a
-model that is nearly right gives finite, wrong numbers.
+Llama 2 and 3, SmolLM2, Qwen2, Qwen2.5 and Qwen3. A model that is nearly right gives finite, wrong
+numbers, so every setting that would make another model is refused by name.
 """
 
 import json
@@ -16,96 +15,100 @@ from pathlib import Path
 
 import torch
 
-from perce_mini import checkpoint
-from perce_mini.errors import UserError
-from perce_mini.files import replace_file, write_text_atomic
-from perce_mini.hf.reading import read_json
-from perce_mini.hf.safetensors import read_weights, write_safetensors
+from perce_mini.hf.safetensors import MAX_BYTES, read_weights, write_safetensors
 from perce_mini.hf.tokenizer import read_tokenizer
 from perce_mini.model import GPT, GPTConfig
-from perce_mini.schema import ABSENT, GPT_CONFIG, ID, OBJECT, OTHERS, Kind, check, either, list_of, optional, shown
+from perce_mini.runtime.checkpoint import check, check_fields
+from perce_mini.runtime.errors import UserError, one_line, short_repr
+from perce_mini.runtime.files import read_json, replace_file, write_text_atomic
 
-# ---------------------------------------------------------------------------------- configuration and names
-
-NEEDED = {"vocab_size": "vocab_size", "hidden_size": "n_embd", "intermediate_size": "n_hidden"}  # theirs -> ours
-NEEDED |= {"num_hidden_layers": "n_layer", "num_attention_heads": "n_head"}
-USUAL = {"num_key_value_heads": "n_kv_head", "head_dim": "head_size", "max_position_embeddings": "block_size"}
-USUAL |= {"rms_norm_eps": "norm_eps", "tie_word_embeddings": "tied"}
-QWEN3 = ["Qwen3ForCausalLM"]
-CONFIG = {
-    "architectures": either(["LlamaForCausalLM"], QWEN3),
-    **{theirs: GPT_CONFIG[ours] for theirs, ours in NEEDED.items()},
-    **{theirs: optional(GPT_CONFIG[ours]) for theirs, ours in USUAL.items()},
-    **dict.fromkeys(["attention_bias", "mlp_bias", "use_sliding_window", "quantization_config"], ABSENT),
-    **dict.fromkeys(["pretraining_tp", "partial_rotary_factor"], optional(either(1, 1.0))),
-    **dict.fromkeys(["rope_parameters", "rope_scaling"], optional(OBJECT)),
-    "rope_theta": optional(GPT_CONFIG["rope_theta"]),
-    "hidden_act": optional(either("silu")),
-    "layer_types": optional(list_of(either("full_attention"), 0, 512)),
-    "eos_token_id": Kind("ids", lambda x: all(map(ID.fits, x)) if isinstance(x, list) else x is None or ID.fits(x)),
-    OTHERS: None,
-}
-ROPE = dict.fromkeys(["type", "rope_type"], optional(either("default"))) | {"rope_theta": CONFIG["rope_theta"]}
+KINDS = {"LlamaForCausalLM": "llama", "Qwen2ForCausalLM": "qwen2", "Qwen3ForCausalLM": "qwen3"}
+FIELDS = {"vocab_size": "vocab_size", "hidden_size": "n_embd", "intermediate_size": "n_hidden"}
+FIELDS |= {"num_hidden_layers": "n_layer", "num_attention_heads": "n_head"}  # theirs: ours
+FIELDS |= {"num_key_value_heads": "n_kv_head", "head_dim": "head_size", "rms_norm_eps": "norm_eps"}
+FIELDS |= {"max_position_embeddings": "block_size", "tie_word_embeddings": "tied"}
+ROPE = {"factor": "rope_factor", "low_freq_factor": "rope_low", "high_freq_factor": "rope_high"}
+ROPE |= {"original_max_position_embeddings": "rope_original"}
+# What the GPT does not have, with the value that says that a model does not have it either.
+ABSENT = {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False}
+ABSENT |= {"use_sliding_window": False, "partial_rotary_factor": 1, "quantization_config": None}
 
 
 def read_config(folder):
-    """config.json as it is, and as GPTConfig. Raises UserError for what the GPT of model.py is not."""
-    path = folder / "config.json"
-    config = read_json(path)
-    check(config, CONFIG, path)
-    qwen3, n_head = config["architectures"] == QWEN3, config["num_attention_heads"]
-    ropes = [config.get(key) or {} for key in ["rope_parameters", "rope_scaling"]]
-    for rope in ropes:
-        check(rope, ROPE, f"{path}: rope")
-    thetas = {place["rope_theta"] for place in [config, *ropes] if place.get("rope_theta") is not None} or {10000.0}
-    if len(thetas) > 1:
-        raise UserError(f"{path}: rope_theta stands there twice, as {' and '.join(map(str, thetas))}")
-    given = {ours: config[name] for name, ours in (NEEDED | USUAL).items() if config.get(name) is not None}
-    usual = {"n_kv_head": n_head, "head_size": 128 if qwen3 else 0, "block_size": 2048, "norm_eps": 1e-6, "tied": False}
-    try:
-        return config, GPTConfig(**usual | given, rope_theta=float(*thetas), qk_norm=qwen3, n_shifted=0)
-    except ValueError as error:
-        raise UserError(f"{path}: {error}") from None
+    """config.json as a dict, and as the GPTConfig of the same model. Raises UserError."""
+    with one_line(folder / "config.json", "the configuration of a supported model"):
+        settings = read_json(folder / "config.json", MAX_BYTES)
+        (architecture,) = settings["architectures"]
+        kind = KINDS.get(architecture)
+        check(kind, f"architecture {short_repr(architecture)}")
+        for name, value in (ABSENT | {"model_type": kind}).items():
+            other = settings.get(name)
+            check(other in (None, value), f"{name} {short_repr(other)}")
+        layers = settings.get("layer_types") or []
+        check({*layers} <= {"full_attention"}, f"layer_types {short_repr(layers)}")
+        usual = {"num_key_value_heads": settings["num_attention_heads"], "rms_norm_eps": 1e-6}
+        usual |= {"max_position_embeddings": 2048, "tie_word_embeddings": False}
+        usual |= {"head_dim": 128 if kind == "qwen3" else 0}
+        usual |= {name: value for name, value in settings.items() if value is not None}
+        fields = {ours: usual[theirs] for theirs, ours in FIELDS.items()} | rope_fields(settings)
+        fields |= {"qk_norm": kind == "qwen3", "qkv_bias": kind == "qwen2", "n_shifted": 0}
+        check_fields(fields, GPTConfig)
+        return settings, GPTConfig(**fields)
 
 
-NAMES = {f"attention.{x}": f"self_attn.{x}_proj" for x in "qkv"} | {"attention.out": "self_attn.o_proj"}
+def rope_fields(settings):
+    """The GPTConfig's fields of rotary positions, which newer folders have in one object."""
+    old, new = settings.get("rope_scaling"), settings.get("rope_parameters")
+    check(not (old and new) or old == new, "rope_scaling is not rope_parameters")
+    rope = dict(old or new or {})
+    for name in ["rope_theta", "original_max_position_embeddings"]:
+        value = settings.get(name)
+        check(value is None or rope.setdefault(name, value) == value, f"two values of {name}")
+    kinds = {rope.pop(name) for name in ["type", "rope_type"] if name in rope} or {"default"}
+    check(kinds in ({"default"}, {"llama3"}), f"rope_type {short_repr(kinds)}")
+    fields = {"rope_theta": float(rope.pop("rope_theta", 10000))}
+    if kinds == {"llama3"}:
+        fields |= {ours: float(rope.pop(theirs)) for theirs, ours in ROPE.items()}
+        check(fields["rope_low"] < fields["rope_high"], "low_freq_factor and high_freq_factor")
+    check(not rope, f"rotary positions with {short_repr(rope)}")
+    return fields
+
+
+NAMES = {f"attention.{x}": f"self_attn.{x}_proj" for x in "qkv"}
 NAMES |= {f"attention.norm_{x}": f"self_attn.{x}_norm" for x in "qk"}
 NAMES |= {x: f"mlp.{x}_proj" for x in ["gate", "up", "down"]}
-NAMES |= {"norm_attention": "input_layernorm", "norm_mlp": "post_attention_layernorm"}
-OUTSIDE = {"embedding.weight": "model.embed_tokens.weight", "norm.weight": "model.norm.weight"}
-OUTSIDE |= {"output.weight": "lm_head.weight"}
+NAMES |= {"attention.out": "self_attn.o_proj", "norm_attention": "input_layernorm"}
+NAMES |= {"norm_mlp": "post_attention_layernorm", "output": "lm_head"}
+NAMES |= {"embedding": "model.embed_tokens", "norm": "model.norm"}
 
 
 def their_name(name):
-    """Our name of a weight -> theirs: blocks.3.attention.q.weight -> model.layers.3.self_attn.q_proj.weight."""
-    if name in OUTSIDE:
-        return OUTSIDE[name]
-    _, layer, rest = name.split(".", 2)
-    return f"model.layers.{layer}.{NAMES[rest.removesuffix('.weight')]}.weight"
+    """blocks.3.attention.q.weight -> model.layers.3.self_attn.q_proj.weight"""
+    name, kind = name.rsplit(".", 1)
+    if name in NAMES:
+        return f"{NAMES[name]}.{kind}"
+    _, layer, part = name.split(".", 2)
+    return f"model.layers.{layer}.{NAMES[part]}.{kind}"
 
 
-def check_weights(tensors, config, folder):
-    """tensors {their name: tensor} are the weights of such a model, each in its shape, no others. Raises UserError."""
-    with torch.device("meta"):  # no memory is taken, and of all layers one is made
-        model = GPT(replace(config, n_layer=1)).state_dict()
-    needed = {}
-    for layer in range(config.n_layer):
-        needed |= {their_name(name).replace("layers.0.", f"layers.{layer}."): model[name].shape for name in model}
-    for name, shape in needed.items():
-        if name not in tensors:
-            raise UserError(f"{folder}: no {name!r} in its weights")
-        if tensors[name].shape != shape:
-            found, asked = list(tensors[name].shape), list(shape)
-            raise UserError(f"{folder}: {name!r} has shape {found}, config.json asks for {asked}")
-    head = tensors.get("lm_head.weight")
-    if config.tied and head is not None and not torch.equal(head, tensors[OUTSIDE["embedding.weight"]]):
-        raise UserError(f"{folder}: 'lm_head.weight' differs from the embedding, to which config.json ties it")
-    for name in tensors.keys() - needed.keys():
-        if not (name.endswith("rotary_emb.inv_freq") or config.tied and name == "lm_head.weight"):
-            raise UserError(f"{folder}: {shown(name)} has no place in the model")
-
-
-# ---------------------------------------------------------------------------------------------- load and save
+def read_state(folder, config):
+    """{our name: tensor} of exactly the weights that such a model has. Raises UserError."""
+    tensors = read_weights(folder)
+    with one_line(folder, "the weights that config.json describes"):
+        check(config.n_layer <= len(tensors), f"{config.n_layer} layers")
+        with torch.device("meta"):  # takes no memory
+            state = GPT(config).state_dict()
+        if config.tied and "lm_head.weight" in tensors:  # files hold a tied head once or twice
+            head = tensors.pop("lm_head.weight")
+            embedding = tensors.setdefault("model.embed_tokens.weight", head)
+            check(torch.equal(embedding, head), "lm_head differs from the embedding")
+        for name, weight in state.items():
+            state[name] = tensors.pop(their_name(name))
+            shapes = f"{[*state[name].shape]}, not {[*weight.shape]}"
+            check(state[name].shape == weight.shape, f"{their_name(name)} is {shapes}")
+        extra = [name for name in tensors if not name.endswith("rotary_emb.inv_freq")]
+        check(not extra, f"also {short_repr(extra)}")
+    return state
 
 
 def is_folder(path):
@@ -113,72 +116,54 @@ def is_folder(path):
 
 
 def load(path, device="cpu", dtype=torch.float32, template=None):
-    """A Hugging Face model folder -> (GPT, Tokenizer). template: see `read_template`. Raises UserError."""
+    """A Hugging Face folder -> (GPT, PretrainedTokenizer). Raises UserError.
+
+    template: replaces parts of the model's own (see `read_template`).
+    """
     folder = Path(path)
     settings, config = read_config(folder)
     tokenizer = read_tokenizer(folder, settings, template)
     if tokenizer.vocab_size > config.vocab_size:
         ids = f"the tokenizer has ids up to {tokenizer.vocab_size - 1}"
-        raise UserError(f"{folder}: {ids}, the embedding {config.vocab_size} rows")
-    tensors = read_weights(folder)
-    check_weights(tensors, config, folder)
+        raise UserError(f"{folder}: {ids}, and the embedding {config.vocab_size} rows")
+    state = read_state(folder, config)
+    for name, weight in state.items():
+        state[name] = weight.to(device, dtype, copy=True)
+        if not state[name].isfinite().all():
+            raise UserError(f"{folder}: {their_name(name)} holds NaN or infinity")
     with torch.device("meta"):
         model = GPT(config)
-    weights = {}
-    for name in model.state_dict():
-        weights[name] = tensors[their_name(name)].to(device, dtype, copy=True)
-        if not weights[name].isfinite().all():
-            raise UserError(f"{folder}: {their_name(name)!r} holds numbers that are not finite")
-    model.load_state_dict(weights, assign=True)
+    model.load_state_dict(state, assign=True)
     return model, tokenizer
 
 
-def load_any(folder, device, dtype=torch.float32, template=None, block_size=None):
-    """A run of this project or a Hugging Face folder -> model, tokenizer, and a checkpoint (of a folder: its settings).
-
-    template, block_size: for a Hugging Face folder; see `read_template`. Raises UserError.
-    """
-    if not Path(folder).is_dir():
-        raise UserError(f"{folder}: not a folder on this machine; nothing is downloaded here")
-    if not is_folder(folder):
-        if template:
-            raise UserError(f"{folder}: no config.json there; a template is for Hugging Face folders")
-        return checkpoint.load(folder, device)
-    model, tokenizer = load(folder, device, dtype, template)
-    if tokenizer.end is None:
-        advice = '("eos_token_id" of config.json); name one as "end" in a template'
-        raise UserError(f"{folder}: no control token ends a text {advice}")
-    positions = model.config.block_size
-    if block_size and block_size > positions:
-        raise UserError(f"{folder}: the model has {positions} positions, --block-size asks for {block_size}")
-    model.config.block_size = block_size or min(positions, 5000)  # the paper's longest
-    return model, tokenizer, {"settings": {"tokenizer": "pretrained", "vocab_size": tokenizer.vocab_size}}
+COPIED = ["tokenizer.json", "vocab.json", "merges.txt", "added_tokens.json"]
+COPIED += ["tokenizer_config.json", "special_tokens_map.json"]
+COPIED += ["generation_config.json", "chat_template.jinja"]
 
 
-AS_THEY_ARE = ["tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json"]
-AS_THEY_ARE += ["generation_config.json", "chat_template.jinja"]
+def save(model, source, folder, dtype=None):
+    """Write `model` as a Hugging Face folder with the configuration and tokenizer of `source`.
 
-
-def save(model, source, folder, dtype=torch.float32):
-    """Write `model` as a Hugging Face folder, with configuration and tokenizer of `source`, which it came from.
-
-    Raises UserError where the model is another (LoRA has to be merged), or other weights lie in `folder`.
+    dtype: of the weights (default: as in `source`). Raises UserError if the model is another than
+    that of `source`, if LoRA adapters are not merged, or if `folder` holds a model.
     """
     source, folder = Path(source), Path(folder)
     settings, config = read_config(source)
-    if any("attention.q.layer" in name for name in model.state_dict()):
-        raise UserError(f"{folder}: LoRA has to be merged before a model is written (lora.merge)")
     if replace(model.config, block_size=config.block_size) != config:
-        raise UserError(f"{folder}: the model is another than that of {source}")
-    weights = {their_name(name): tensor.to(dtype) for name, tensor in model.state_dict().items()}
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in [*folder.glob("*.safetensors"), *folder.glob("*.safetensors.index.json")]:
-        if path.name != "model.safetensors":
-            raise UserError(f"{path}: there are other weights; give another folder")
-    for name in AS_THEY_ARE:
-        if (source / name).exists() and source.resolve() != folder.resolve():
-            replace_file(folder / name, partial(shutil.copyfile, source / name))
+        raise UserError(f"{folder}: the model is another one than that of {source}")
+    for path in [folder / "checkpoint.pt", folder / "config.json", *folder.glob("*.safetensors*")]:
+        if path.exists():
+            raise UserError(f"{path} exists, and no model is overwritten: give another folder")
+    state, old = model.state_dict(), read_state(source, config)
+    if state.keys() != old.keys():
+        raise UserError(f"{folder}: the LoRA adapters are not merged yet (lora.merge)")
+    weights = {their_name(name): w.to(dtype or old[name].dtype) for name, w in state.items()}
     write_safetensors(folder / "model.safetensors", weights)
-    settings = {key: settings[key] for key in settings if key != "dtype"}
-    settings["torch_dtype"] = str(dtype).removeprefix("torch.")
+    for name in COPIED:
+        if (source / name).exists():
+            replace_file(folder / name, partial(shutil.copyfile, source / name))
+    if dtype:
+        settings |= {"torch_dtype": str(dtype).removeprefix("torch.")}
+        settings.pop("dtype", None)
     write_text_atomic(folder / "config.json", json.dumps(settings, indent=2) + "\n")

@@ -1,148 +1,261 @@
-"""Tokenizer files of others -> Tokenizer: tokenizer.json, or vocab.json and merges.txt; and how prompts look.
+"""The tokenizer of a pretrained model, from tokenizer.json or from vocab.json and merges.txt.
 
-Byte-level BPE only, and of the ways to cut a text into pieces only those that are known here by name: another way gives
-other ids, and a model that reads other ids than it was trained on gives finite, wrong numbers.
+Byte-level BPE: a pattern cuts a text into pieces, and in every piece neighbours are merged in the
+order of the file's merges. A model that reads other ids than it was trained on gives finite, wrong
+numbers, so whatever would give other ids than the package `tokenizers` gives is refused by name.
 """
 
 import re
+import unicodedata
+from itertools import pairwise
 
-from perce_mini import schema
-from perce_mini.errors import UserError
-from perce_mini.hf.reading import read_json, read_text
-from perce_mini.schema import ABSENT, OBJECT, OTHERS, check, shown
-from perce_mini.tokenizer import Tokenizer
+import tiktoken
+
+from perce_mini.hf.safetensors import MAX_BYTES
+from perce_mini.runtime.checkpoint import check
+from perce_mini.runtime.errors import one_line, short_repr
+from perce_mini.runtime.files import read_json, read_text
+from perce_mini.tokenizer import TEMPLATE, Tokenizer
 
 GPT2 = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-# The same, where digits are split off first, one by one: a digit ends what comes before it, white space too.
-DIGITS_GPT2 = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?=\p{N})|\s+(?!\S)|\s+"
-QWEN = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
+# The same after every digit was split off; a digit ends what stands before it, white space too.
+DIGITS = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?=\p{N})|\s+(?!\S)|\s+"
+QWEN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+QWEN += r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 LLAMA3 = QWEN.replace(r"|\p{N}|", r"|\p{N}{1,3}|")
-PATTERNS = {"GPT-2": GPT2, "digits and GPT-2": DIGITS_GPT2, "Llama 3": LLAMA3, "Qwen": QWEN}
+PATTERNS = [GPT2, DIGITS, LLAMA3, QWEN]
 
-PARTS = schema.list_of(schema.text(10_000), 2, 2)
-PAIR = schema.Kind("'left right'", lambda x: isinstance(x, str) and x.count(" ") == 1 or PARTS.fits(x))
-MERGES = schema.list_of(PAIR, 0, 10**7)
-MODEL = {"type": schema.optional(schema.either("BPE")), "vocab": OBJECT, "merges": MERGES, "dropout": ABSENT}
-MODEL |= dict.fromkeys(["byte_fallback", "unk_token", "continuing_subword_prefix", "end_of_word_suffix"], ABSENT)
-TOKENIZER_JSON = {"model": OBJECT, "pre_tokenizer": OBJECT, "normalizer": schema.optional(OBJECT), OTHERS: None}
-TOKENIZER_JSON["added_tokens"] = schema.optional(schema.list_of(OBJECT, 0, 4096))
-ADDED = {"content": schema.text(100), "id": schema.ID, OTHERS: None}
+# The regex engine of tiktoken overflows its stack at a million spaces in a row.
+too_many_spaces = re.compile(r"(?<!\s)\s{500000}").search
+# Control tokens such as <think> and [PAD]: nobody means one by writing it into a text.
+is_markup = re.compile(r"<\S+>|\[\S+\]").fullmatch
 
 
-def read_tokenizer(folder, config, template=None):
-    """The folder's tokenizer. config: its config.json; template: goes over the layout. Raises UserError."""
+class PretrainedTokenizer(Tokenizer):
+    pretrained = True
+
+    def __init__(self, tokens, ids, pattern, special, template, normal_form):
+        """tokens: byte strings in the order in which BPE merges them; ids: one for each of them;
+        pattern: one of PATTERNS; special: {control token: id}; normal_form: "NFC" or None.
+
+        Raises ValueError if these contradict each other.
+        """
+        numbers, n = [*ids, *special.values()], len(set(tokens)) + len(special)
+        check(all(type(i) is int and i >= 0 for i in numbers), "ids that are no whole numbers")
+        check(len(numbers) == len(set(numbers)) == n, "tokens without an id of their own")
+        check(set(tokens) >= {bytes([i]) for i in range(32, 127)}, "printable ASCII without ids")
+        check(pattern in PATTERNS and normal_form in ("NFC", None), "an unknown way to cut texts")
+        end = template["end"]
+        check(end in ["", *special], f"the template's end {short_repr(end)} is no control token")
+        self.tokens, self.ids, self.pattern, self.special = tokens, ids, pattern, special
+        self.template, self.normal_form = {part: template[part] for part in TEMPLATE}, normal_form
+        # tiktoken needs all 256 bytes; some vocabularies lack a few, which then have no id.
+        self.ranked = [*tokens, *sorted({bytes([i]) for i in range(256)} - set(tokens))]
+        ranks = {token: rank for rank, token in enumerate(self.ranked)}
+        options = {"pat_str": pattern, "mergeable_ranks": ranks, "special_tokens": {}}
+        self.encoding = tiktoken.Encoding("pretrained", **options)
+        self.bytes_of = dict(zip(ids, tokens))
+        self.prepare_template()
+
+    def state(self):
+        names = ["tokens", "ids", "pattern", "special", "template", "normal_form"]
+        return {name: getattr(self, name) for name in names}
+
+    def normalize(self, text):
+        return unicodedata.normalize(self.normal_form, text) if self.normal_form else text
+
+    def ranks(self, text):
+        """text -> places in `ranked`. Raises ValueError for far too many spaces in a row."""
+        check(len(text) < 500_000 or not too_many_spaces(text), "far too many spaces in a row")
+        return self.encoding.encode_ordinary(self.normalize(text))
+
+    def encode(self, text):
+        """text -> ids. Bytes without an id are left out, as `tokenizers` does."""
+        return [self.ids[rank] for rank in self.ranks(text) if rank < len(self.ids)]
+
+    def spans(self, text):
+        spans, end = [], 0
+        for rank in self.ranks(text):
+            start, end = end, end + len(self.ranked[rank])
+            if rank < len(self.ids):
+                spans.append((start, end))
+        return spans
+
+
+NFC = {"type": "NFC"}
+LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
+DIGIT_BY_DIGIT = {"type": "Digits", "individual_digits": True}
+OTHER_BPE = ["byte_fallback", "unk_token", "dropout", "end_of_word_suffix"]
+OTHER_BPE += ["continuing_subword_prefix"]
+
+
+def split_at(pattern):
+    """The "pre_tokenizer" of a tokenizer.json that cuts texts at a pattern."""
+    split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated"}
+    steps = [split | {"invert": False}, LEVEL | {"use_regex": False}]
+    return {"type": "Sequence", "pretokenizers": steps}
+
+
+def read_tokenizer(folder, settings, template=None):
+    """The PretrainedTokenizer of a folder. Raises UserError.
+
+    settings: its config.json; template: replaces parts of the model's own (see `read_template`).
+    """
     path = folder / "tokenizer.json"
-    if path.exists():
-        vocab, made, special, pattern, normal_form = read_tokenizer_json(path)
-    else:
-        path = folder / "vocab.json"
-        vocab, made, special, pattern, normal_form = read_vocab_and_merges(folder, config)
-    byte_of = bytes_of_characters()
-    spelled = {bytes([byte]): letter for letter, byte in sorted(byte_of.items(), key=lambda pair: pair[1])}
-    for token in made:
-        if not byte_of.keys() >= set(token) or token not in vocab:
-            raise UserError(f"{path}: {shown(token)} is made by the merges, but is no token in bytes of the vocabulary")
-        spelled.setdefault(bytes(byte_of[letter] for letter in token), token)
-    ids = [vocab.get(token) for token in spelled.values()]
-    layout = layout_of(special, config) | (template or {})
-    state = dict(pattern=pattern, ids=ids, special=special, layout=layout, normal_form=normal_form)
-    state["tokens"] = list(spelled)
-    schema.check_tokenizer_state(state, path, needs_end=layout["end"] != "")
-    return Tokenizer(**state)
+    path = path if path.exists() else folder / "vocab.json"
+    with one_line(path, "a tokenizer that is supported"):
+        content = read_json(path, MAX_BYTES)
+        if path.name == "vocab.json":
+            is_qwen = "Qwen" in settings["architectures"][0]
+            content = as_tokenizer_json(content, folder / "merges.txt", is_qwen)
+        normalizer, special = content.get("normalizer"), read_control_tokens(content)
+        check(normalizer in (None, NFC), f"normalizer {short_repr(normalizer)}")
+        pattern = read_pattern(content["pre_tokenizer"])
+        start = read_start(content.get("post_processor") or LEVEL, special)
+        template = make_template(special, read_ends(folder, settings), start) | (template or {})
+        id_of = order_tokens(content["model"], special)
+        tokens, ids = list(id_of), list(id_of.values())
+        return PretrainedTokenizer(tokens, ids, pattern, special, template, normalizer and "NFC")
 
 
-def read_tokenizer_json(path):
-    """vocab {token as spelled: id}, the tokens that merges make, control tokens {name: id}, pattern, normal form."""
-    state = read_json(path)
-    check(state, TOKENIZER_JSON, path)
-    model, normalizer, special = state["model"], state.get("normalizer"), {}
-    check(model, MODEL | {OTHERS: None}, f"{path}: model")
-    if normalizer is not None:
-        check(normalizer, {"type": schema.either("NFC")}, f"{path}: normalizer")
-    for token in state.get("added_tokens") or []:
-        check(token, ADDED, f"{path}: added_tokens")
+def as_tokenizer_json(vocab, path, is_qwen):
+    """vocab.json and merges.txt as a tokenizer.json. The vocabulary tells how texts are cut."""
+    lines = read_text(path, MAX_BYTES).split("\n")
+    merges = [line for line in lines if line and not line.startswith("#version")]
+    made = {merge.replace(" ", "") for merge in merges}
+    added = [token for token in vocab if token not in made and is_markup(token)]
+    pattern = GPT2 if any(re.search("[0-9]{2}", token) for token in made) else DIGITS
+    return {
+        "model": {"vocab": vocab, "merges": merges},
+        "added_tokens": [{"content": token, "id": vocab[token]} for token in added],
+        "pre_tokenizer": split_at(QWEN if is_qwen else pattern),
+        "normalizer": NFC if is_qwen else None,
+    }
+
+
+def read_pattern(step):
+    """The pattern of a "pre_tokenizer", which must be that of a model that is known here."""
+    steps = step["pretokenizers"] if step["type"] == "Sequence" else [step]
+    steps = [{key: value for key, value in s.items() if key != "trim_offsets"} for s in steps]
+    steps[-1] = {"use_regex": True} | steps[-1]
+    forms = [(GPT2, [LEVEL]), (DIGITS, [DIGIT_BY_DIGIT, LEVEL])]
+    forms += [(pattern, split_at(pattern)["pretokenizers"]) for pattern in PATTERNS]
+    patterns = [pattern for pattern, form in forms if form == steps]
+    check(patterns, f"pre_tokenizer {short_repr(steps)}")
+    return patterns[0]
+
+
+def read_control_tokens(content):
+    """{name: id} of the "added_tokens". No text is ever encoded as one of them."""
+    special = {}
+    for token in content.get("added_tokens") or []:
         name, i = token["content"], token["id"]
-        if model["vocab"].get(name, i) != i or special.setdefault(name, i) != i:
-            raise UserError(f"{path}: {shown(name)} has two ids")
-    made = [merge.replace(" ", "") if isinstance(merge, str) else "".join(merge) for merge in model["merges"]]
-    return model["vocab"], made, special, pattern_of(state["pre_tokenizer"], path), normalizer and "NFC"
+        is_control = token.get("special") or is_markup(name)
+        strips = token.get("lstrip") or token.get("rstrip")
+        check(is_control and not strips, f"the added token {short_repr(name)} is part of texts")
+        same = content["model"]["vocab"].get(name, i) == i == special.setdefault(name, i)
+        check(same, f"two ids of {short_repr(name)}")
+    return special
 
 
-def read_vocab_and_merges(folder, config):
-    """The same from vocab.json and merges.txt, which do not say how a text is cut: that follows from the tokens."""
-    vocab, path = read_json(folder / "vocab.json"), folder / "merges.txt"
-    check(vocab, {OTHERS: None}, folder / "vocab.json")
-    merges = [line for line in read_text(path).splitlines() if line and not line.startswith("#version")]
-    check({"merges": merges}, {"merges": MERGES}, path)
-    made = [merge.replace(" ", "") for merge in merges]
-    known = {*made, *bytes_of_characters()}
-    special = {token: i for token, i in vocab.items() if token not in known}
-    if config["architectures"] == ["Qwen3ForCausalLM"]:
-        return vocab, made, special, QWEN, "NFC"
-    alone = not any(re.search("[0-9]{2}", token) for token in known)  # no token of two digits: they are split first
-    return vocab, made, special, DIGITS_GPT2 if alone else GPT2, None
+def read_start(processor, special):
+    """The control tokens that a "post_processor" puts before a text, as one string."""
+    start = ""
+    for step in processor.get("processors", [processor]):
+        check(step["type"] in ("ByteLevel", "TemplateProcessing"), f"post_processor {step['type']}")
+        if step["type"] == "TemplateProcessing":
+            *names, _ = [part.get("SpecialToken", {}).get("id") for part in step["single"]]
+            check(special.keys() >= set(names), "post_processor that does more than start texts")
+            start = "".join(names)
+    return start
 
 
-def pattern_of(step, path):
-    """The pattern at which a tokenizer.json cuts a text ("pre_tokenizer")."""
-    steps = step.get("pretokenizers") if step.get("type") == "Sequence" else [step]
-    check({"pre_tokenizer": steps}, {"pre_tokenizer": schema.list_of(OBJECT, 1, 4)}, path)
-    first, last, kinds = steps[0], steps[-1], [step.get("type") for step in steps]
-    own, plain = last.get("use_regex", True), last.get("add_prefix_space") is False
-    if kinds == ["ByteLevel"] and plain and own is True:
-        return GPT2
-    if kinds == ["Digits", "ByteLevel"] and plain and own is True and first.get("individual_digits") is True:
-        return DIGITS_GPT2
-    isolated = first.get("behavior") == "Isolated" and first.get("invert") in (None, False)
-    if kinds == ["Split", "ByteLevel"] and plain and own is False and isolated:
-        for pattern in PATTERNS.values():
-            if first.get("pattern") == {"Regex": pattern}:
-                return pattern
-        raise UserError(f"{path}: pre_tokenizer has another pattern than those known: {', '.join(PATTERNS)}")
-    raise UserError(f"{path}: pre_tokenizer {' + '.join(map(shown, kinds))} is not supported, or not with its settings")
+def read_ends(folder, settings):
+    """Ids that end a text. Chat models often name theirs in generation_config.json alone."""
+    path, ids = folder / "generation_config.json", []
+    for place in [settings, read_json(path, MAX_BYTES) if path.exists() else {}]:
+        end = place.get("eos_token_id")
+        ids += end if isinstance(end, list) else [end]
+    return ids
+
+
+def order_tokens(model, special):
+    """{bytes: id} of the ordinary tokens, in the order in which the merges make them.
+
+    tiktoken merges any neighbours that are a token together, the first in this order first. The
+    file allows listed pairs only. Both give the same ids if the listed merges make every token out
+    of its letters, which is checked here. With "ignore_merges" a piece that is a token stays whole,
+    as in tiktoken. Then it is enough that all pairs that make the token are listed.
+    """
+    for name in OTHER_BPE:
+        check(not model.get(name), f"{name} {short_repr(model.get(name))}")
+    vocab = {token: i for token, i in model["vocab"].items() if token not in special}
+    byte_of, order = bytes_of_characters(), {}
+    made = {token: i for token, i in vocab.items() if token in byte_of}
+    for merge in model["merges"]:
+        left, right = merge.split(" ") if isinstance(merge, str) else merge
+        check({left, right} <= made.keys(), f"{short_repr(left + right)} comes before its parts")
+        order.setdefault((left, right), len(order))
+        made[left + right] = vocab[left + right]
+    work = sum(len(token) ** 2 for token in vocab)  # 3 million for SmolLM2
+    check(work < 5 * 10**7, "tokens that are far too long")
+    for token in vocab:
+        if token not in made or merge_all(token, order) != [token]:
+            pairs = [(token[:i], token[i:]) for i in range(1, len(token))]
+            listed = [pair in order for pair in pairs if made.keys() >= set(pair)]
+            whole = model.get("ignore_merges") and listed and all(listed)
+            check(whole, f"the merges do not make {short_repr(token)}")
+    return {bytes(byte_of[letter] for letter in token): i for token, i in made.items()}
+
+
+def merge_all(token, order):
+    """Byte-pair encoding, slow and plain: merge the pair that is first in `order`, while any is."""
+    parts = list(token)
+    while True:
+        places = [order.get(pair, len(order)) for pair in pairwise(parts)]
+        if min(places, default=len(order)) == len(order):
+            return parts
+        i = places.index(min(places))
+        parts[i : i + 2] = [parts[i] + parts[i + 1]]
 
 
 def bytes_of_characters():
-    """Byte-level BPE files spell a byte as a character: printable ones as themselves, others from U+0100 on (GPT-2)."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    """{character: byte}: printable bytes are written as themselves, the others from U+0100 on."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1)]
+    printable += range(ord("®"), ord("ÿ") + 1)
     others = [byte for byte in range(256) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
+    return {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(others)}
 
 
-# How prompts look: few-shot, in the words of the rows themselves (of data/longlamp: LongLaMP's own instructions).
+# Plain text shows the items as examples, in the rows' own words.
 PLAIN = {"start": "", "item": "{query}\n{response}\n\n", "query": "{query}\n", "end": ""}
-# Chat models, known by the token that ends their texts: persona and query are what the user says.
+# A chat model is known by the token that ends its texts. Persona and query are the user's message.
+HEADER = "<|start_header_id|>{}<|end_header_id|>\n\n"
+START = "<|begin_of_text|>" + HEADER.format("user")
 CHATS = {
     "<|im_end|>": ("<|im_start|>user\n", "{query}<|im_end|>\n<|im_start|>assistant\n"),
-    "<|eot_id|>": (
-        "<|start_header_id|>user<|end_header_id|>\n\n",
-        "{query}<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
-    ),
+    "<|eot_id|>": (START, "{query}<|eot_id|>" + HEADER.format("assistant")),
 }
 
 
-def layout_of(special, config):
-    """The prompt's layout (tokenizer.LAYOUT) that fits a model: plain text, or the form of its chats."""
-    ends = config.get("eos_token_id")
-    named = [name for name, i in special.items() if i in (ends if isinstance(ends, list) else [ends])]
-    end = next((name for name in CHATS if name in named), named[0] if named else "")
-    layout = PLAIN | dict(zip(["start", "query"], CHATS.get(end, []))) | {"end": end}
-    if "<|begin_of_text|>" in special:  # Llama 3
-        layout["start"] = "<|begin_of_text|>" + layout["start"]
+def make_template(special, end_ids, start):
+    """The template that fits a model: its chats, or plain text. start: what precedes every text."""
+    names = {i: name for name, i in special.items()}
+    ends = [names[i] for i in end_ids if i in names]
+    end = next((name for name in CHATS if name in ends), ends[0] if ends else "")
+    chat_start, query = CHATS.get(end, ("", PLAIN["query"]))
     if end in CHATS and "<think>" in special:  # Qwen3 answers at once after an empty thought
-        layout["query"] += "<think>\n\n</think>\n\n"
-    return layout
+        query += "<think>\n\n</think>\n\n"
+    return PLAIN | {"start": start + chat_start.removeprefix(start), "query": query, "end": end}
 
 
 def read_template(path):
-    """A JSON file with any of "start", "item", "query", "end", in place of the folder's own. Raises UserError."""
-    template = read_json(path)
-    check(template, {part: schema.optional(kind) for part, kind in schema.LAYOUT.items()}, path)
-    template = {part: text for part, text in template.items() if text is not None}
-    for part, name in [("item", "{response}"), ("query", "{query}")]:
-        if name not in template.get(part, name):
-            raise UserError(f"{path}: {part!r} does not say where {name} goes")
+    """A JSON file with some of "start", "item", "query", "end" -> a dict. Raises UserError."""
+    with one_line(path, "a template"):
+        content = read_json(path, MAX_BYTES)
+        template = {part: text for part, text in content.items() if text is not None}
+        for part, text in template.items():
+            slot = {"item": "{response}", "query": "{query}"}.get(part, "")
+            fits = part in TEMPLATE and isinstance(text, str) and slot in text
+            check(fits, f"{short_repr(part)} is no part of a template, or has no {slot}")
     return template

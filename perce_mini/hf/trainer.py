@@ -1,0 +1,135 @@
+"""PerCE for `transformers.Trainer`, and for trainers that are made from it, such as TRL's.
+
+    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainingArguments
+    from perce_mini.hf.trainer import PerCETrainer
+
+    model = AutoModelForCausalLM.from_pretrained("my-model")
+    tokenizer = AutoTokenizer.from_pretrained("my-model")
+    texts = ["Review a kettle.", "Howdy, it boils!", "Review a lamp.", "Howdy, it shines!"]
+    roles = ["user", "assistant", "user", "assistant"]
+    chat = [{"role": role, "content": text} for role, text in zip(roles, texts)]
+    trainer = PerCETrainer(model, TrainingArguments("out/mine"), [{"messages": chat}], tokenizer)
+    trainer.train()
+
+The last two messages of a chat are the query and the response. Whatever precedes them is the
+persona, which the plain view leaves out. With TRL:
+
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+    from perce_mini.hf.trainer import PerCEMixin
+
+    class PerCESFTTrainer(PerCEMixin, SFTTrainer): ...
+
+    chats = Dataset.from_list([{"messages": chat}])
+    trainer = PerCESFTTrainer(model, SFTConfig("out/mine"), chats, tokenizer)
+    trainer.train()
+"""
+
+from functools import partial
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+from transformers import Trainer
+
+from perce_mini.percontrast import CLIP_MAX, CLIP_MIN, causal_lm_logprobs, pir_weights, weighted_nll
+
+MARK = "[[the response]]"
+
+
+def encode_chat(tokenizer, messages):
+    """A chat -> the ids of its prompt, and of its response with the token that ends it.
+
+    Whatever the chat template writes before the response is prompt, such as Qwen3's empty thought.
+    Raises ValueError if the prompt depends on the response, or if somebody else speaks last.
+    """
+
+    def render(response):
+        last = messages[-1] | {"content": response}
+        return tokenizer.apply_chat_template([*messages[:-1], last], tokenize=False)
+
+    if messages[-1]["role"] != "assistant":
+        raise ValueError("the last message of a chat must be the assistant's")
+    prompt, end = render(MARK).split(MARK)
+    text = render(messages[-1]["content"])
+    if not (text.startswith(prompt) and text.endswith(end)):
+        raise ValueError("the chat template writes another prompt for another response")
+    texts = [prompt, text.removeprefix(prompt).rstrip()]
+    return tokenizer(texts, add_special_tokens=False)["input_ids"]
+
+
+def make_view(prompts, responses):
+    """The inputs of a model, padded on the right, and labels: -100 where nothing is scored."""
+    ids = [torch.tensor(p + r) for p, r in zip(prompts, responses)]
+    labels = [torch.tensor([-100] * len(p) + r) for p, r in zip(prompts, responses)]
+    mask = pad_sequence([torch.ones_like(row) for row in ids], batch_first=True)
+    inputs = {"input_ids": pad_sequence(ids, batch_first=True), "attention_mask": mask}
+    return inputs, pad_sequence(labels, batch_first=True, padding_value=-100)
+
+
+def collate(rows, tokenizer):
+    """Rows with a chat under "messages" -> a batch that holds both views of the same responses."""
+    chats = [row["messages"] for row in rows]
+    prompts, responses = zip(*[encode_chat(tokenizer, chat) for chat in chats])
+    plain_prompts = [encode_chat(tokenizer, chat[-2:])[0] for chat in chats]
+    persona, labels = make_view(prompts, responses)
+    plain, plain_labels = make_view(plain_prompts, responses)
+    return {"persona": persona, "labels": labels, "plain": plain, "plain_labels": plain_labels}
+
+
+class PerCEMixin:
+    """Makes a Trainer minimise the PerCE loss: class MyTrainer(PerCEMixin, SomeTrainer).
+
+    clip_min, clip_max: of the weights (Eq. 7); options: whatever else the Trainer takes.
+    """
+
+    def __init__(self, model, args, train_dataset, processing_class, **options):
+        self.clip_min = options.pop("clip_min", CLIP_MIN)
+        self.clip_max = options.pop("clip_max", CLIP_MAX)
+        args.remove_unused_columns = False  # the collator reads "messages"
+        if hasattr(args, "dataset_kwargs"):  # TRL must leave the chats as they are
+            args.dataset_kwargs = {**(args.dataset_kwargs or {}), "skip_prepare_dataset": True}
+        args.average_tokens_across_devices = True  # num_items_in_batch counts all processes' tokens
+        options |= {"train_dataset": train_dataset, "processing_class": processing_class}
+        super().__init__(model, args, partial(collate, tokenizer=processing_class), **options)
+        self.model_accepts_loss_kwargs = True  # they are counted for every model
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """This micro-batch's part of the PerCE loss.
+
+        The noise of dropout would pass for PIR, so the weights come from passes without dropout. A
+        model that has dropout runs the persona view once more for that.
+        """
+        persona, labels = inputs["persona"], inputs["labels"]
+        logp_plain = score_without_dropout(model, inputs["plain"], inputs["plain_labels"])
+        before = random_state(labels.device)
+        outputs = model(**persona)
+        logp = logp_persona = causal_lm_logprobs(outputs.logits, labels)
+        if not torch.equal(before, random_state(labels.device)):  # dropout drew random numbers
+            logp_persona = score_without_dropout(model, persona, labels)
+        weights = pir_weights(logp_persona, logp_plain, self.clip_min, self.clip_max)
+        if num_items_in_batch is None:
+            loss = weighted_nll(logp, weights)
+        else:  # DataParallel repeats the number; DDP averages the gradients that should be summed
+            n_tokens = torch.as_tensor(num_items_in_batch).float().mean()
+            loss = weighted_nll(logp, weights, n_tokens) * self.accelerator.num_processes
+        return (loss, outputs) if return_outputs else loss
+
+
+@torch.no_grad()
+def score_without_dropout(model, view, labels):
+    """log P of the labelled tokens (N,), without gradient."""
+    was_training = model.training
+    model.eval()
+    logp = causal_lm_logprobs(model(**view).logits, labels)
+    model.train(was_training)
+    return logp
+
+
+def random_state(device):
+    """The state of the generator from which layers draw random numbers on this device."""
+    source = torch if device.type == "cpu" else torch.get_device_module(device)
+    return source.get_rng_state()
+
+
+class PerCETrainer(PerCEMixin, Trainer):
+    """transformers.Trainer with the PerCE loss; see the top of this file."""
