@@ -1,28 +1,47 @@
-"""How every source of rows ends: files of JSON lines, all replaced together, and a line that says what was dropped."""
+"""What the prepare.py scripts share: profiles without the answer, and how rows are written."""
 
+import sys
 from functools import partial
 from pathlib import Path
 
-from perce_mini.files import replace_files, write_jsonl
+from perce_mini.runtime.files import replace_files, write_jsonl
+
+FEW_USERS = 20  # with fewer held-out users, differences between models are mostly chance
 
 
-def write_splits(folder: str | Path, splits: dict, dropped: dict) -> None:
-    """Replace folder/SPLIT.jsonl by the rows of every split, {split: rows}; a split without rows loses its old file.
+def without_answer(profile: list, response: str) -> list:
+    """The profile without the items whose text is the response, up to white space.
 
-    All new files are whole before the first old one goes. Prints what was written, and `dropped`, {reason: count}.
-    Raises UserError, OSError.
+    A model that finds the answer in its prompt only has to copy it.
+    """
+    return [item for item in profile if item["response"].split() != response.split()]
+
+
+def write_splits(folder: str | Path, splits: dict, dropped: dict | None = None) -> None:
+    """Write folder/SPLIT.jsonl for {split: rows}; remove the file of a split without rows.
+
+    Prints the numbers of rows and users, and `dropped`, {reason: number}. Warns if few users are
+    held out. After an error all old files are as before. Raises UserError, OSError.
     """
     paths = {split: Path(folder) / f"{split}.jsonl" for split in splits}
-    replace_files({paths[split]: partial(write_jsonl, rows) for split, rows in splits.items() if rows})
-    for split, rows in splits.items():
-        if rows:
-            print(f"wrote {paths[split]}: {len(rows)} rows of {len({row['user'] for row in rows})} users")
-        elif paths[split].exists():
-            paths[split].unlink()
-            print(f"removed {paths[split]}: there are no rows for it now")
-    print_dropped(dropped)
+    full = {split: rows for split, rows in splits.items() if rows}
+    replace_files({paths[split]: partial(write_jsonl, rows) for split, rows in full.items()})
+    users = {split: len({row["user"] for row in rows}) for split, rows in full.items()}
+    for split, path in paths.items():
+        if split in full:
+            print(f"wrote {path}: {len(full[split])} rows of {users[split]} users")
+        elif path.exists():
+            path.unlink()
+            print(f"removed {path}: it has no rows now")
+    if dropped is not None:
+        print_dropped(dropped)
+    n_held_out = users.get("test", users.get("val", 0))
+    if n_held_out < FEW_USERS:
+        reason = f"{n_held_out} held-out users are too few to compare models with"
+        print(f"warning: {reason}, {FEW_USERS} is the least", file=sys.stderr)
 
 
 def print_dropped(dropped: dict) -> None:
-    said = ", ".join(f"{count} {reason}" for reason, count in dropped.items() if count)
-    print("dropped:", said or "nothing", flush=True)
+    """Print {reason: number}."""
+    reasons = [f"{number} {reason}" for reason, number in dropped.items() if number]
+    print("dropped:", ", ".join(reasons) or "nothing", flush=True)

@@ -1,11 +1,11 @@
-"""Commits of local git repositories as rows: the author is the user.
+"""Rows from the history of local git repositories: every author is a user.
 
-    python data/gitlog/prepare.py PATH [PATH ...]        writes train, val and test.jsonl beside this file
+    python data/gitlog/prepare.py PATH [PATH ...]  writes train, val and test.jsonl beside this file
 
-query = subject line and changed paths, response = body, profile = the author's earlier commits, oldest first.
-Merges, reverts, bots, trailers (Signed-off-by: ...) and commits without a body are dropped and counted, and a commit
-that stands in two repositories is taken once. Names become keyed hashes; the key stays in the file `key` beside the
-rows, on this machine.
+query = subject line and changed paths of a commit, response = body of its message, profile = the
+author's earlier commits, oldest first. Merges, reverts, commits of bots, commits without a body and
+lines like "Signed-off-by: ..." are dropped. A commit that was cloned, rebased or cherry-picked
+counts once. Users are named by keyed hashes. The key stays in the file `key` beside the rows.
 """
 
 import hashlib
@@ -15,79 +15,97 @@ import re
 import secrets
 import subprocess
 import sys
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, namedtuple
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository, so that this runs from any folder
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # so that this runs from any folder
 
-from data.splits import print_dropped, write_splits
-from perce_mini import cli
-from perce_mini.errors import UserError
-from perce_mini.files import check_writable, replace_file
+from data.splits import print_dropped, without_answer, write_splits
+from perce_mini.runtime import cli
+from perce_mini.runtime.errors import UserError
+from perce_mini.runtime.files import check_writable, read_text, replace_file
 
 BOT = re.compile(r"\[bot\]|\bbot\b|dependabot|renovate|github-actions|weblate", re.I)
-TRAILER = re.compile(  # lines of a body that tools write
-    r"^\s*([A-Za-z-]+-by|cc|fixes|closes|link|bug|change-id|message-id|reviewed-on|git-svn-id): "
-    r"|^\s*\(cherry picked from",
-    re.I,
-)
+TRAILERS = "[a-z-]+-by|cc|fixes|closes|link|bug|change-id|message-id|reviewed-on|git-svn-id"
+TRAILER = re.compile(rf"\s*(({TRAILERS}): |\(cherry picked from)", re.I)  # written by tools
+# Addresses that several people may have: "", "none", "bob@localhost", "root@example.org".
+SHARED = re.compile(r"[^@]*|[^@]*@[^.]*|(devnull|no-?reply|nobody|none|null|root|unknown|you)@.*")
 
-# --------------------------------------------------------------------------------- reading a repository
+# ---------------------------------------------------------------------------- reading a repository
 
-# A repository's own settings may name programs, and may change what `git log` says. Here it decides neither.
-SETTINGS = {
-    "core.attributesFile": "/dev/null",
-    "core.fsmonitor": "false",
-    "core.hooksPath": "/dev/null",
-    "core.quotePath": "false",
-    "core.sshCommand": "false",
-    "log.showRoot": "true",
-    "mailmap.file": "/dev/null",
+Commit = namedtuple("Commit", "email name written committed parents hash subject body paths")
+# %x00 is a NUL, which no message holds. The changed paths follow the last one.
+FORMAT = "--format=%x00" + "%x00".join("%aE %aN %at %ct %P %H %s %b".split()) + "%x00"
+
+# A repository's settings can name programs: --no-show-signature keeps git from running gpg.program.
+# Without --ignore-submodules=none it reads the index, and runs core.fsmonitor.
+FLAGS = """--no-show-signature --ignore-submodules=none --no-renames -O/dev/null --encoding=UTF-8
+    --reverse --name-only""".split()
+SETTINGS = """-c core.fsmonitor=false -c core.quotePath=false -c mailmap.file=/dev/null
+    -c advice.graftFileDeprecated=false""".split()
+ENVIRONMENT = {
+    "GIT_ALLOW_PROTOCOL": "none",  # a partial clone would fetch what it lacks
+    "GIT_GRAFT_FILE": "/dev/null",  # grafts and replace refs change the history
+    "GIT_NO_REPLACE_OBJECTS": "1",
+    "LC_ALL": "C",
 }
-FLAGS = """--no-show-signature --no-ext-diff --no-textconv --diff-merges=off --ignore-submodules=none --no-relative
-    --no-renames -O/dev/null --encoding=UTF-8 --reverse --name-only""".split()
-# No commit holds a NUL; the changed paths follow the last.
-FIELDS = "--format=%x00%aE%x00%aN%x00%P%x00%s%x00%b%x00%H%x00%ct%x00"
-# Nothing is fetched (two ways, for old and new versions of git), nobody is asked.
-ENVIRONMENT = {"GIT_ALLOW_PROTOCOL": "none", "GIT_NO_LAZY_FETCH": "1", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
+
+
+def git(path, *args, seconds):
+    """What a git command prints. Raises UserError if it fails or takes longer."""
+    command = ["git", "--no-pager", "-C", str(path), *SETTINGS, *args]
+    env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    env |= ENVIRONMENT  # the user's GIT_DIR and the like would lead to another repository
+    try:
+        done = subprocess.run(command, env=env, capture_output=True, timeout=seconds)
+    except FileNotFoundError:
+        raise UserError("git is not installed") from None
+    except subprocess.TimeoutExpired:
+        raise UserError(f"{path}: git {args[0]} did not end within {seconds} s") from None
+    if done.returncode:
+        reason = " ".join(done.stderr.decode("utf-8", "replace").split())
+        raise UserError(f"{path}: {reason or f'git ended with status {done.returncode}'}")
+    return done.stdout.decode("utf-8", "replace")
+
+
+def check_regular(path):
+    """Raise UserError for a pipe or a device in place of a file: git would wait for ever."""
+    folders = [path, *path.resolve().parents]
+    places = [place for folder in folders for place in [folder / ".git", folder]]
+    repository = next((place for place in places if (place / "HEAD").exists()), None)
+    if repository:
+        for file in [repository.parent / ".mailmap", *repository.rglob("*")]:
+            if file.is_fifo() or file.is_char_device():
+                raise UserError(f"{file} is not a regular file")
 
 
 def read_log(path):
-    """Commits of a repository: [email, name, parents, subject, body, hash, time, a line per changed path].
+    """The Commits of a repository, oldest first, and the hashes at the boundary of a shallow clone.
 
-    Raises UserError.
+    git cannot tell what those changed: their parents are missing. Raises UserError.
     """
-    settings = [word for name, value in SETTINGS.items() for word in ["-c", f"{name}={value}"]]
-    command = ["git", "--no-pager", "-C", str(path), *settings, "log", *FLAGS, FIELDS]
-    own = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}  # they may lead elsewhere
-    try:
-        done = subprocess.run(command, env=own | ENVIRONMENT, stdin=subprocess.DEVNULL, capture_output=True)
-    except FileNotFoundError:
-        raise UserError("git is not installed; install it and call this again") from None
-    if done.returncode:
-        raise UserError(f"{path}: {why_it_failed(done)}")
-    fields = done.stdout.decode("utf-8", "replace").split("\0")[1:]
-    return [fields[i : i + 8] for i in range(0, len(fields), 8)]
+    check_regular(path)
+    shallow = path / git(path, "rev-parse", "--git-path", "shallow", seconds=20).strip()
+    boundary = read_text(shallow).split() if shallow.exists() else []
+    fields = git(path, "log", *FLAGS, FORMAT, seconds=3600).split("\0")[1:]
+    return [Commit(*fields[i : i + 9]) for i in range(0, len(fields), 9)], set(boundary)
 
 
-def why_it_failed(done):
-    lines = [line.strip() for line in done.stderr.decode("utf-8", "replace").splitlines() if line.strip()]
-    for line in lines:
-        if "--add safe.directory" in line:
-            return f"belongs to another user, so git does not read it; if you trust it, call: {line}"
-    fatal = [line for line in lines if line.startswith("fatal:")]
-    return (fatal or lines or [f"git log ended with status {done.returncode}"])[-1]
+# ---------------------------------------------------------------------------------- commits to rows
 
 
-# -------------------------------------------------------------------------------------- commits to rows
+def identity(commit):
+    """Who wrote a commit: the address, or name and address where people may share the address."""
+    email, name = commit.email.strip().lower(), " ".join(commit.name.lower().split())
+    return f"{name} <{email}>" if SHARED.fullmatch(email) else email
 
 
-def reason_to_drop(email, name, parents, subject, body, max_chars):
-    if " " in parents.strip():
+def reason_to_drop(commit, body, max_chars):
+    if " " in commit.parents:
         return "merges"
-    if BOT.search(email) or BOT.search(name):
+    if BOT.search(commit.email) or BOT.search(commit.name):
         return "bots"
-    if subject.startswith("Revert ") or body.startswith("This reverts commit"):
+    if commit.subject.startswith("Revert ") or body.startswith("This reverts commit"):
         return "reverts"
     if len(body.split()) < 5:
         return "body under 5 words"
@@ -95,99 +113,124 @@ def reason_to_drop(email, name, parents, subject, body, max_chars):
         return f"body over {max_chars} characters"
 
 
-def read_authors(repositories, key, max_chars):
-    """({user: commits as query and response, oldest first}, {reason: how many were dropped}). Raises UserError.
+def as_text(commit, body):
+    """The commit as query and response."""
+    paths = [path for path in commit.paths.split("\n") if path]
+    more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
+    query = f"{commit.subject}\n{', '.join(paths[:3])}{more}"
+    return {"query": query.strip(), "response": body}
 
-    key: the secret of the hashes that stand for names; None keeps the names.
+
+def read_authors(repositories, key, max_chars):
+    """({user: queries and responses, oldest first}, {reason: how many commits were dropped}).
+
+    key: the secret of the hashes that stand for names; None keeps the names. Raises UserError.
     """
-    authors, dropped, seen = defaultdict(list), Counter(), set()
-    commits = [commit for repository in repositories for commit in read_log(repository)]
-    commits.sort(key=lambda commit: int(commit[6] or 0))
-    for email, name, parents, subject, body, commit, _, paths in commits:
-        lines = [line.rstrip() for line in body.splitlines() if not TRAILER.match(line)]
+    commits, dropped = [], Counter()
+    for repository in repositories:
+        log, boundary = read_log(repository)
+        commits += [commit for commit in log if commit.hash not in boundary]
+        dropped["at the boundary of a shallow clone"] += sum(c.hash in boundary for c in log)
+    commits.sort(key=lambda commit: int(commit.committed or 0))
+    authors, names, seen = defaultdict(list), {}, set()
+    for commit in commits:
+        lines = [line.rstrip() for line in commit.body.splitlines() if not TRAILER.match(line)]
         body = "\n".join(lines).strip()
-        again = "in two repositories" if commit in seen else None
-        reason = again or reason_to_drop(email, name, parents, subject, body, max_chars)
-        seen.add(commit)
+        content = (commit.email, commit.name, commit.written, commit.subject, body)
+        reason = "repeated" if content in seen else reason_to_drop(commit, body, max_chars)
+        seen.add(content)
         if reason:
             dropped[reason] += 1
-            continue
-        changed = [path for path in paths.split("\n") if path]
-        listed = ", ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
-        user = hmac.new(key, email.lower().encode(), hashlib.sha256).hexdigest()[:12] if key else name
-        authors[user].append({"query": f"{subject}\n{listed}".strip(), "response": body})
-    for user in [user for user, commits in authors.items() if len(commits) < 3]:
-        dropped["author with fewer than 3 commits"] += len(authors.pop(user))
-    return authors, dropped
+        else:
+            names[identity(commit)] = commit.name or "nobody"  # the latest spelling
+            authors[identity(commit)].append(as_text(commit, body))
+    for person in [person for person in authors if len(authors[person]) < 3]:
+        dropped["author with fewer than 3 commits"] += len(authors.pop(person))
+    users = name_users(authors, names, key)
+    return {users[person]: texts for person, texts in authors.items()}, dropped
+
+
+def name_users(people, names, key):
+    """{person: keyed hash}, or without a key {person: name}, where "Ada (2)" is a second Ada."""
+    if key:
+        digests = {person: hmac.new(key, person.encode(), hashlib.sha256) for person in people}
+        return {person: digest.hexdigest()[:12] for person, digest in digests.items()}
+    users, times = {}, Counter()
+    for person in people:
+        name = names[person]
+        times[name] += 1
+        users[person] = f"{name} ({times[name]})" if times[name] > 1 else name
+    return users
 
 
 def read_key(folder):
-    """The secret of this machine's name hashes, made on first use, readable by its owner only. Raises UserError."""
+    """The secret of the hashes: made on first use, readable by its owner only. Raises UserError."""
     path = folder / "key"
     if not path.exists():
         replace_file(path, write_key)
-    key = path.read_bytes().strip()
-    if not re.fullmatch(b"[0-9a-fA-F]{64}", key):
-        raise UserError(f"{path}: a key is 64 hexadecimal digits; put the right file back, or remove it for a new key")
-    return key
+    key = read_text(path).strip()
+    if not re.fullmatch("[0-9a-fA-F]{64}", key):
+        raise UserError(f"{path}: not 64 hexadecimal digits; remove it to get a new key")
+    return key.encode()
 
 
 def write_key(path):
-    with open(path, "w", opener=lambda name, flags: os.open(name, flags, mode=0o600)) as file:
-        file.write(secrets.token_hex(32))
+    path.touch(mode=0o600)
+    path.write_text(secrets.token_hex(32))
 
 
-# ------------------------------------------------------------------------------------- rows to splits
+# ---------------------------------------------------------------------------------- rows to splits
 
 
 def split_by_author(authors):
-    """{user: split}: a tenth of the users, at least one, for test and for val; which ones, a hash of them decides."""
+    """{user: split}: test and val get a tenth of the users each, at least one, by their hashes."""
     tenth = max(1, len(authors) // 10)
     order = sorted(authors, key=lambda user: hashlib.sha256(user.encode()).digest())
-    return {user: "test" if i < tenth else "val" if i < 2 * tenth else "train" for i, user in enumerate(order)}
+    return dict(zip(order, ["test"] * tenth + ["val"] * tenth + ["train"] * len(order)))
 
 
 def split_by_time(n_rows):
-    """The split of each of an author's rows: the last tenth, at least one, is test, the tenth before it val."""
+    """The split of each row of an author: the last tenth, at least one, test, as many more val."""
     tenth = max(1, n_rows // 10)
-    return ["test" if left <= tenth else "val" if left <= 2 * tenth else "train" for left in range(n_rows, 0, -1)]
+    splits = ["train"] * n_rows + ["val"] * tenth + ["test"] * tenth
+    return splits[-n_rows:]
 
 
-def make_splits(authors, temporal, n_profile, max_rows):
-    """({split: rows}, how many commits are used in profiles only)."""
-    splits, only_profile, place = {"train": [], "val": [], "test": []}, 0, split_by_author(authors)
-    for user, commits in authors.items():
-        first = max(1, len(commits) - max_rows)  # the first commit has no profile
-        only_profile += first
-        n_rows = len(commits) - first
-        chosen = split_by_time(n_rows) if temporal else [place[user]] * n_rows
+def make_splits(authors, temporal, n_profile, max_rows, dropped):
+    """{split: rows}. Adds to `dropped`, {reason: number}."""
+    splits, split_of = {"train": [], "val": [], "test": []}, split_by_author(authors)
+    for user, texts in authors.items():
+        first = max(1, len(texts) - max_rows)  # the first text has no profile
+        dropped["only used as profile"] += first
+        n_rows = len(texts) - first
+        chosen = split_by_time(n_rows) if temporal else [split_of[user]] * n_rows
         for i, split in enumerate(chosen, first):
-            profile = commits[max(0, i - n_profile) : i]
-            splits[split].append({"user": user, "task": "commit", **commits[i], "profile": profile})
-    return splits, only_profile
+            earlier = texts[max(0, i - n_profile) : i]
+            profile = without_answer(earlier, texts[i]["response"])
+            dropped["profile items equal to the response"] += len(earlier) - len(profile)
+            splits[split].append({"user": user, "task": "commit", **texts[i], "profile": profile})
+    return splits
 
 
 def main():
     p = cli.Parser(description=__doc__)
-    p.add_argument("repositories", nargs="+", type=Path, metavar="PATH", help="a git repository")
-    p.add_argument("--out", type=Path, default=Path(__file__).parent, help="where to write (default: beside this file)")
-    p.add_argument("--temporal", action="store_true", help="hold out everybody's last commits (default: some authors)")
-    p.add_argument("--names", action="store_true", help="keep authors' names instead of hashes")
-    p.add_argument("--max-chars", type=cli.COUNT, default=600, help="drop longer bodies, in characters")
-    p.add_argument("--profile", type=cli.COUNT_OR_NONE, default=20, help="latest commits kept in a profile")
-    p.add_argument("--max-rows", type=cli.COUNT, default=40, help="latest commits kept as rows of an author")
+    add = p.add_argument
+    add("repositories", nargs="+", type=Path, metavar="PATH", help="a git repository")
+    add("--out", type=Path, default=Path(__file__).parent, help="output folder (default: this one)")
+    add("--temporal", action="store_true", help="hold out last commits, not some authors")
+    add("--names", action="store_true", help="keep the authors' names, not hashes of them")
+    add("--max-chars", type=cli.COUNT, default=600, help="drop longer bodies")
+    add("--profile", type=cli.COUNT_OR_NONE, default=20, help="latest commits in a profile")
+    add("--max-rows", type=cli.COUNT, default=40, help="latest commits of an author taken as rows")
     args = p.parse_args()
     check_writable(args.out / "train.jsonl")
     key = None if args.names else read_key(args.out)
     authors, dropped = read_authors(args.repositories, key, args.max_chars)
-    if len(authors) < (1 if args.temporal else 3):
-        print_dropped(dict(dropped.most_common()))
-        left = f"{len(authors)} authors with 3 commits or more are left"
-        raise UserError(f"{left}; a split by author needs 3, --temporal 1")
-    splits, dropped["only used as profile"] = make_splits(authors, args.temporal, args.profile, args.max_rows)
+    splits = make_splits(authors, args.temporal, args.profile, args.max_rows, dropped)
     if not splits["train"]:
         print_dropped(dict(dropped.most_common()))
-        raise UserError("no commits are left to train on: --temporal needs an author with 4 and --max-rows 3")
+        enough = "a split by author needs 3, --temporal one with 4 commits and --max-rows 3"
+        raise UserError(f"{len(authors)} authors with 3 commits or more are too few: {enough}")
     write_splits(args.out, splits, dict(dropped.most_common()))
 
 

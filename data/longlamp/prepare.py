@@ -1,34 +1,34 @@
-"""Official LongLaMP rows, or LaMP's questions and outputs, as rows of this project.
+"""Rows from official LongLaMP files, or from LaMP's pairs of questions and outputs.
 
     python data/longlamp/prepare.py --task review --input train.json val.json [--out DIR]
     python data/longlamp/prepare.py --input dev_questions.json dev_outputs.json
 
-LongLaMP rows come as a JSON list or as JSONL (`Dataset.to_json`). A file whose name says train, val, dev or test
-keeps its split; the users of any other file are split 8 : 1 : 1. LaMP's pair is recognised by itself.
+LongLaMP rows are read from a JSON list or from JSON Lines. A file with train, val, dev or test in
+its name keeps its split. The users of other files are split 8 : 1 : 1.
 """
 
 import hashlib
 import math
-import os
 import re
 import sys
 from collections import Counter
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository, so that this runs from any folder
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # so that this runs from any folder
 
-from data.splits import print_dropped, write_splits
-from perce_mini import cli
-from perce_mini.errors import UserError
-from perce_mini.files import check_writable, parse_json
+from data.splits import print_dropped, without_answer, write_splits
+from perce_mini.runtime import cli
+from perce_mini.runtime.errors import UserError, one_line, short_repr
+from perce_mini.runtime.files import check_writable, open_regular, parse_json
 
-# How a task's profile item is said as query and response, in the wording of the task's own input. {a|b}: whichever key
-# is there.
+# The query and the response of a profile item, in the words of the task's own input.
+# {a|b}: the value of key a, or else of key b.
 TASKS = {
     "abstract": ('Generate an abstract for the title "{title}"', "{abstract}"),
     "review": (
-        'Generate the review text written by a reviewer who has a given an overall rating of "{overall}" for a'
-        ' product with description "{description}". The summary of the review text is "{summary}".',
+        "Generate the review text written by a reviewer who has a given an overall rating of"
+        ' "{overall}" for a product with description "{description}". The summary of the review'
+        ' text is "{summary}".',
         "{reviewText}",
     ),
     "topic": ("Generate the content for a reddit post {summary|input}", "{content|output}"),
@@ -36,14 +36,14 @@ TASKS = {
     "LaMP_5": ("Generate a title for the following abstract of a paper: {abstract}", "{title}"),
     "LaMP_7": ("", "{text}"),
 }
-USER = "name|reviewerId|author|user|id"  # whichever key is there; LaMP's rows have an id only
+USER = "name|reviewerId|author|user|id"  # rows of LaMP only have an id
 PARQUET = (
-    "parquet is not read here; write JSON Lines in Python: "
-    'datasets.load_dataset("LongLaMP/LongLaMP", "product_review_user")["train"].to_json("train.jsonl")'
+    "parquet is not read here; write JSON Lines in Python: datasets.load_dataset("
+    '"LongLaMP/LongLaMP", "product_review_user")["train"].to_json("train.jsonl")'
 )
 SPLITS = ["train", "val", "test"]
 
-# ---------------------------------------------------------------------------------------- reading files
+# ----------------------------------------------------------------------------------- reading files
 
 
 def check(ok, where, reason):
@@ -52,118 +52,118 @@ def check(ok, where, reason):
 
 
 def read_rows(path):
-    """[(where, row)] of a JSON list, of LaMP's outputs object, or of JSONL. Raises UserError."""
+    """[(where, row)] of a JSON list, of LaMP's outputs, or of JSON Lines. Raises UserError."""
+    check(path.suffix != ".parquet", path, PARQUET)
+    with one_line(path, "text in UTF-8"), open_regular(path) as file:
+        text = file.read().decode("utf-8-sig")
     try:
-        content = path.read_bytes()
-        check(not content.startswith(b"PAR1"), path, PARQUET)
-        text = content.decode("utf-8-sig")
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not a text in UTF-8 ({error})") from None
-    try:
-        whole = parse_json(text, path)
+        rows = parse_json(text, path)
     except UserError:
         if text.lstrip().startswith("["):
             raise
-        lines = [(f"{path}:{number}", line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-        return [(where, parse_json(line, where)) for where, line in lines]
-    if isinstance(whole, dict) and "golds" in whole:
-        task = str(whole.get("task", ""))
-        check(task in ["", *TASKS], path, f"task {task[:40]!r} is not read here; LaMP_4, LaMP_5 and LaMP_7 are")
-        whole = whole["golds"]
-    rows = whole if isinstance(whole, list) else [whole]
-    return [(f"{path}: row {number}", row) for number, row in enumerate(rows, 1)]
+        lines = [(f"{path}:{i}", line) for i, line in enumerate(text.split("\n"), 1)]
+        return [(where, parse_json(line, where)) for where, line in lines if line.strip()]
+    if isinstance(rows, dict) and "golds" in rows:
+        task = str(rows.get("task", "LaMP_4"))
+        check(task in TASKS, path, f"task {short_repr(task)} is not LaMP_4, LaMP_5 or LaMP_7")
+        rows = rows["golds"]
+    rows = rows if isinstance(rows, list) else [rows]
+    return [(f"{path}: row {i}", row) for i, row in enumerate(rows, 1)]
 
 
 def read_files(paths):
-    """({id: output} of LaMP's outputs, [(path, where, row)] of all other rows). Raises UserError."""
-    golds, rows = {}, []
+    """({id: output} of LaMP, [(path, where, row)] of all other rows). Raises UserError."""
+    outputs, rows = {}, []
     for path in paths:
         for where, row in read_rows(path):
-            if isinstance(row, dict) and set(row) == {"id", "output"}:
-                key, output = field(row, "id", where), field(row, "output", where)
-                check(golds.setdefault(key, output) == output, where, f"id {key!r} had another output before")
+            check(isinstance(row, dict), where, f"must be an object, not {short_repr(row)}")
+            if row.keys() == {"id", "output"}:
+                name, output = field(row, "id", where), field(row, "output", where)
+                same = outputs.setdefault(name, output) == output
+                check(same, where, f"id {name!r} had another output before")
             else:
+                check(isinstance(row.get("profile"), list), where, "'profile' must be a list")
                 rows.append((path, where, row))
-    return golds, rows
+    return outputs, rows
 
 
-# -------------------------------------------------------------------------------- official rows to rows
+def field(item, keys, where):
+    """The text under the first of the keys "a|b" that has a value; a rating of 5.0 reads "5".
 
-
-def field(item, names, where):
-    """The text of the first key of "a|b" that the item has; a rating 5.0 reads "5". Raises UserError."""
-    name = next((name for name in names.split("|") if name in item), None)
-    check(name, where, f"no {' or '.join(map(repr, names.split('|')))}")
-    value = item[name]
-    good = isinstance(value, (str, int, float)) and not isinstance(value, bool)
-    check(good, where, f"{name!r} must be a string or a number, not {type(value).__name__}")
-    if isinstance(value, float):
-        check(math.isfinite(value), where, f"{name!r} is {value}, which is no number")
+    Raises UserError if there is none, or if it is not a text that can be encoded.
+    """
+    key = next((key for key in keys.split("|") if item.get(key) is not None), None)
+    check(key, where, f"no {' or '.join(map(repr, keys.split('|')))}")
+    value = item[key]
+    if type(value) in (int, float) and abs(value) < math.inf:
         value = str(value).removesuffix(".0")
-    text = str(value)
-    check("\0" not in text, where, f"{name!r} holds a NUL character")
-    check(not re.search("[\ud800-\udfff]", text), where, f"{name!r} holds a lone surrogate, which no text can encode")
-    return text
+    good = isinstance(value, str) and not re.search("[\0\ud800-\udfff]", value)
+    reason = "must be a number, or a text without NUL characters and lone surrogates"
+    check(good, where, f"{key!r} {reason}, not {short_repr(value)}")
+    return value
 
 
-def say(template, item, where):
-    return re.sub("{(.*?)}", lambda match: field(item, match[1], where), template)
+# ------------------------------------------------------------------------------- converting a row
 
 
-def lamp_task(profile):
-    """LaMP's questions do not name their task: the keys of their profiles tell it."""
-    if not profile:
-        return None
-    keys = set(profile[0]) if isinstance(profile[0], dict) else {"text"}
-    return "LaMP_5" if "abstract" in keys else "LaMP_4" if "title" in keys else "LaMP_7"
+def fill(template, item):
+    """The template with the values of the item. A missing value, or an unusable one, is empty."""
+
+    def value(match):
+        try:
+            return field(item, match[1], "item")
+        except UserError:
+            return ""
+
+    return re.sub("{(.*?)}", value, template)
 
 
-def convert(row, where, task, golds):
-    """One official row -> a row of this project. golds: LaMP's outputs; empty for LongLaMP. Raises UserError."""
-    check(isinstance(row, dict), where, f"must be an object, not {type(row).__name__}")
-    check(isinstance(row.get("profile"), list), where, "'profile' must be a list")
-    if golds:
-        task, key = lamp_task(row["profile"]) or task, field(row, "id", where)
-        check(key in golds, where, f"no output for id {key!r}")
-    profile = []
-    for i, item in enumerate(row["profile"]):
-        place = f"{where}, profile item {i}"
-        check(isinstance(item, dict), place, f"must be an object, not {type(item).__name__}")
-        query, response = (say(template, item, place) for template in TASKS[task])
-        profile.append({"query": query, "response": response})
-    user = field(row, USER, where)
+def lamp_task(row):
+    """The task of a LaMP row, which only the keys of its profile tell; None if it is empty."""
+    keys = {key for item in row["profile"] if isinstance(item, dict) for key in item}
+    tasks = {"abstract": "LaMP_5", "title": "LaMP_4", "text": "LaMP_7"}
+    return next((task for key, task in tasks.items() if key in keys), None)
+
+
+def convert(row, where, task, dropped):
+    """Official row -> row of this project. Counts items in `dropped`. Raises UserError."""
+    user, query = field(row, USER, where), field(row, "input", where)
     check(user.strip(), where, "the user's name is empty")
-    response = golds[key] if golds else field(row, "output", where)
-    return {"user": user, "task": task, "query": field(row, "input", where), "response": response, "profile": profile}
+    response, templates = field(row, "output", where), TASKS[task]
+    objects = [item for item in row["profile"] if isinstance(item, dict)]
+    items = [{"query": fill(templates[0], x), "response": fill(templates[1], x)} for x in objects]
+    texts = [item for item in items if item["response"].strip()]
+    others = without_answer(texts, response)
+    dropped["profile items without a text"] += len(row["profile"]) - len(texts)
+    dropped["profile items equal to the response"] += len(texts) - len(others)
+    return {"user": user, "task": task, "query": query, "response": response, "profile": others}
 
 
-# ------------------------------------------------------------------------------------- rows to splits
+# ---------------------------------------------------------------------------------- rows to splits
 
 
 def split_of(path, user):
-    named = re.search("(?<![a-z])(train|val|dev|test)(ing|idation)?(?![a-z])", path.name.lower())
-    if named:
-        return named[1].replace("dev", "val")
-    return (["train"] * 8 + ["val", "test"])[int(hashlib.sha256(user.encode()).hexdigest(), 16) % 10]
+    """The split that the name of the file says, or one by the hash of the user."""
+    word = "(?<![a-z])(train|val|dev|test)(ing|idation)?(?![a-z])"
+    if match := re.search(word, path.name.lower()):
+        return match[1].replace("dev", "val")
+    number = int(hashlib.sha256(user.encode()).hexdigest(), 16) % 10
+    return (["train"] * 8 + ["val", "test"])[number]
 
 
-def make_splits(files, task, max_chars):
+def make_splits(paths, task, max_chars):
     """({split: rows}, {reason: how many were dropped}). Raises UserError."""
-    golds, official = read_files(files)
-    if not golds and not task:
-        raise UserError("--task abstract, review or topic is needed for LongLaMP rows")
-    if golds:  # of rows that have no profile
-        profiles = [one.get("profile") for _, _, one in official if isinstance(one, dict)]
-        task = next((lamp_task(profile) for profile in profiles if profile and isinstance(profile, list)), "LaMP_7")
+    outputs, rows = read_files(paths)
+    check(outputs or task, "--task", "abstract, review or topic is needed for LongLaMP rows")
+    if outputs:  # a LaMP row without a profile has the task of the others
+        task = next(filter(None, (lamp_task(row) for _, _, row in rows)), "LaMP_7")
     splits, dropped = {split: [] for split in SPLITS}, Counter()
-    for path, where, one in official:
-        row = convert(one, where, task, golds)
-        useless = ("", row["response"].strip())
-        kept = [item for item in row["profile"] if item["response"].strip() not in useless]
-        dropped["profile items that are empty or equal to the response"] += len(row["profile"]) - len(kept)
-        row["profile"] = kept
+    for path, where, row in rows:
+        if outputs:
+            name = field(row, "id", where)
+            check(name in outputs, where, f"no output for id {name!r}")
+            row["output"], task = outputs[name], lamp_task(row) or task
+        row = convert(row, where, task, dropped)
         if not row["response"].strip():
             dropped["rows with an empty response"] += 1
         elif max_chars and len(row["response"]) > max_chars:
@@ -172,22 +172,23 @@ def make_splits(files, task, max_chars):
             splits[split_of(path, row["user"])].append(row)
     if not any(splits.values()):
         print_dropped(dropped)
-        raise UserError(f"{', '.join(map(str, files))}: no rows left")
+        raise UserError(f"{', '.join(map(str, paths))}: no rows left")
     return splits, dropped
 
 
 def main():
     p = cli.Parser(description=__doc__)
-    p.add_argument("--task", choices=["abstract", "review", "topic"], help="the LongLaMP task; not needed for LaMP")
-    p.add_argument("--input", nargs="+", type=Path, required=True, metavar="FILE", help="official files")
-    p.add_argument("--out", type=Path, default=Path(__file__).parent, help="where to write (default: beside this file)")
-    p.add_argument("--max-chars", type=cli.COUNT, help="drop rows with a longer response (default: keep all)")
+    add = p.add_argument
+    add("--task", choices=["abstract", "review", "topic"], help="LongLaMP task; not for LaMP")
+    add("--input", nargs="+", type=Path, required=True, metavar="FILE", help="official files")
+    add("--out", type=Path, default=Path(__file__).parent, help="output folder (default: this one)")
+    add("--max-chars", type=cli.COUNT, help="drop rows with a longer response (default: keep all)")
     args = p.parse_args()
     outputs = [args.out / f"{split}.jsonl" for split in SPLITS]
     for path in outputs:
         check_writable(path)
-    both = set(map(os.path.realpath, outputs)) & set(map(os.path.realpath, args.input))
-    check(not both, ", ".join(both), "is to be read, so it cannot be written; give another --out")
+        is_input = path.resolve() in [file.resolve() for file in args.input]
+        check(not is_input, path, "would overwrite an input file; give another --out")
     write_splits(args.out, *make_splits(args.input, args.task, args.max_chars))
 
 

@@ -1,15 +1,15 @@
-"""The exact answer of the default world: what a reader who knows the grammar, but not the user, would expect next.
+"""Exact probabilities in the made-up world: what a reader expects who knows the generator.
 
-A text is a chain of choices, so its probability is a sum over all chains that write it (its derivations), and
+A text is a chain of random choices, so its probability is a sum over all chains that write it, and
 
-    P(y_i | y_<i) = [chains whose text begins with y_1 ... y_i] / [chains whose text begins with y_1 ... y_i-1].
+    P(y_i | y_<i) = P(text starts with y_1 ... y_i) / P(text starts with y_1 ... y_i-1)
 
-The chains are found by running the generator itself with a `Reader` in the place of the writer: at every choice it
-goes on with what fits the text and notes how much probability is lost to what does not. Reading the profile
-first, with the style kept from text to text, gives P(y | persona); starting from nothing gives P(y) without it. Their
-log-ratio is PIR, exact but for one thing: characters are counted here, and a model's tokens are cut at fixed places.
+We find the chains by running the generator with a `Reader` in place of the writer. At every choice
+it follows the options that agree with the text, and records the probability of those that do not.
+Reading the profile first, and keeping the style from text to text, gives P(y | persona). Starting
+without a style gives P(y). Their log-ratio is the exact PIR, of characters instead of tokens.
 
-`write_again` lets a known style answer a query once more: what two texts by one user have in common.
+`write_again` answers a query once more in a given style: what two texts by one user have in common.
 """
 
 from contextlib import suppress
@@ -20,26 +20,30 @@ import numpy as np
 from data.personas.prepare import WRITERS, Rng, User, Writer, as_response, compose
 
 
-class Dead(Exception):
+class DeadEnd(Exception):
     """This chain of choices writes another text."""
 
 
 class Reader(Writer):
-    """Follows one derivation of a known text; it is its own rng. Others are put on `todo`, as lists of choices."""
+    """Follows one chain of choices that writes `query` and `response`. It is its own rng.
+
+    choices: the first choices to make, [(value, probability), ...]. Chains that branch off later
+    are added to `todo`. lost[j] grows by the probability of texts that differ after j characters.
+    """
 
     def __init__(self, style, ordinary, choices, query, response, todo, lost):
         super().__init__(User(self, held_out=None, ordinary=ordinary), self)
         self.user.style = dict(style)
-        self.choices, self.made, self.p = choices, 0, 1.0
+        self.choices, self.n_made, self.p = choices, 0, 1.0
         self.target, self.response, self.todo, self.lost = query, response, todo, lost
 
     def decide(self, options):
-        """Take the next choice: one made before, or the first of [(value, probability), ...]; others are for later."""
-        if self.made == len(self.choices):
+        """Make the next choice: a prescribed one, or the first of [(value, probability), ...]."""
+        if self.n_made == len(self.choices):
             self.todo += [[*self.choices, other] for other in options[1:]]
             self.choices = [*self.choices, options[0]]
-        value, p = self.choices[self.made]
-        self.made += 1
+        value, p = self.choices[self.n_made]
+        self.n_made += 1
         self.p *= p
         return value
 
@@ -50,26 +54,26 @@ class Reader(Writer):
         return self.decide([(True, p), (False, 1 - p)])
 
     def choice(self, pool):
-        """A word that is said at once: only what fits is followed."""
-        if self.made < len(self.choices):
+        """Choose a word that is said at once, so that only words that fit need to be followed."""
+        if self.n_made < len(self.choices):
             return self.decide(None)
-        fits = [word for word in pool if self.fits(word)]
+        fitting = [word for word in pool if self.fits(word)]
         for word in pool:
-            if word not in fits:
+            if word not in fitting:
                 self.lose(word, self.p / len(pool))
-        if not fits:
-            raise Dead
-        return self.decide([(word, 1 / len(pool)) for word in fits])
+        if not fitting:
+            raise DeadEnd
+        return self.decide([(word, 1 / len(pool)) for word in fitting])
 
     def say(self, text):
         if not self.fits(text):
             self.lose(text, self.p)
-            raise Dead
+            raise DeadEnd
         self.text += text
 
     def end_query(self):
         if self.text != self.target:
-            raise Dead
+            raise DeadEnd
         super().end_query()
         self.target = self.response
 
@@ -80,30 +84,31 @@ class Reader(Writer):
         return as_response(text) if self.query else text.rstrip()
 
     def lose(self, more, p):
-        """What was said agrees with the target; with `more` behind it, of probability p, up to some character only."""
-        if self.query:  # what has another query is no alternative
+        """Record that with probability p the text goes on with `more`, which differs somewhere."""
+        if self.query:  # texts for another query are no alternative
             start = len(self.as_written(self.text))
             text = self.as_written(self.text + more)
             self.lost[start + len(commonprefix([text[start:], self.target[start:]]))] += p
 
 
 def n_ordinary(task, response):
-    """How many ordinary sentences a response holds. All texts of a task have the same number of others."""
+    """The number of ordinary sentences in a response: all texts of a task have as many others."""
     others = compose(task, User(Rng(0)), Rng(0))["response"]
     return sum(response.count(end) - others.count(end) for end in ".!")
 
 
 def read(task, query, response, style):
-    """All derivations of a text by a user of whom `style` is known.
+    """Follow all chains that write a text by a user of this (partial) style.
 
-    Returns begins (len(response) + 2,): the probability of query and first j characters, and last of the whole text
-    and its end; and {style after the text, as a frozenset of items: probability of query and text}.
+    Returns (begins, after). begins, (len(response) + 2,): P(query, and a response that starts with
+    the first j characters), and last P(query and response). after: {style after the text, as a
+    frozenset of items: P(query, response, and this style)}.
     """
     todo, after, ordinary = [[]], {}, n_ordinary(task, response)
-    lost = np.zeros(len(response) + 2)  # the probability of texts that begin with j characters of it and then differ
+    lost = np.zeros(len(response) + 2)
     while todo:
         reader = Reader(style, ordinary, todo.pop(), query, response, todo, lost)
-        with suppress(Dead):
+        with suppress(DeadEnd):
             WRITERS[task](reader)
             if reader.as_written(reader.text) == response:
                 lost[-1] += reader.p
@@ -115,7 +120,7 @@ def read(task, query, response, style):
 
 
 def styles_after(task, items):
-    """{style, as a frozenset of items: its probability} of a user, for a reader of these texts."""
+    """{style, as a frozenset of items: P(style | texts)}, for a reader of these texts of a user."""
     styles = {frozenset(): 1.0}
     for item in items:
         later = {}
@@ -128,51 +133,51 @@ def styles_after(task, items):
 
 
 def begins(row, items):
-    """The probability that the response begins with its first j characters, and last that it ends there too,
-    (len(response) + 2,), for a reader of the query and of the profile's `items`."""
-    styles = styles_after(row["task"], items)
-    mass = sum(p * read(row["task"], row["query"], row["response"], style)[0] for style, p in styles.items())
+    """P(response starts with its first j characters | query, items), and last P(response | ...).
+
+    Shape (len(response) + 2,). items: the part of the profile that the reader knows.
+    """
+    task, query, response = row["task"], row["query"], row["response"]
+    styles = styles_after(task, items)
+    mass = sum(p * read(task, query, response, style)[0] for style, p in styles.items())
     return mass / mass[0]
 
 
 def exact_logprobs(row: dict, items: list) -> np.ndarray:
-    """The exact log P, (len(response) + 1,) float64 in nats, of every character of the response, and last of its end.
+    """The exact log P in nats of every character of the response and of its end.
 
-    items: the part of the profile that is read; with it minus with none is the exact PIR.
+    Shape (len(response) + 1,), float64. items: the part of the profile that the reader knows. The
+    values with the profile minus those with an empty list are the exact PIR.
     """
     return np.diff(np.log(begins(row, items)))
 
 
-class Again(Writer):
-    """Answers a query once more."""
+class SecondWriter(Writer):
+    """Writes the same query, and then another response."""
 
     def __init__(self, user, rng, query, faithful):
         super().__init__(user, rng)
-        self.asked, self.faithful = query, faithful
+        self.target, self.faithful = query, faithful
 
     def draw(self, pool):
-        """While the query is said, its own words are drawn."""
-        if not self.query:
-            pool = [max(filter(self.asked[len(self.text) :].startswith, pool), key=len)]
+        if not self.query:  # still in the query: draw the word that stands there
+            pool = [max(filter(self.target[len(self.text) :].startswith, pool), key=len)]
         return super().draw(pool)
 
-    def keeps(self):
-        return self.faithful or super().keeps()
+    def follows_habit(self):
+        return self.faithful or super().follows_habit()
 
 
 def style_of(row: dict) -> frozenset:
-    """The likeliest style of a row's user, after the profile and the response itself."""
+    """The most likely style of the row's user, given the profile and the response itself."""
     styles = styles_after(row["task"], [*row["profile"], row])
     return max(styles, key=styles.get)
 
 
 def write_again(row: dict, style, rng: Rng, faithful=False) -> str:
-    """What a user of this style might as well have answered to the query, all other choices drawn anew.
-
-    faithful: keep to every habit.
-    """
+    """Another response to the row's query in this style; faithful: one that follows every habit."""
     user = User(rng, held_out=None, ordinary=n_ordinary(row["task"], row["response"]))
     user.style = dict(style)
-    w = Again(user, rng, row["query"], faithful)
+    w = SecondWriter(user, rng, row["query"], faithful)
     WRITERS[row["task"]](w)
     return as_response(w.text)
