@@ -1,150 +1,134 @@
-"""When does PerCE help? One thing is varied at a time around the default run. Each loss has its own best rate there,
-after the fewest and the most steps, and with models of other widths.
+"""When does PerCE help? One thing at a time is varied around the default run.
 
-What may explain it is tested beside it: from few texts CE learns by heart what nobody can foresee, which lowers its
-loss and is worth nothing for new users; PerCE gives these tokens the weight of the floor.
+A possible reason is measured too: with few texts CE memorises words that nobody can foresee. That
+lowers its training loss and is worth nothing for new users. PerCE gives such words little weight.
 
-And is it so in other worlds, from other base models?
+And does it hold in other worlds, from other base models?
 """
 
 from dataclasses import replace
-from pathlib import Path
 
-from perce_mini import base
-from perce_mini.experiments.records import FIRST, SHOWN, chart, table
-from perce_mini.experiments.rows import rows_of
-from perce_mini.experiments.runs import NEW, SOME, TEST, TRAINED, VAL, Run
-from perce_mini.experiments.suite import PAIRED, RATES, base_row, make_base, make_world, versus
-from perce_mini.experiments.tabulate import interval
-from perce_mini.percontrast import LOSSES
+from perce_mini.experiments.records import chart, of_seeds, table
+from perce_mini.experiments.rows import DATA, make_base, make_world
+from perce_mini.experiments.runs import NEW, PERSONAL_SHARE, SOME, TEST, TRAINED, VAL, Run
+from perce_mini.experiments.statistics import interval
+from perce_mini.experiments.suite import BOTH, COLUMNS, KINDS, PAIRED, RATES, difference
 
-KINDS = {loss: Run(loss) for loss in LOSSES} | {"perce, cap 2": Run(clip_max=2.0)}
-KINDS |= {"perce, weights of mean one": Run(weights="mean_one"), "oracle": Run(weights="exact")}
-BOTH = ["ce", "perce"]
+METRICS = COLUMNS[:4]
+DRAWN = ["personal_accuracy", "logp_other"]  # the metrics of the charts
 DECAYED = "ce, weight decay 1"
-METRICS = FIRST[:4]
-DRAWN = ["personal_accuracy", "logp_other"]
-SHARE, AHEAD = "share of personal tokens", "worlds with more personal tokens right"
-# The settings beside that of the default run:
-SENTENCES, HABITS, STEPS, EXAMPLES = [0, 2, 6], [40, 100], [30, 120, 240], [125, 500, 1000, 6000]
-WIDTHS, SEEDS = [64, 96], [*range(1, 10)]
-BASE_STEPS = 1500  # of their base models, each made as data/base was
-
-
-def base_of_width(n_embd):
-    """The folder of a base model of that width."""
-    return make_base(Path(f"out/width-{n_embd}"), lambda: rows_of("base"), BASE_STEPS, n_embd=n_embd)
+AHEAD = "worlds with more personal tokens right"
+FEWEST, MOST = 30, 240  # steps
+SEEDS = [1, 2]  # of the worlds beside the default one
+BASE_STEPS = 1500  # of their base models, as of data/base
 
 
 def dials():
-    """{dial: {setting: how a run differs from the default}}."""
+    """{dial: {setting: how a run differs from the default run}}; {} for the default setting."""
     many = make_world("many", "--train", 2000)
-    found = {
-        "steps": {Run.steps: {}} | {n: {"steps": n} for n in STEPS},
-        "ordinary sentences": {4: {}} | {n: make_world(f"ordinary-{n}", "--ordinary", n) for n in SENTENCES},
-        "% of habits kept": {80: {}} | {n: make_world(f"faith-{n}", "--faith", n / 100) for n in HABITS},
-        "examples": {252: {}} | {n: many | {"examples": n} for n in EXAMPLES},
-        "dimensions": {base.SHAPE["n_embd"]: {}} | {n: {"base": base_of_width(n)} for n in WIDTHS},
+    ordinary = {n: make_world(f"ordinary-{n}", "--ordinary", n) for n in [0, 2, 6]}
+    faith = {n: make_world(f"faith-{n}", "--faith", n / 100) for n in [40, 100]}
+    widths = {n: make_base(f"width-{n}", DATA, BASE_STEPS, n_embd=n) for n in [64, 96]}
+    return {
+        "steps": {60: {}} | {n: {"steps": n} for n in [FEWEST, 120, MOST]},
+        "ordinary sentences": {4: {}} | ordinary,
+        "% of habits kept": {80: {}} | faith,
+        "examples": {252: {}} | {n: many | {"examples": n} for n in [125, 500, 1000, 6000]},
+        "dimensions": {128: {}} | widths,
     }
-    return {dial: {str(n): settings[n] for n in sorted(settings)} for dial, settings in found.items()}
 
 
 def measure_regimes(suite):
     """When does it help?"""
-    centre, _ = suite.at_best_rates(KINDS)
+    usual, _ = suite.at_best_rates(KINDS)
     changes, rows, panels = {}, {}, {metric: {} for metric in DRAWN}
     for dial, settings in dials().items():
-        for setting, how in settings.items():
-            runs = {loss: replace(centre[loss], **how) for loss in BOTH}
-            if "base" in how or how.get("steps") in (min(STEPS), max(STEPS)):  # what the best rate depends on
+        for setting, how in sorted(settings.items()):
+            runs = {loss: replace(usual[loss], **how) for loss in BOTH}
+            if "base" in how or how.get("steps") in (FEWEST, MOST):  # these need rates of their own
                 runs, _ = suite.at_best_rates(runs)
             groups = suite.repeat(runs, 3)
-            found = suite.figures(groups, f"{dial} {setting}")
-            (change,) = versus(groups, "ce")["perce"]
-            share = share_of_personal(found["ce"][0])
-            changes[f"{dial} | {setting}"] = [{metric: change[metric] for metric in METRICS} | {SHARE: share}]
+            figures = suite.figures(groups, f"{dial} {setting}")
+            change = difference(groups["perce"], groups["ce"])
+            changes[dial, setting] = [change | {PERSONAL_SHARE: figures["ce"][0][PERSONAL_SHARE]}]
             for loss in BOTH:
-                label = f"{dial} | {setting} | {loss} | {runs[loss].lr:g}"
-                rows[label] = [{metric: one[metric] for metric in METRICS} for one in found[loss]]
+                rows[dial, setting, loss, f"{runs[loss].lr:g}"] = figures[loss]
             for metric in DRAWN:
-                panels[metric].setdefault(dial, {}).setdefault("perce", []).append([setting, change[metric]])
-    caption = f"PerCE − CE on {SOME.n} test examples, 3 seeds: {PAIRED}."
-    rates = (
-        "Both on these examples. Learning rates by validation ROUGE-L for the default, the fewest and the most steps"
-        " and each width; the default run's elsewhere."
-    )
+                line = panels[metric].setdefault(dial, {"perce": []})["perce"]
+                line.append([str(setting), change[metric]])
+    minus = f"PerCE − CE on {SOME.n} test examples, 3 seeds: {PAIRED}."
+    both = "Both on these examples. The learning rate is the best by validation ROUGE-L for the"
+    both += " default run, the fewest and the most steps and each width, else the default run's."
     tables = [
-        table(caption, [*METRICS, SHARE], changes, "dial | setting"),
-        table(rates, METRICS, rows, "dial | setting | loss | rate"),
-        by_heart(suite, centre),
+        table(minus, [*METRICS, PERSONAL_SHARE], changes, ("dial", "setting")),
+        table(both, METRICS, rows, ("dial", "setting", "loss", "rate")),
+        memorised(suite, usual),
     ]
     charts = [chart(metric, "", f"PerCE − CE, {metric}", panels[metric]) for metric in DRAWN]
     return {"tables": tables, "charts": charts}
 
 
-def share_of_personal(figures):
-    """Of all tokens: log P of all is the mean of personal and other tokens, weighted by how many there are."""
-    personal, other = figures["logp_personal"], figures["logp_other"]
-    return (figures["logp"] - other) / (personal - other)
-
-
-def by_heart(suite, kinds):
-    """What is known better of the training texts than of new users' texts."""
-    longer = {f"{loss}, {STEPS[-1]} steps": replace(kinds[loss], steps=STEPS[-1]) for loss in BOTH}
+def memorised(suite, kinds):
+    """The table of how much likelier the training texts are than new users' texts."""
     kinds = {name: run for name, run in kinds.items() if name != "oracle"}
-    groups = suite.repeat(kinds | {DECAYED: replace(kinds["ce"], weight_decay=1.0)} | longer, 3)
-
-    def known(scored):
-        return {"base": base_row(Run(), scored)} | suite.figures(groups, f"by heart, {scored.split}", scored)
-
-    trained, new, rows = known(TRAINED), known(NEW), {}
-    for name in trained:
-        rows[name] = [
-            {f"{metric}, {where}": one[metric] for metric in METRICS[2:] for where, one in [("trained", a), ("new", b)]}
-            | {"other tokens by heart": a["logp_other"] - b["logp_other"]}
-            for a, b in zip(trained[name], new[name])
-        ]
-    caption = "Log-likelihood of the training texts and of new users' texts, nats a token; rates as in `main`."
+    kinds |= {DECAYED: replace(kinds["ce"], weight_decay=1.0)}
+    kinds |= {f"{loss}, {MOST} steps": replace(kinds[loss], steps=MOST) for loss in BOTH}
+    groups = {"base": [Run(steps=0)]} | suite.repeat(kinds, 3)
+    trained = suite.figures(groups, "training texts", TRAINED)
+    new = suite.figures(groups, "new users", NEW)
+    rows = {name: [] for name in groups}
+    for name in groups:
+        for a, b in zip(trained[name], new[name]):
+            row = {}
+            for metric in ["logp_personal", "logp_other"]:
+                row |= {f"{metric}, trained": a[metric], f"{metric}, new": b[metric]}
+            row["other tokens memorised"] = a["logp_other"] - b["logp_other"]
+            rows[name].append(row)
+    caption = "log P of training texts and of new users' texts, nats/token; rates as in `main`."
     return table(caption, list(rows["ce"][0]), rows)
 
 
 def world_of(seed):
-    """How a run in the world of that seed differs: in its rows, and in a base model that has read this world alone."""
-    world = f"seed-{seed}"
-    how = make_world(world, "--seed", seed)
-    return how | {"base": make_base(Path(f"out/{world}"), lambda: rows_of("base", world), BASE_STEPS, seed)}
+    """How a run in this world differs: in its rows, and in a base model trained in this world."""
+    if seed == 0:
+        return {}  # the default world and its base model
+    world = make_world(f"seed-{seed}", "--seed", seed)
+    return world | make_base(f"seed-{seed}", world["data"], BASE_STEPS, seed)
 
 
 def measure_worlds(suite):
     """In other worlds, from other base models."""
-    best, rows, same = {}, {}, {lr: [] for lr in RATES}
+    changes, rows, at_rate = {}, {}, {lr: [] for lr in RATES}
     for seed in [0, *SEEDS]:
-        how = world_of(seed) if seed else {}  # 0: the default world and its base model
-        runs = {loss: replace(KINDS[loss], **how) for loss in BOTH}
-        at_rates = {(loss, lr): [replace(run, lr=lr)] for loss, run in runs.items() for lr in RATES}
-        tried = suite.figures(at_rates, f"world {seed}, rates", VAL)
+        how = world_of(seed)
+        kinds = {loss: replace(KINDS[loss], **how) for loss in BOTH}
+        runs, _ = suite.at_best_rates(kinds)
         for lr in RATES:
-            (perce,), (ce,) = tried["perce", lr], tried["ce", lr]
-            same[lr].append({metric: perce[metric] - ce[metric] for metric in SHOWN})
-        runs, _ = suite.at_best_rates(runs)  # of those
-        groups = suite.repeat(runs, 3)
-        found = suite.figures(groups, f"world {seed}", TEST)
-        best[str(seed)] = versus(groups, "ce", TEST)["perce"]
-        rows[f"{seed} | base | "] = base_row(runs["ce"], TEST)
-        rows |= {f"{seed} | {loss} | {runs[loss].lr:g}": found[loss] for loss in BOTH}
-    best["all"] = over_worlds([{metric: change[metric][0] for metric in SHOWN} for (change,) in best.values()])
-    caption = f"PerCE − CE on {TEST.n} test examples, 3 seeds in each world: {PAIRED}. Last row: over the worlds."
-    equal = f"PerCE − CE at the same rate on {VAL.n} validation examples, one seed in each world: over the worlds."
-    return {
-        "tables": [
-            table(caption, SHOWN, best, "world"),
-            table("Learning rates by validation ROUGE-L, in each world.", SHOWN, rows, "world | loss | rate"),
-            table(equal, [*SHOWN, AHEAD], {lr: over_worlds(changes) for lr, changes in same.items()}, "rate"),
-        ]
-    }
+            pair = {loss: [replace(run, lr=lr)] for loss, run in kinds.items()}
+            (ce,), (perce,) = suite.figures(pair, f"world {seed}, rates", VAL).values()
+            at_rate[lr].append({metric: perce[metric] - ce[metric] for metric in COLUMNS})
+        groups = {"base": [Run(steps=0, **how)]} | suite.repeat(runs, 3)
+        for name, seeds in suite.figures(groups, f"world {seed}", TEST).items():
+            rows[seed, name, f"{runs[name].lr:g}" if name in BOTH else ""] = seeds
+        changes[seed] = [difference(groups["perce"], groups["ce"], TEST)]
+    each = [{metric: change[metric][0] for metric in COLUMNS} for (change,) in changes.values()]
+    changes["all"] = [over_worlds(each)]
+    same_rate = {}
+    for lr, each in at_rate.items():
+        ahead = sum(one["personal_accuracy"] > 0 for one in each)
+        same_rate[lr] = [over_worlds(each) | {AHEAD: ahead}]
+    minus = f"PerCE − CE on {TEST.n} test examples, 3 seeds in each world: {PAIRED}."
+    minus += " Last row: mean and interval over the worlds."
+    both = "Both on these examples, at the best learning rates by validation ROUGE-L in each world."
+    equal = f"PerCE − CE at the same rate on {VAL.n} validation examples, one seed in each world:"
+    tables = [
+        table(minus, COLUMNS, changes, "world"),
+        table(both, COLUMNS, rows, ("world", "loss", "rate")),
+        table(f"{equal} over the worlds.", [*COLUMNS, AHEAD], same_rate, "rate"),
+    ]
+    return {"tables": tables}
 
 
-def over_worlds(changes):
-    """[{metric: difference}] of the worlds as one row: mean and t interval over them, and in how many PerCE leads."""
-    row = {metric: list(interval([one[metric] for one in changes])) for metric in SHOWN}
-    return [row | {AHEAD: sum(one["personal_accuracy"] > 0 for one in changes)}]
+def over_worlds(differences):
+    """Each world's {metric: difference} -> {metric: [mean, low, high]} over the worlds."""
+    return {metric: list(interval(of_seeds(differences, metric))) for metric in COLUMNS}

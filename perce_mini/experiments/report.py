@@ -1,124 +1,181 @@
-"""What data/results/ says: its README.md with all tables and figures, and the marked parts of the project's README.
+"""What data/results/ says: its README.md with tables and figures, and parts of other READMEs.
 
-What they mean is written by hand, in findings.md: a part "## NAME" per experiment, in it a paragraph
-![what it shows](NAME-CHART.svg) for each chart.
+The prose is in findings.md, one part "## NAME" per experiment. A number in it is a field, such as
+{value main perce rouge_l:.3f}: the name of a function below, its arguments, and a format.
 """
 
-import json
+import ast
 import re
+import shlex
 from pathlib import Path
 
-from perce_mini.experiments import records
-from perce_mini.experiments.charts import LOOKS, differences, svg
-from perce_mini.experiments.paper import EXPERIMENTS
+from perce_mini.experiments import records, tabulate
+from perce_mini.experiments.charts import svg
 from perce_mini.experiments.picture import response_svg
-from perce_mini.experiments.records import RESULTS
-from perce_mini.experiments.tabulate import caption, named, texts
-from perce_mini.files import write_text_atomic
+from perce_mini.experiments.records import RESULTS, as_labels
+from perce_mini.experiments.statistics import interval
+from perce_mini.runtime.errors import UserError
+from perce_mini.runtime.files import read_json, read_text, write_text_atomic
 
-README, COMMAND = Path("README.md"), "python -m perce_mini.experiments"
-HEAD = f"""# Recorded results
+FINDINGS = RESULTS / "findings.md"
+READMES = [Path("README.md"), Path("perce_mini/README.md")]
+TRAINER = Path("perce_mini/hf/trainer.py")
 
-Written by `{COMMAND} --readme` from the recorded figures (`NAME.json`) and from what `findings.md` says of them.
-`NOTES.md` is the lab book; `--page FILE` makes one page of all this.
-
-"""
-IMAGE = re.compile(r"!\[(.*)\]\((\S+\.svg)\)")
+# ------------------------------- the functions of fields; findings.md says what each is filled with
 
 
-def recorded():
-    """{name: results} of all that is recorded, with the command that made them."""
-    names = [name for name in EXPERIMENTS if (RESULTS / f"{name}.json").exists()]
-    names += sorted(path.stem for path in RESULTS.glob("real_*.json"))  # of perce_mini.hf.compare
-    return {name: {"command": f"{COMMAND} {name}"} | records.read(name) for name in names}
+def table_of(name):
+    """The second table of regimes.json for "regimes.2", the first for "regimes"."""
+    name, _, number = name.partition(".")
+    return records.read(name)["tables"][int(number or 1) - 1]
+
+
+def figures_of(table, row, column):
+    """The figures of a row, one per seed. row: its labels, or the first of them: "steps/30/ce"."""
+    rows = {"/".join(as_labels(k)): seeds for k, seeds in table_of(table)["rows"].items()}
+    label = next((label for label in rows if f"{label}/".startswith(f"{row}/")), None)
+    if label is None:
+        raise UserError(f"no row {row!r}; there are {'; '.join(rows)}")
+    figures = [seed[column] for seed in rows[label] if column in seed]
+    if not figures:
+        raise UserError(f"no column {column!r}; there are {'; '.join(rows[label][0])}")
+    return figures
+
+
+def value(table, row, column):
+    figures = figures_of(table, row, column)
+    return figures[0][0] if isinstance(figures[0], list) else interval(figures)[0]
+
+
+def cell(table, row, column):
+    return tabulate.cell(figures_of(table, row, column), table_of(table)["digits"])
+
+
+def gain(table, row, column, _over, *other):
+    return value(table, row, column) / value(*other) - 1
+
+
+def wins(table, row, column, _over, *other):
+    pairs = list(zip(figures_of(table, row, column), figures_of(*other)))
+    return f"{sum(a > b for a, b in pairs)} of {len(pairs)}"
+
+
+def significance(table, row, column):
+    _, low, high = figures_of(table, row, column)[0]
+    return "significant" if low * high > 0 else "not significant"
+
+
+def significant(table, column):
+    rows = {tuple(row[0][column]) for row in table_of(table)["rows"].values()}
+    return f"{sum(low * high > 0 for _, low, high in rows)} of {len(rows)}"
+
+
+FUNCTIONS = {f.__name__: f for f in [value, cell, gain, wins, significance, significant]}
+
+
+def fill(text):
+    """The text with its fields filled. Raises UserError, which names the field and the reason."""
+
+    def call(field):
+        try:
+            name, *words = shlex.split(field[1])
+            if name not in FUNCTIONS:
+                raise UserError(f"no function {name!r}; there are {', '.join(FUNCTIONS)}")
+            return format(FUNCTIONS[name](*words), field[2] or "").replace("%", " %")
+        except (ValueError, TypeError, LookupError) as error:
+            raise UserError(f"{FINDINGS}: {field[0]}: {error}") from None
+
+    return re.sub(r'\{([^{}]*?)(?::([^\s:"{}]*))?\}', call, text)
 
 
 def findings():
-    """{name: text} of findings.md."""
-    path = RESULTS / "findings.md"
-    parts = re.split(r"^## (\w+)\n", path.read_text(encoding="utf-8") if path.exists() else "", flags=re.M)
-    return dict(zip(parts[1::2], map(str.strip, parts[2::2])))
+    """{name: text} of the parts of findings.md, with their fields."""
+    _, *parts = re.split(r"^## (\w+)\n", read_text(FINDINGS), flags=re.M)
+    return {name: text.strip() for name, text in zip(parts[::2], parts[1::2])}
 
 
-def figures():
-    """{file: SVG} of all charts; what a chart shows stands in findings.md."""
-    found, written = {}, dict(map(reversed, IMAGE.findall("".join(findings().values()))))
-    if rows := list(against_ce()):
-        found["differences.svg"] = differences(rows, "ROUGE-L minus CE's", written.get("differences.svg", "ROUGE-L"))
-    for name, r in recorded().items():
-        for chart in r.get("charts", []):
-            file = f"{name}-{chart['name']}.svg"
-            found[file] = svg(chart, written.get(file, r["title"]))
-    return found
+# ---------------------------------------------------------------------------------- the files
 
 
-def against_ce():
-    """(label, loss, difference, low, high) in ROUGE-L of every recorded comparison with CE."""
-    found = recorded()
-    if "main" in found:
-        for kind, (one,) in found["main"]["tables"][1]["rows"].items():
-            yield f"main: {named(kind)}", kind if kind in LOOKS else "perce", *one["rouge_l"]
-    if "worlds" in found:
-        for label, (one,) in list(found["worlds"]["tables"][0]["rows"].items())[1:]:  # that of `main` is the first
-            yield f"PerCE in {'all worlds' if label == 'all' else f'world {label}'}", "perce", *one["rouge_l"]
-    if "regimes" in found:
-        shown = []  # the default run belongs to every dial
-        for label, (one,) in found["regimes"]["tables"][0]["rows"].items():
-            if one not in shown:
-                shown.append(one)
-                yield f"PerCE with {' '.join(reversed(label.split(' | ')))}", "perce", *one["rouge_l"]
-    for name in found:
-        source = found[name]["title"].removeprefix("Real texts: ")
-        for table in found[name]["tables"][1:2] if name.startswith("real_") else []:
-            for kind, (one,) in table["rows"].items():
-                if kind != "before":
-                    yield f"{source}: {named(kind)}", "perce", *one["rouge_l"]
+def experiments():
+    """{name: results} of everything that is recorded, in the order of findings.md."""
+    files = sorted(path.stem for path in RESULTS.glob("*.json") if path.stem != "example")
+    names = [name for name in findings() if name in files]
+    return {name: records.read(name) for name in dict.fromkeys([*names, *files])}
 
 
 def markdown_table(table):
-    head, *rows = ["| " + " | ".join(cells) + " |\n" for cells in texts(table)]
-    return f"{caption(table)}\n\n{head}{'|---' * (head.count(' | ') + 1)}|\n{''.join(rows)}".strip()
+    head, *rows = ["| " + " | ".join(cells) + " |" for cells in tabulate.texts(table)]
+    line = "|---" * (head.count(" | ") + 1) + "|"
+    return "\n".join([tabulate.caption(table), "", head, line, *rows]).strip()
 
 
-def section(name, r, text):
-    """Title, what made it, findings (text), figures, tables."""
-    made = f", commit {r['commit'][:7]}, {r['date']}" if "commit" in r else ""
-    made += f", on one {r['gpu']}" if "gpu" in r else ""
-    images = [f"{name}-{chart['name']}.svg" for chart in r.get("charts", [])]
-    text += "".join(f"\n\n![{r['title']}]({file})" for file in images if file not in text)
-    parts = [f"\n## {r['title']}", f"`{r['command']}`{made}.", text, *map(markdown_table, r["tables"])]
-    return "\n\n".join(filter(None, parts)) + "\n"
-
-
-def anchor(title):
-    return re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
+def section(name, result, text):
+    """What made the results, what they mean, and the tables."""
+    made = f"Made by `{result.get('command', f'python -m perce_mini.experiments {name}')}`"
+    made += f" on one {result['gpu']}" if "gpu" in result else ""
+    made += f", commit {result['commit'][:7]}, {result['date']}." if "commit" in result else "."
+    parts = [result.get("source", made), text, *map(markdown_table, result["tables"])]
+    return "\n\n".join(filter(None, parts))
 
 
 def results_readme():
     """data/results/README.md."""
-    found, text = recorded(), {name: IMAGE.sub(r"\g<0>\n\n*\1*", x) for name, x in findings().items()}
-    first = f"{text['overview']}\n\n## The paper's claims, one by one\n\n{text['claims']}\n\n"
-    contents = "".join(f"- [{r['title']}](#{anchor(r['title'])})\n" for r in found.values())
-    return HEAD + first + contents + "".join(section(name, r, text.get(name, "")) for name, r in found.items())
+    contents, sections = [], []
+    texts = {name: fill(text) for name, text in findings().items()}
+    for name, result in experiments().items():
+        title = f"{result['title']} (`{name}`)"
+        link = re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
+        contents.append(f"- [{title}](#{link})")
+        sections.append(f"## {title}\n\n{section(name, result, texts.get(name, ''))}")
+    head = ["# Recorded results", texts.get("verdict", ""), texts["overview"]]
+    head += ["## The paper's claims", texts["claims"], "All experiments:", "\n".join(contents)]
+    text = "\n\n".join([*filter(None, head), *sections]) + "\n"
+    return re.sub(r"!\[(.*)\]\(\S+\.svg\)", r"\g<0>\n\n*\1*", text)  # captions of the figures
+
+
+def part(name):
+    """A part of findings.md, or data/results/NAME.txt; "NAME 3" is the third chapter of it."""
+    if name in (parts := findings()):
+        return fill(parts[name])
+    if name == "trainer":  # the indented lines of a docstring
+        docstring = ast.get_docstring(ast.parse(read_text(TRAINER)))
+        code = "\n".join(re.findall(r"^(?:    (.*))?$", docstring, flags=re.M))
+        return "```python\n" + re.sub(r"\n{3,}", "\n\n", code).strip() + "\n```"
+    file, _, chapter = name.partition(" ")
+    text = read_text(RESULTS / f"{file}.txt")
+    chapters = re.split(r"^(?==+ \d+\. )", text, flags=re.M)  # "=== 3. Title ===" starts one
+    if chapter and int(chapter) >= len(chapters):
+        raise UserError(f"{RESULTS / file}.txt has no chapter {chapter}")
+    return "```text\n" + (chapters[int(chapter)] if chapter else text).strip("\n") + "\n```"
 
 
 def with_parts(readme):
-    """A README with its parts filled, from <!-- NAME: ... --> to <!-- end of NAME -->: an output, and findings."""
-    output = (RESULTS / "train_output.txt").read_text(encoding="utf-8")
-    parts = {"example": f"```text\n{output}```"} | {name: findings()[name] for name in ["verdict", "claims"]}
-    pattern = rf"(<!-- ({'|'.join(parts)}): .*? -->\n).*?(\n<!-- end of \2 -->)"
-    return re.sub(pattern, lambda part: part[1] + parts[part[2]] + part[3], readme, flags=re.S)
+    """A README with its line counts, and all between <!-- NAME: ... --> and <!-- end of NAME -->,
+    written anew."""
+
+    def count(row):
+        return f"{row[1]}{len(read_text(row[2]).splitlines())} |"
+
+    readme = re.sub(r"(\]\((\S+\.py)\) \| )\d+ \|", count, readme)
+    pattern = r"(<!-- ([\w -]+): [^\n]*-->\n).*?(<!-- end of \2 -->)"
+    return re.sub(pattern, lambda m: f"{m[1]}{part(m[2])}\n{m[3]}", readme, flags=re.S)
+
+
+def written():
+    """{path: text} of everything that is written from the records and findings.md."""
+    files = {RESULTS / "README.md": results_readme()}
+    for name, result in experiments().items():
+        for chart in result.get("charts", []):
+            files[RESULTS / f"{name}-{chart['name']}.svg"] = svg(chart, result["title"])
+    if (RESULTS / "example.json").exists():
+        for look in ["light", "dark"]:
+            picture = response_svg(read_json(RESULTS / "example.json"), look == "dark")
+            files[RESULTS / f"example-{look}.svg"] = picture
+    return files | {path: with_parts(read_text(path)) for path in READMES if path.exists()}
 
 
 def write_readmes():
-    files = {RESULTS / file: text for file, text in figures().items()} | {RESULTS / "README.md": results_readme()}
-    example = RESULTS / "example.json"
-    if example.exists():
-        shown = json.loads(example.read_text(encoding="utf-8"))
-        files |= {RESULTS / f"example-{look}.svg": response_svg(shown, look == "dark") for look in ["light", "dark"]}
-    files[README] = with_parts(README.read_text(encoding="utf-8"))
-    for path, text in files.items():
+    for path, text in written().items():
         write_text_atomic(path, text)
-    for path in {path for name in EXPERIMENTS for path in RESULTS.glob(f"{name}-*.svg")} - set(files):
-        path.unlink()  # of a chart that is no more
-    print(f"wrote {README}, {RESULTS}/README.md and its figures")
+        print(f"wrote {path}")

@@ -1,127 +1,180 @@
-"""One run of an experiment: trained, scored and kept.
+"""One run of an experiment: trained, scored and kept in out/experiments.
 
-It lives in out/experiments under a name that says how it differs from the default, and is trained and scored by a
-process of its own. Finished runs are used as they are, so remove that folder when data or base model change.
+The name of its folder says how it differs from the default run. A process of its own trains and
+scores it. An interrupted run continues where it stopped; a finished one is used as it is, so remove
+the folder when data/personas or a base model change. (Other data have their hash in the name.)
 """
 
 import json
 import sys
-from dataclasses import dataclass, fields
-from functools import partial
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
 
-from perce_mini import checkpoint, scoring
+from perce_mini.contrast import add_strangers
 from perce_mini.dataset import encode_rows
-from perce_mini.device import pick_device
-from perce_mini.experiments import weights
-from perce_mini.experiments.rows import DATA, RUNS, TOP_K, held_out, rows_of, solved_rows
-from perce_mini.files import write_text_atomic
+from perce_mini.experiments.rows import DATA, RUNS, rows_of, solved_rows
+from perce_mini.experiments.weights import add_exact_pir
 from perce_mini.percontrast import CLIP_MAX, CLIP_MIN
-from perce_mini.trainer import NotFiniteError, Settings, fit
+from perce_mini.runtime import checkpoint, cli
+from perce_mini.runtime.device import pick_device
+from perce_mini.runtime.files import check_writable, read_json, sha256, write_text_atomic
+from perce_mini.runtime.models import load_model
+from perce_mini.runtime.run import SAVE_EVERY, check_same_run, fit
+from perce_mini.scoring import MAX_NEW_TOKENS, by_task, evaluate, summarize, tally_table
+from perce_mini.trainer import NotFiniteError, Settings
 
-SAVE_EVERY = 50  # steps
+# Figures that are no metrics of scoring.py:
+PERSONAL_SHARE, PIR_SHARE = "share of personal tokens", f"share of tokens with PIR > {CLIP_MIN}"
+LENGTH = "words written / words of the user"
 
 
 @dataclass(frozen=True)
 class Run:
-    """How a run is trained."""
+    """How a run is trained. A run of 0 steps is the model that the others start from."""
 
     loss: str = "perce"
     lr: float = Settings.lr
     seed: int = 0
     steps: int = Settings.steps
-    examples: int = 0  # a subsample of so many; 0 for all
-    task: str = ""  # its rows only
+    examples: int = 0  # train on a subsample of so many rows; 0 for all
+    task: str = ""  # train on the rows of this task alone
     clip_min: float = CLIP_MIN
     clip_max: float = CLIP_MAX
-    weights: str = ""  # a rule of weights.py in the place of the loss's own
     contrast: str = "none"
     weight_decay: float = Settings.weight_decay
-    world: str = ""  # a folder in out/worlds; the default data if empty
-    base: str = "data/base"  # the model that it starts from
+    batch_size: int = Settings.batch_size
+    top_k: int = Settings.top_k
+    block_size: int = 0  # longest sequence of a Hugging Face model; 0: what the model allows
+    data: str = str(DATA)
+    base: str = "data/base"  # the folder of the model that it starts from
 
     @property
     def folder(self):
-        other = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
-        values = [f"{x:g}" if isinstance(x, float) else Path(str(x)).name for x in other.values()]
-        return RUNS / (",".join(map("=".join, zip(other, values))) or "default")
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        parts = []
+        for name, value in values.items():
+            if value != getattr(Run, name):
+                text = f"{value:g}" if isinstance(value, float) else Path(str(value)).name
+                if name == "data":
+                    text += "-" + sha256(f"{value}/train.jsonl")[:6]
+                parts.append(f"{name}={text}")
+        return RUNS / (",".join(parts) or "default")
+
+    def rows(self):
+        """The rows that it is trained on."""
+        if self.loss == "oracle":
+            return solved_rows("train")
+        return rows_of("train", self.data, self.task, self.examples)
 
 
 @dataclass(frozen=True)
 class Scored:
-    """What a run is scored on: so many rows of a split, and whether it writes texts too."""
+    """What a run is scored on: n rows of a split (0 for all); and whether it writes texts."""
 
     split: str
-    n: int
-    texts: bool
+    n: int = 0
+    texts: bool = True
+    temperature: float = 0.4
+    contrast: str = "none"
 
     @property
     def name(self):
-        return f"{self.split}-{self.n}{'-texts' * self.texts}"
+        marks = {"-texts": self.texts, "-greedy": not self.temperature}
+        marks["-stranger"] = self.contrast == "stranger"
+        return f"{self.split}-{self.n}" + "".join(mark for mark in marks if marks[mark])
 
     def rows(self, run):
-        """Those to train on are the run's own."""
-        if self.split == "train":
-            return rows_of("train", run.world, run.task, run.examples)
-        return rows_of(self.split, run.world, n=self.n)
+        return run.rows() if self.split == "train" else rows_of(self.split, run.data, n=self.n)
 
 
-VAL = Scored("val", 400, True)  # chooses rates
-TRAINED, NEW = Scored("train", 0, False), Scored("test", 600, False)  # say what was learned by heart
-TEST, SOME = Scored("test", 600, True), Scored("test", 300, True)  # of `main`; of the other experiments
+VAL = Scored("val", 400)  # chooses learning rates
+TEST, SOME = Scored("test", 600), Scored("test", 300)  # of `main` and `worlds`; of the others
+TRAINED, NEW = Scored("train", texts=False), Scored("test", 600, texts=False)  # what is memorised
 
 
-def load(folder):
-    """The model, tokenizer and checkpoint of a folder, on the fastest device there is."""
-    return checkpoint.load(folder, pick_device("auto"))
+def load(run):
+    """The LoadedModel of a finished run, or of the model that it starts from if it has 0 steps."""
+    device = pick_device("auto")
+    if run.steps:
+        return checkpoint.load(run.folder, device)
+    return load_model(run.base, device, block_size=run.block_size or None)
+
+
+def encode(rows, run, model, tokenizer, contrast, max_new_tokens=0):
+    """Rows -> Examples, with a stranger's profile in the plain view if `contrast` says so."""
+    if contrast == "stranger":
+        add_strangers(rows)
+    return encode_rows(rows, tokenizer, model.config.block_size, run.top_k, max_new_tokens)
 
 
 def train(run):
-    """Train the model of a run into its folder."""
-    model, tokenizer, state = load(run.base)
-    rows = solved_rows("train") if run.weights == "exact" else rows_of("train", run.world, run.task, run.examples)
-    examples = encode_rows(rows, tokenizer, model.config.block_size, TOP_K, contrast=run.contrast)
+    """Train a run into its folder, or continue it there.
+
+    A run whose loss becomes NaN is a result too: what was saved before is scored. Raises UserError
+    if nothing was saved, or if the folder holds a run on other rows.
+    """
+    rows, folder = run.rows(), run.folder
+    exists = (folder / "checkpoint.pt").exists()
+    model, tokenizer, state = load(run if exists else replace(run, steps=0))
     same = {f.name: getattr(run, f.name) for f in fields(Settings) if hasattr(run, f.name)}
-    same |= {"examples": len(rows), "data": run.world or str(DATA), "init": run.base, "top_k": TOP_K}
-    settings = Settings(**same, vocab_size=state["settings"]["vocab_size"])
-    weight_fn = partial(getattr(weights, run.weights), run, tokenizer) if run.weights else None
+    same |= {"examples": len(rows), "data_sha256": sha256(f"{run.data}/train.jsonl")}
+    settings = Settings(**same, init=run.base)
+    if exists:
+        check_same_run(state, settings, folder)
+    examples = encode(rows, run, model, tokenizer, run.contrast)
+    if run.loss == "oracle":
+        add_exact_pir(examples, tokenizer)
+    check_writable(folder / "checkpoint.pt")
     try:
-        fit(model, tokenizer, examples, settings, run.folder, SAVE_EVERY, weight_fn=weight_fn)
-    except NotFiniteError:  # a finding; what was saved before it is scored
-        if not (run.folder / "checkpoint.pt").exists():
+        fit(model, tokenizer, examples, settings, folder, SAVE_EVERY, state if exists else None)
+    except NotFiniteError:
+        if not (folder / "checkpoint.pt").exists():
             raise
-    (run.folder / "done").touch()
+    (folder / "done").touch()
 
 
-def score(folder, scored, run, out=None):
-    """Score a model. Writes NAME.json: its figures, and the tallies that they are ratios of.
+def score(run, scored):
+    """Score a run. Writes NAME.json: its figures, and the tallies that they are ratios of.
 
     Figures are {metric: value} over all tasks, and {"METRIC, TASK": value}.
     """
-    model, tokenizer, state = load(folder)
-    examples = held_out(scored.rows(run), model, tokenizer)
-    records = scoring.evaluate(model, tokenizer, examples, scoring.MAX_NEW_TOKENS * scored.texts, 0.4, run.seed)
-    figures = {"steps": len(state["log"])}
-    for task, some in scoring.by_task(records).items():
-        figures |= {m if task == "all" else f"{m}, {task}": x for m, x in scoring.summarize(some).items()}
-    scores = {"figures": figures, "tallies": scoring.table_of(records).tolist()}
-    write_text_atomic((out or folder) / f"{scored.name}.json", json.dumps(scores))
+    model, tokenizer, state = load(run)
+    rows = scored.rows(run)
+    examples = encode(rows, run, model, tokenizer, scored.contrast, MAX_NEW_TOKENS)
+    n, batch_size = MAX_NEW_TOKENS * scored.texts, 8 if tokenizer.pretrained else 32
+    how = scored.temperature, run.seed, batch_size, run.folder.name
+    records = evaluate(model, tokenizer, examples, n, *how)
+    figures = {"steps": state.get("step", 0)} | figures_of(records)
+    scores = {"figures": figures, "tallies": tally_table(records).tolist()}
+    write_text_atomic(run.folder / f"{scored.name}.json", json.dumps(scores))
 
 
-def scores_of(folder, scored):
+def figures_of(records):
+    figures = {}
+    for task, some in by_task(records).items():
+        suffix = "" if task == "all" else f", {task}"
+        figures |= {f"{metric}{suffix}": value for metric, value in summarize(some).items()}
+    figures[PERSONAL_SHARE] = float(np.concatenate([r["personal"] for r in records]).mean())
+    figures[PIR_SHARE] = float((np.concatenate([r["pir"] for r in records]) > CLIP_MIN).mean())
+    written = sum(len(r["prediction"].split()) for r in records)
+    figures[LENGTH] = written / sum(len(r["row"]["response"].split()) for r in records)
+    return {name: value for name, value in figures.items() if value is not None}
+
+
+def scores_of(run, scored):
     """(figures, tallies) that `score` wrote; tallies (examples, metrics, 2)."""
-    scores = json.loads((folder / f"{scored.name}.json").read_text(encoding="utf-8"))
+    scores = read_json(run.folder / f"{scored.name}.json")
     return scores["figures"], np.array(scores["tallies"], dtype=float)
 
 
-def finish(run, scored):
-    """Train a run, where that is not done yet, and score it."""
-    if not (run.folder / "done").exists():
+def main():
+    run, scored = Run(**json.loads(sys.argv[1])), Scored(**json.loads(sys.argv[2]))
+    if run.steps and not (run.folder / "done").exists():
         train(run)
-    score(run.folder, scored, run)
+    score(run, scored)
 
 
 if __name__ == "__main__":
-    finish(Run(**json.loads(sys.argv[1])), Scored(**json.loads(sys.argv[2])))
+    cli.run(main)

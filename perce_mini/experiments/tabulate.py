@@ -1,59 +1,55 @@
-"""Recorded tables (records.table) as texts: a cell for every number, with its spread over the seeds."""
+"""Recorded tables (records.table) as texts. A cell shows a mean over seeds and its interval."""
 
-import math
-import statistics
-
-from perce_mini.scoring import METRICS, t95
+from perce_mini.experiments.records import as_labels
+from perce_mini.experiments.statistics import interval
+from perce_mini.scoring import METRICS
 
 NAMES = METRICS | {"ce": "CE", "lossce": "LossCE", "entce": "EntCE", "perce": "PerCE"}
 NAMES |= {"perce-stranger": "PerCE, against a stranger", "perce-cap-2": "PerCE, cap 2"}
+NAMES |= {"base": "base model", "before": "base model", "rate": "learning rate", "dial": "varied"}
 
 
 def named(text):
-    """Losses and metrics by their full names; what is separated by commas is named part by part."""
+    """Losses and metrics by full names: "rouge_l, ce" -> "ROUGE-L F of generated text, CE"."""
     return ", ".join(NAMES.get(part, part) for part in text.split(", "))
 
 
-def interval(values):
-    """(mean, low, high) over seeds: the 95 % interval of the mean; of two, which tell little of it, the two."""
-    n, mean = len(values), statistics.mean(values)
-    if n < 3:
-        return mean, min(values), max(values)
-    half = t95(n) * statistics.stdev(values) / math.sqrt(n)
-    return mean, mean - half, mean + half
+def cell(figures, digits=3):
+    """One figure per seed as text: the mean, with its 95 % interval over the seeds.
 
-
-def spread(values, digits=3):
-    """An interval over seeds as text: mean ± half of it; of two, mean (low to high)."""
-    mean, low, high = interval(values)
-    if len(values) == 1:
-        return f"{mean:,}" if isinstance(mean, int) else f"{mean:.{digits}f}"
-    if len(values) == 2:
+    [0.5] -> "0.500"; [0.5, 0.52] -> "0.510 (0.500 to 0.520)"; [1, 2, 3] -> "2.000 ± 2.484"
+    [[0.1, -0.2, 0.3]], a difference with its own interval -> "+0.100 [-0.200, +0.300]"
+    """
+    if not figures:
+        return ""
+    if isinstance(figures[0], (list, tuple)):
+        change, low, high = (f"{x:+.{digits}f}" for x in figures[0])
+        return f"{change} [{low}, {high}]"
+    mean, low, high = interval(figures)
+    if len(figures) == 1:
+        return f"{figures[0]:,}" if isinstance(figures[0], int) else f"{mean:.{digits}f}"
+    if len(figures) == 2:
         return f"{mean:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
     return f"{mean:.{digits}f} ± {high - mean:.{digits}f}"
 
 
-def cell(seeds, column, digits):
-    """The text of a row's column: nothing, a spread over its seeds, or a difference and its interval."""
-    values = [one[column] for one in seeds if column in one]
-    if values and isinstance(values[0], list):
-        return "{:+.{n}f} [{:+.{n}f}, {:+.{n}f}]".format(*values[0], n=digits)
-    return spread(values, digits) if values else ""
-
-
 def texts(table):
-    """Rows of cells, the first one being the head."""
-    rows = [[table["corner"], *map(named, table["columns"])]]
+    """The table as rows of cells. The first row is its head."""
+    rows = [[*as_labels(table["corner"]), *table["columns"]]]
     for label, seeds in table["rows"].items():
-        rows.append([named(label), *(cell(seeds, column, table["digits"]) for column in table["columns"])])
-    if table["transposed"]:
-        return [list(row) for row in zip(*rows)]
-    return [[*map(named, row[0].split(" | ")), *row[1:]] for row in rows]
+        figures = [[seed[c] for seed in seeds if c in seed] for c in table["columns"]]
+        rows.append(
+            [*map(named, as_labels(label)), *(cell(some, table["digits"]) for some in figures)]
+        )
+    rows[0] = list(map(named, rows[0]))
+    return [list(row) for row in zip(*rows)] if table["transposed"] else rows
 
 
 def caption(table):
-    """The table's caption, and how many seeds stand behind a cell."""
-    counts = sorted({len(seeds) for seeds in table["rows"].values()} - {1})
-    n = " to ".join(dict.fromkeys(map(str, counts[:1] + counts[-1:])))
-    how = {"": "", "2": " Two seeds: mean (low to high)."}.get(n, f" {n} seeds: mean ± 95 % interval over these.")
-    return named(table["caption"]) + how
+    """The table's caption, with the number of seeds behind a cell."""
+    text, counts = named(table["caption"]), {len(seeds) for seeds in table["rows"].values()} - {1}
+    if not counts:
+        return text
+    n = " to ".join(map(str, sorted({min(counts), max(counts)})))
+    form = "mean (lowest to highest)" if counts == {2} else "mean ± half of the 95 % interval"
+    return f"{text} {n} seeds: {form}."

@@ -1,24 +1,34 @@
-"""Rules for the weights of a run beyond percontrast.LOSSES. `fit` calls them with what follows run and tokenizer."""
+"""Rules for the weights beyond those of the paper, added to percontrast.LOSSES by name."""
 
 import numpy as np
 import torch
 
 from perce_mini.experiments.rows import exact_tokens
-from perce_mini.percontrast import perce_weights, personal_influence_ratio
+from perce_mini.percontrast import LOSSES, perce_weights, personal_influence_ratio, pir_weights
 
 
-def exact(run, tokenizer, batch, logp_persona, logp_plain):
-    """From the generator of the default data."""
-    pir = np.concatenate([exact_tokens(e.row, tokenizer) for e in batch.examples])
-    pir = torch.tensor(pir, dtype=logp_persona.dtype, device=logp_persona.device)
-    return perce_weights(pir, run.clip_min, run.clip_max)
+def longce_weights(logp_persona, logp_plain, **others):
+    """LongCE, earlier work by the same group: the ratio of the probabilities itself, at most 5."""
+    pir = personal_influence_ratio(logp_persona.detach(), logp_plain)
+    return pir.exp().clamp(max=5.0)
 
 
-def longce(run, tokenizer, batch, logp_persona, logp_plain):
-    """The ratio itself, clipped from above: the loss of earlier work by the same group."""
-    return personal_influence_ratio(logp_persona, logp_plain).exp().clamp(max=5.0)
-
-
-def mean_one(run, tokenizer, batch, logp_persona, logp_plain):
-    weights = perce_weights(personal_influence_ratio(logp_persona, logp_plain), run.clip_min, run.clip_max)
+def mean_one_weights(**step):
+    """PerCE's weights, divided by their mean over the micro-batch."""
+    weights = pir_weights(**step)
     return weights / weights.mean()
+
+
+def add_exact_pir(examples, tokenizer):
+    """Put the exact PIR of their tokens into Examples of solved rows, for `oracle_weights`."""
+    for e in examples:
+        e.row["exact_tokens"] = exact_tokens(e.row, tokenizer)
+
+
+def oracle_weights(logp_persona, examples, clip_min, clip_max, **others):
+    """PerCE's weights if the model's PIR were exact."""
+    pir = np.concatenate([e.row["exact_tokens"] for e in examples])
+    return perce_weights(torch.tensor(pir).to(logp_persona), clip_min, clip_max)
+
+
+LOSSES |= {"longce": longce_weights, "mean_one": mean_one_weights, "oracle": oracle_weights}

@@ -1,0 +1,120 @@
+"""A pretrained model on real texts, fine-tuned with several losses.
+
+    python -m perce_mini.experiments real --model SmolLM2-135M --data out/commits --json FILE
+
+If several learning rates are named, every loss gets the one with the best likelihood of val.jsonl.
+Texts are written twice, sampled and greedily. All models are also scored with a stranger's profile
+in the plain view: much of a pretrained model's PIR is what such texts look like, not the person.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from perce_mini.dataset import held_out_file
+from perce_mini.experiments.records import dump, provenance, table
+from perce_mini.experiments.report import markdown_table
+from perce_mini.experiments.runs import LENGTH, PIR_SHARE, Run, Scored
+from perce_mini.experiments.suite import PAIRED, Suite, difference
+from perce_mini.experiments.tabulate import named
+from perce_mini.runtime import cli
+from perce_mini.runtime.cli import COUNT, COUNT_OR_NONE
+from perce_mini.runtime.errors import UserError
+from perce_mini.runtime.files import check_writable, write_text_atomic
+
+KINDS = {
+    "ce": Run("ce"),
+    "perce": Run(),
+    "perce-stranger": Run(contrast="stranger"),
+    "perce-cap-2": Run(clip_max=2.0),
+}
+GREEDY, STRANGER = ", greedy", ", against a stranger"
+OF_TEXTS = ["rouge_l", "rouge_p", "rouge_r", LENGTH]
+
+
+def parse_args(words):
+    p = cli.Parser(prog="python -m perce_mini.experiments real", description=__doc__)
+    help = "Hugging Face folder to start from"
+    p.add_argument("--model", type=Path, metavar="DIR", required=True, help=help)
+    help = "folder with train.jsonl and test.jsonl, and val.jsonl to choose a learning rate"
+    p.add_argument("--data", type=Path, metavar="DIR", required=True, help=help)
+    help = f"some of {', '.join(KINDS)} (default: all)"
+    p.add_argument("--losses", nargs="+", choices=KINDS, default=list(KINDS), help=help)
+    help = "learning rates to choose from"
+    p.add_argument("--lr", nargs="+", type=cli.RATE, default=[2e-5], help=help)
+    p.add_argument("--seeds", type=COUNT, default=1, help="runs of every loss at its best rate")
+    p.add_argument("--steps", type=COUNT, default=Run.steps, help="optimisation steps")
+    p.add_argument("--batch-size", type=COUNT, default=8, help="examples in a step")
+    p.add_argument("--top-k", **cli.TOP_K, default=Run.top_k)
+    p.add_argument("--block-size", type=COUNT, default=2048, help="longest sequence in tokens")
+    help = "held-out examples to score; 0 for all"
+    p.add_argument("--examples", type=COUNT_OR_NONE, default=60, help=help)
+    p.add_argument("--jobs", type=COUNT, default=1, help="runs at a time")
+    p.add_argument("--json", type=Path, metavar="FILE", help="write the tables")
+    return p.parse_args(words)
+
+
+def measure(args):
+    """The tables of all runs. Finished runs are used again. Raises UserError."""
+    suite, split = Suite(args.seeds, args.jobs), held_out_file(args.data).stem
+    same = {"top_k": args.top_k, "block_size": args.block_size}
+    same |= {"data": str(args.data), "base": str(args.model)}
+    how = same | {"lr": args.lr[0], "steps": args.steps, "batch_size": args.batch_size}
+    kinds = {loss: replace(KINDS[loss], **how) for loss in args.losses}
+    rates_tables = []
+    if len(args.lr) > 1:
+        if split == "val":
+            raise UserError(f"{args.data}: choosing a rate needs test.jsonl beside val.jsonl")
+        val = Scored("val", args.examples, texts=False)
+        kinds, rates_table = suite.at_best_rates(kinds, args.lr, val, "logp")
+        rates_tables = [rates_table]
+    groups = {"before": [Run(steps=0, **same)]} | suite.repeat(kinds)
+    texts = Scored(split, args.examples)
+    scorings = {"": texts, GREEDY: replace(texts, temperature=0.0)}
+    scorings[STRANGER] = replace(texts, texts=False, contrast="stranger")
+    rows = {name: [{} for _ in runs] for name, runs in groups.items()}
+    for suffix, scored in scorings.items():
+        for name, seeds in suite.figures(groups, f"scored{suffix}", scored).items():
+            for row, figures in zip(rows[name], seeds):
+                row |= {metric + suffix: value for metric, value in figures.items()}
+    columns = OF_TEXTS + [metric + GREEDY for metric in OF_TEXTS]
+    columns += ["logp", "logp_plain", "pir", PIR_SHARE, "pir" + STRANGER, PIR_SHARE + STRANGER]
+    users = [row["user"] for row in texts.rows(groups["before"][0])]
+    rates = ", ".join(f"{named(name)} {run.lr:g}" for name, run in kinds.items())
+    caption = f"{args.model.name} on {args.data.name}: {len(users)} held-out examples of"
+    caption += f" {len(set(users))} users. Learning rates: {rates}."
+    tables = [table(caption, columns, rows, transposed=True)]
+    if "ce" in groups:
+        tables.append(minus_ce(groups, texts, scorings[GREEDY]))
+    return tables + rates_tables
+
+
+def minus_ce(groups, texts, greedy):
+    """The table of the differences to CE."""
+    rows = {}
+    for name in groups:
+        if name == "ce":
+            continue
+        runs = groups[name] * (len(groups["ce"]) // len(groups[name]))  # "before" has one seed
+        changes = difference(runs, groups["ce"], texts)
+        for metric, change in difference(runs, groups["ce"], greedy).items():
+            changes[metric + GREEDY] = change
+        rows[name] = [changes]
+    columns = [metric + suffix for suffix in ["", GREEDY] for metric in OF_TEXTS[:3]]
+    caption = f"Differences to CE: {PAIRED}."
+    return table(caption, [*columns, "logp"], rows, "minus CE", transposed=True)
+
+
+def main(words):
+    args = parse_args(words)
+    if args.json:
+        check_writable(args.json)
+    title = f"Real texts: {(args.json or args.data).stem.removeprefix('real_').replace('_', ', ')}"
+    paths = {str(args.model): "MODEL", str(args.data): "DATA"}  # nobody else has these
+    words = [paths.get(word, word) for word in words]
+    command = " ".join(["python -m perce_mini.experiments real", *words])
+    results = {"title": title, "command": command} | provenance() | {"tables": measure(args)}
+    for table_of_runs in results["tables"]:
+        print(f"\n{markdown_table(table_of_runs)}")
+    if args.json:
+        write_text_atomic(args.json, dump(results))
+        print(f"wrote {args.json}")
