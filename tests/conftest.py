@@ -1,16 +1,22 @@
+"""What several test files share: a tiny world, a tiny base model with two runs, and helpers."""
+
 import contextlib
 import io
+import json
 import multiprocessing
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import threading
 import traceback
+from dataclasses import dataclass
 from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
+import torch
 from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -18,34 +24,45 @@ sys.path.insert(0, str(ROOT))
 
 import train  # noqa: E402
 from data.personas import prepare  # noqa: E402
-from perce_mini import cli  # noqa: E402
+from perce_mini import base  # noqa: E402
+from perce_mini.runtime import cli  # noqa: E402
+from perce_mini.runtime import run as training  # noqa: E402
 
-# A model and a training that take a second.
-TINY = """--base-steps 4 --steps 4 --batch-size 4 --n-layer 1 --n-head 2 --n-kv-head 1 --n-embd 16 --vocab-size 400
-          --block-size 1100 --eval-examples 3 --device cpu""".split()
+# A base model and a run that take a fraction of a second.
+TINY_SHAPE = ["--n-layer", 1, "--n-head", 2, "--n-kv-head", 1, "--n-embd", 16, "--block-size", 1100]
+TINY_BASE = [*TINY_SHAPE, "--vocab-size", 400, "--steps", 4, "--device", "cpu"]
+TINY = ["--steps", 4, "--batch-size", 4, "--eval-examples", 3, "--device", "cpu"]
 
 
+@dataclass
 class Result:
-    def __init__(self, status, out, err):
-        self.status, self.out, self.err = status, out, err
+    """What a command printed, and its exit status."""
+
+    status: int
+    out: str
+    err: str
 
     @property
     def error(self):
-        """The last line on stderr: what went wrong."""
+        """The last line on stderr, which says what went wrong."""
         return (self.err.strip().splitlines() or [""])[-1]
+
+    def is_refusal(self, *words):
+        """Did the command end with status 2 and one line that holds these words?"""
+        in_line = len(self.error) < 500 and all(word in self.error for word in words)
+        return self.status == 2 and in_line and "Traceback" not in self.err
 
 
 def call(main, *args):
     """Run a command of the project inside this process, as if typed."""
-    out, err, status, before = io.StringIO(), io.StringIO(), 0, sys.argv
-    sys.argv = ["command", *map(str, args)]
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            cli.run(main)
-    except SystemExit as stop:
-        status = stop.code or 0
-    finally:
-        sys.argv = before
+    out, err, status = io.StringIO(), io.StringIO(), 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["command", *map(str, args)])
+        try:
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                cli.run(main)
+        except SystemExit as stop:
+            status = stop.code or 0
     return Result(status, out.getvalue(), err.getvalue())
 
 
@@ -66,12 +83,40 @@ def spy(monkeypatch, module, name):
     return calls
 
 
+def same(a, b):
+    """Are two values equal, with the tensors that they hold?"""
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict):
+        return isinstance(b, dict) and a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, list | tuple):
+        return type(a) is type(b) and len(a) == len(b) and all(map(same, a, b))
+    return type(a) is type(b) and (a == b or a != a)  # NaN equals itself here
+
+
+def press_ctrl_c(monkeypatch, step, times=1):
+    """Ctrl-C during this optimisation step, counted from now on."""
+    real, calls = training.training_step, []
+
+    def interrupted(*args):
+        calls.append(1)
+        for _ in range(times if len(calls) == step else 0):
+            signal.raise_signal(signal.SIGINT)
+        return real(*args)
+
+    monkeypatch.setattr(training, "training_step", interrupted)
+
+
+def read_log(folder):
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
 real_run = subprocess.run
 
 
 def run_inside(command, **options):
-    """subprocess.run, but `python FILE` and `python -m MODULE` run inside this process, which has imported torch. A
-    status other than 0 fails; the options are not used."""
+    """subprocess.run, but `python FILE` and `python -m MODULE` run inside this process, which has
+    imported torch already. A status other than 0 fails; the options are not used."""
     words = [*map(str, command)]
     if words[0] not in ("python", sys.executable) or words[1] == "-c":
         return real_run(words, **options)
@@ -89,22 +134,22 @@ def run_inside(command, **options):
     return subprocess.CompletedProcess(words, 0)
 
 
-# Where a test needs a process of its own, to kill it or to meet another, that is forked from one which has imported
-# what takes seconds and has done nothing else (where forking is safe). It has the environment of the session's start.
+# Some tests need another process, to kill it or to meet it. It is forked from a server that has
+# imported what takes seconds and has done nothing else, so forking is safe there.
 processes = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
 
 
 def pytest_sessionstart(session):
     os.fsync = lambda file: None  # takes milliseconds, and no test cuts the power
     if sys.platform == "linux":
-        processes.set_forkserver_preload(["torch._dynamo", "train"])  # an optimizer imports the first
+        processes.set_forkserver_preload(["torch._dynamo", "train"])  # optimizers import _dynamo
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("PYTHONPATH", str(ROOT))
             forkserver.ensure_running()  # it imports while the first tests run
 
 
 def send_result(sender, function, args):
-    tqdm.set_lock(threading.RLock())  # its own is a semaphore, which a killed process leaves behind
+    tqdm.set_lock(threading.RLock())  # tqdm's own is a semaphore that a killed process would leak
     try:
         sender.send((function(*args), ""))
     except BaseException:
@@ -112,7 +157,7 @@ def send_result(sender, function, args):
 
 
 def start_process(function, *args):
-    """A process that calls function(*args); its `result()` waits for what that returns."""
+    """A process that calls function(*args); its `result()` waits for the value."""
     receiver, sender = processes.Pipe(duplex=False)
     process = processes.Process(target=send_result, args=(sender, function, args), daemon=True)
     process.start()
@@ -132,7 +177,7 @@ def start_process(function, *args):
 
 @pytest.fixture(scope="session")
 def shared():
-    """The folder of real data, where PERCE_SHARED names one."""
+    """The folder of real data that the environment variable PERCE_SHARED names."""
     if "PERCE_SHARED" not in os.environ:
         pytest.skip("PERCE_SHARED does not name a folder of real data")
     return Path(os.environ["PERCE_SHARED"])
@@ -149,11 +194,21 @@ def world(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def trained(world, tmp_path_factory):
-    """A folder in which a tiny base model, CE and PerCE were trained: out/base-..., out/ce, out/perce."""
+    """A folder with a tiny base model out/base-... and the runs out/ce and out/perce.
+
+    out.txt holds what train.py printed.
+    """
     folder = tmp_path_factory.mktemp("trained")
     with contextlib.chdir(folder):
-        for loss in ["ce", "perce"]:
-            done = call(train.main, "--loss", loss, "--data", world, *TINY)
-            assert done.status == 0, done.err
-            (folder / f"{loss}.txt").write_text(done.out)
+        made = call(base.main, "--data", world, *TINY_BASE)
+        assert made.status == 0, made.err
+        done = call(train.main, "--data", world, "--loss", "ce", "perce", *TINY)
+        assert done.status == 0, done.err
+    (folder / "out.txt").write_text(done.out)
     return folder
+
+
+@pytest.fixture(scope="session")
+def start(trained):
+    """The folder of the tiny base model."""
+    return next((trained / "out").glob("base-*"))

@@ -1,23 +1,20 @@
-"""The base model: documents, tokenizers by name, shapes that are refused."""
+"""The base model: what it reads, how it is made, continued, exported and refused."""
 
 import json
+import shutil
 
 import pytest
-import tiktoken
 import torch
 
-from data.personas import ship
-from perce_mini import base, checkpoint
-from perce_mini.dataset import Row, collate, encode_example
-from perce_mini.errors import UserError
-from perce_mini.experiments import regimes
-from perce_mini.files import sha256
-from perce_mini.tokenizer import PATTERN, Tokenizer
-from tests.conftest import ROOT
+from perce_mini import base
+from perce_mini.dataset import Row, collate, encode_example, read_examples
+from perce_mini.runtime import checkpoint
+from perce_mini.runtime.errors import UserError
+from perce_mini.tokenizer import Tokenizer
+from tests.conftest import TINY_BASE, call, press_ctrl_c, same, spy
 
-ROW = Row(
-    user="u", task="t", query="a red", response="it is", profile=[{"query": "a", "response": "it"}], personal=[[0, 2]]
-)
+PROFILE = [{"query": "a", "response": "it"}]
+ROW = Row(user="u", task="t", query="a red", response="it is", profile=PROFILE, personal=[[0, 2]])
 
 
 def test_a_document_is_predicted_from_its_second_token_on():
@@ -25,69 +22,78 @@ def test_a_document_is_predicted_from_its_second_token_on():
     document = base.as_document(e)
     batch = collate([document])
     assert batch.labels.tolist() == (e.prompt + e.response)[1:]
-    assert batch.persona.at.tolist() == list(range(len(batch.labels))) and not any(document.personal)
+    assert batch.persona.target_positions.tolist() == list(range(len(batch.labels)))
+    assert not any(document.personal)
 
 
-def test_an_unknown_tokenizer_is_one_clear_line():
-    with pytest.raises(UserError, match="'gpt3' is not known"):
-        base.make_tokenizer("gpt3", 300, [ROW])
-
-
-def test_a_tokenizer_that_cannot_be_reached_is_one_clear_line(monkeypatch):
-    def offline(name):
-        raise ConnectionError("no route\nto host")
-
-    monkeypatch.setattr("tiktoken.get_encoding", offline)
-    with pytest.raises(UserError, match="cannot be reached.*--tokenizer bpe needs no network") as caught:
-        base.make_tokenizer("gpt2", 300, [ROW])
-    assert "\n" not in str(caught.value)
-
-
-def test_a_named_vocabulary_keeps_its_order_and_gets_our_control_tokens(monkeypatch):
-    """Ranks with a gap, as p50k_base has them: the same pieces, ids without the gap."""
-    ranks = {bytes([i]): i for i in range(256)} | {b"ab": 256, b"abc": 258}
-    theirs = tiktoken.Encoding("x", pat_str=PATTERN, mergeable_ranks=ranks, special_tokens={"<|endoftext|>": 257})
-    monkeypatch.setattr("tiktoken.get_encoding", lambda name: theirs)
-    ours = base.make_tokenizer("p50k_base", 300, [ROW])
-    assert [ours.tokens[i] for i in ours.encode("abcabd")] == [b"abc", b"ab", b"d"] and ours.vocab_size == 258 + 4
-    assert ours.special["<|end|>"] == 261 and len(ours.encode("<|endoftext|>")) > 1
-
-
-def test_a_learned_vocabulary_reads_every_text_once():
-    """Queries, responses and profiles; a text that stands in many rows counts once."""
-    rows = [ROW] * 3 + [ROW | {"query": "zz zz", "profile": [{"query": "qqq", "response": "q"}]}]
+def test_the_tokenizer_reads_every_text_once():
+    profile = [{"query": "qqq", "response": "q"}]
+    rows = [ROW] * 3 + [Row(ROW | {"query": "zz zz", "profile": profile})]
     texts = ["a red", "it is", "a", "it", "zz zz", "qqq", "q"]
-    assert base.make_tokenizer("bpe", 270, rows).tokens == Tokenizer.train("\n".join(texts), 270).tokens
+    expected = Tokenizer.train("\n".join(texts), 270)
+    assert base.train_tokenizer(rows, 270).tokens == expected.tokens
 
 
-def test_a_shape_too_large_to_train_is_refused_before_it_is_built():
-    base.check_shape(2048, base.SHAPE)
-    with pytest.raises(ValueError, match="billion parameters"):
-        base.check_shape(10**6, base.SHAPE | {"n_embd": 2**15})
-    with pytest.raises(ValueError, match="n_head"):
-        base.check_shape(2048, base.SHAPE | {"n_head": 5})
+def test_the_command_makes_the_model_that_the_flags_say(world, start):
+    model, tokenizer, state = checkpoint.load(start)
+    config, settings = model.config, vars(state["settings"])
+    shape = [config.n_layer, config.n_head, config.n_kv_head, config.n_embd, config.block_size]
+    assert shape == [1, 2, 1, 16, 1100] and tokenizer.vocab_size == config.vocab_size == 400
+    expected = {"loss": "ce", "steps": 4, "data": str(world), "init": ""}
+    expected["examples"] = len(read_examples(world / "base.jsonl"))
+    assert expected.items() <= settings.items() and state["step"] == 4
 
 
-def test_a_base_model_is_shipped_in_half_precision_and_used_in_full(command, trained, tmp_path):
-    source = next((trained / "out").glob("base-*"))
-    assert command(ship.main, source, "--out", tmp_path / "base").status == 0
-    (mine, tokenizer, state), (given, _, _) = checkpoint.load(tmp_path / "base"), checkpoint.load(source)
-    for (name, p), q in zip(mine.named_parameters(), given.parameters()):
+def test_a_base_model_is_continued_but_never_changed(start, world, tmp_path, monkeypatch):
+    words = ["--data", world, "--out", tmp_path / "base", *TINY_BASE]
+    press_ctrl_c(monkeypatch, step=2)
+    assert call(base.main, *words).status == 130
+    assert checkpoint.read(tmp_path / "base")["step"] == 2
+    assert call(base.main, *words).status == 0
+    states = [checkpoint.read(folder) for folder in [tmp_path / "base", start]]
+    for part in ["model", "optimizer", "random"]:  # as if it had not been interrupted
+        assert same(states[0][part], states[1][part]), part
+
+    data = shutil.copytree(world, tmp_path / "data")
+    (data / "base.jsonl").unlink()  # then it reads train.jsonl
+    assert base.base_file(data) == data / "train.jsonl"
+    fits = spy(monkeypatch, base, "fit")
+    changes = {"n_embd": ["--n-embd", 32], "steps 4": ["--steps", 5], "rows": ["--data", data]}
+    for reason, change in changes.items():
+        assert call(base.main, *words, *change).is_refusal(str(tmp_path / "base"), reason)
+    assert not fits
+
+
+def test_an_export_is_in_half_precision_and_trains_in_full(world, start, trained, tmp_path):
+    words = ["--data", world, "--out", start, "--export", tmp_path / "small"]
+    assert call(base.main, *words, *TINY_BASE).status == 0
+    small, full = checkpoint.load(tmp_path / "small"), checkpoint.load(start)
+    for (name, p), q in zip(small.model.named_parameters(), full.model.parameters(), strict=True):
         assert p.dtype is torch.float32 and torch.equal(p, q.bfloat16().float()), name
-    assert state["optimizer"] is None and state["settings"] == checkpoint.read(source)["settings"]
-    assert (tmp_path / "base/checkpoint.pt").stat().st_size < (source / "checkpoint.pt").stat().st_size / 3
-    assert tokenizer.vocab_size == mine.config.vocab_size
-    for wrong in [[trained / "out/perce", "--out", tmp_path / "x"], [source, "--out", source]]:
-        assert command(ship.main, *wrong).status == 2 and not (tmp_path / "x").exists()
-    assert checkpoint.read(source)["optimizer"] is not None
+    assert small.state["optimizer"] is None and small.settings == full.settings
+    sizes = [(f / "checkpoint.pt").stat().st_size for f in [tmp_path / "small", start]]
+    assert sizes[0] < sizes[1] / 3
+    with pytest.raises(UserError, match="perce"):  # a fine-tuned run
+        base.export(trained / "out/perce", tmp_path / "other")
+    assert not (tmp_path / "other").exists()
 
 
-def test_base_models_of_other_widths_are_trained_as_long_as_the_one_that_comes_with_the_project():
-    assert regimes.BASE_STEPS == checkpoint.read(ROOT / "data/base")["step"]
+WRONG = {
+    "--n-embd 32768 --n-layer 9": "billion",
+    "--n-head 5": "n_head 5",
+    "--n-shifted 7": "n_shifted 7",
+    "--vocab-size 100": "--vocab-size",
+    "--data nowhere": "nowhere",
+    "--data long": "base.jsonl:1",
+    "--out long/base.jsonl": "base.jsonl/checkpoint.pt",
+}
 
 
-def test_results_are_recorded_from_the_base_model_that_comes_with_the_project():
-    """After another one is shipped, everything is to be recorded anew."""
-    digest = sha256(ROOT / "data/base/checkpoint.pt")[:16]
-    for name in ["main", "identify"]:
-        assert json.loads((ROOT / f"data/results/{name}.json").read_text())["base"] == digest
+@pytest.mark.parametrize("words", WRONG)
+def test_wrong_input_is_one_line(world, tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "long").mkdir()
+    (tmp_path / "long/base.jsonl").write_text(json.dumps(ROW | {"response": "word " * 1000}))
+    usual = ["--data", world, "--vocab-size", 300, "--out", tmp_path / "base", "--device", "cpu"]
+    assert call(base.main, *usual, *words.split()).is_refusal(WRONG[words])
+    assert not (tmp_path / "base").exists()

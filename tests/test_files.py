@@ -1,80 +1,112 @@
-"""Files are replaced whole or not at all."""
+"""Files are replaced whole or not at all, and only regular files are read."""
 
+import hashlib
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from perce_mini.errors import UserError
-from perce_mini.files import check_writable, replace_file, replace_files, write_jsonl_atomic, write_text_atomic
+from perce_mini.runtime import files
+from perce_mini.runtime.errors import UserError
+from perce_mini.runtime.files import check_writable, replace_file, replace_files, write_text_atomic
+from tests.conftest import ROOT
+
+TORCH = "[enforce fail at inline_container.cc] . writing failed\nframe #0: a long trace"
 
 
 def write_new(new):
     new.write_text("new")
 
 
-def half_a_write(new):
-    new.write_text("ha")
-    raise OSError(28, "No space left on device")
-
-
-def test_a_failed_write_leaves_the_file_as_it_was(tmp_path):
-    path = tmp_path / "x"
-    path.write_text("old")
-    with pytest.raises(OSError, match="No space left"):
-        replace_file(path, half_a_write)
-    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
-
-
-def test_of_several_files_none_is_replaced_when_one_fails(tmp_path):
+@pytest.mark.parametrize("error", [OSError(28, "No space left"), RuntimeError(TORCH)])
+def test_on_a_full_disk_no_file_is_replaced_and_the_error_is_one_line(tmp_path, error):
     a, b = tmp_path / "a", tmp_path / "b"
     a.write_text("old")
-    with pytest.raises(OSError, match="No space left"):
+
+    def half_a_write(new):
+        new.write_text("ha")
+        raise error
+
+    with pytest.raises(OSError, match=f"{b}.*(No space left|failed.)") as caught:
         replace_files({a: write_new, b: half_a_write})
+    assert "\n" not in str(caught.value)
     assert a.read_text() == "old" and list(tmp_path.iterdir()) == [a]
     replace_files({a: write_new, b: write_new})
     assert a.read_text() == b.read_text() == "new" and len(list(tmp_path.iterdir())) == 2
 
 
 def test_new_files_are_on_the_disk_before_the_first_old_one_goes(tmp_path, monkeypatch):
-    done, replace = [], os.replace
-
-    def fsync(file):
-        assert os.fstat(file).st_size == len("new")
-        done.append("on the disk")
-
-    def renamed(new, old):
-        done.append("renamed")
-        replace(new, old)
-
-    monkeypatch.setattr(os, "fsync", fsync)
-    monkeypatch.setattr(os, "replace", renamed)
+    calls, replace = [], os.replace
+    monkeypatch.setattr(os, "fsync", lambda file: calls.append(os.fstat(file).st_size))
+    monkeypatch.setattr(os, "replace", lambda *names: calls.append("rename") or replace(*names))
     replace_files({tmp_path / "a": write_new, tmp_path / "b": write_new})
-    assert done == ["on the disk", "on the disk", "renamed", "renamed"]
-
-
-def test_what_torch_says_of_a_full_disk_is_an_oserror(tmp_path):
-    def full(new):
-        raise RuntimeError("[enforce fail at inline_container.cc] . writing failed\nframe #0: long trace")
-
-    with pytest.raises(OSError, match=r"cannot write .*x, is the disk full.*writing failed.$"):
-        replace_file(tmp_path / "x", full)
+    assert calls == [len("new"), len("new"), "rename", "rename"]
 
 
 @pytest.mark.parametrize("kind", ["folder", "device", "below a file", "long name"])
-def test_what_is_no_file_is_refused(tmp_path, kind):
+def test_a_path_that_cannot_be_a_file_is_refused(tmp_path, kind):
     (tmp_path / "file").write_text("old")
-    path = {"folder": tmp_path, "device": Path(os.devnull), "below a file": tmp_path / "file" / "x"}.get(kind)
-    path = path or tmp_path / ("n" * 255)  # with .new it is too long a name
-    with pytest.raises(UserError, match=str(path)):
-        check_writable(path)
-    with pytest.raises(UserError):
-        write_text_atomic(path, "x")
-    assert (tmp_path / "file").read_text() == "old" and not Path(os.devnull).is_file()
+    paths = {"folder": tmp_path, "device": Path(os.devnull), "below a file": tmp_path / "file/x"}
+    path = paths.get(kind, tmp_path / ("n" * 255))  # the new file's name would be too long
+    for write in [check_writable, lambda path: write_text_atomic(path, "x")]:
+        with pytest.raises(UserError, match=str(path)):
+            write(path)
+    check_writable(tmp_path / "file")  # leaves it as it is
+    assert (tmp_path / "file").read_text() == "old" and len(list(tmp_path.iterdir())) == 1
 
 
-def test_text_is_utf_8_and_rows_are_lines(tmp_path):
-    write_text_atomic(tmp_path / "new" / "t", "né")
-    assert (tmp_path / "new" / "t").read_bytes() == "né".encode()
-    write_jsonl_atomic(tmp_path / "l", [{"a": "é\n"}, {}])
-    assert (tmp_path / "l").read_text().count("\n") == 2
+@pytest.mark.parametrize("kind", ["link", "FIFO"])
+def test_what_somebody_planted_under_the_temporary_name_is_not_followed(tmp_path, kind):
+    path, target = tmp_path / "x", tmp_path / "target"
+    target.write_text("precious")
+    plant = {"link": lambda new: new.symlink_to(target), "FIFO": os.mkfifo}  # it would block
+    plant[kind](files.new_name(path))
+    write_text_atomic(path, "né")
+    assert path.read_bytes() == "né".encode() and path.is_file() and not path.is_symlink()
+    assert target.read_text() == "precious" and len(list(tmp_path.iterdir())) == 2
+
+
+def test_two_processes_do_not_share_a_temporary_name(tmp_path):
+    """While this process writes, another one replaces the same file from start to end."""
+    path = tmp_path / "x"
+    program = "from perce_mini.runtime.files import write_text_atomic\n"
+    program += f"write_text_atomic({str(path)!r}, 'theirs')"
+
+    def write_slowly(new):
+        with open(new, "w") as file:
+            file.write("mine")
+            file.flush()
+            subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
+            assert path.read_text() == "theirs"
+            file.write(" is whole")
+
+    replace_file(path, write_slowly)
+    assert path.read_text() == "mine is whole" and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("read", [files.open_regular, files.read_text, files.read_json])
+@pytest.mark.parametrize("kind", ["missing", "folder", "FIFO", "device"])
+def test_only_regular_files_are_read(tmp_path, kind, read):
+    """/dev/zero never ends, and a FIFO without a writer blocks."""
+    path = tmp_path / "x"
+    make = {"folder": Path.mkdir, "FIFO": os.mkfifo}
+    make |= {"missing": str, "device": lambda path: path.symlink_to("/dev/zero")}
+    make[kind](path)
+    with pytest.raises(UserError, match=f"^{path}"):
+        read(path)
+
+
+def test_text_and_json_are_read_or_the_file_is_named(tmp_path):
+    path = tmp_path / "f.json"
+    path.write_bytes(b"\xef\xbb\xbf" + '{"é": 1}'.encode())  # with a byte order mark
+    assert files.sha256(path) == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert files.read_text(path) == '{"é": 1}' and files.read_json(path) == {"é": 1}
+    with pytest.raises(UserError, match="f.json: longer than 8 bytes"):
+        files.read_text(path, max_bytes=8)
+    for content in [b"\xff", b"{", b"[" * 100_000, b"9" * 5000]:
+        path.write_bytes(content)
+        with pytest.raises(UserError, match="f.json: not ") as caught:
+            files.read_json(path)
+        assert "\n" not in str(caught.value)

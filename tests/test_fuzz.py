@@ -1,9 +1,10 @@
-"""A few cases of damaged and hostile input (`python tests/fuzz.py` goes on for longer)."""
+"""A few cases of damaged and hostile input; `python tests/fuzz.py` runs many more."""
 
 from tests import fuzz
 
 
-def test_everything_is_refused_in_one_line_or_is_what_was_written():
-    counts = fuzz.run(seed=0, cases=100)
-    assert {name for name, _ in counts} == set(fuzz.CASES), counts
-    assert all(counts[name, outcome] > 0 for name in ["rows", "folders"] for outcome in ["refused", "accepted"]), counts
+def test_hostile_input_is_refused_in_one_line_or_is_read_as_it_was_written():
+    counts = fuzz.run(seed=0, cases=90)
+    for name in fuzz.CASES:
+        assert counts[name, "refused"] > 0, counts
+    assert counts["rows", "accepted"] > 0 and counts["folders", "accepted"] > 0, counts

@@ -1,123 +1,156 @@
-"""The figures of the table, against slow counts."""
+"""Metrics by hand, token scores by a full forward pass, intervals by a loop over draws."""
+
+import math
+import random
 
 import numpy as np
 import pytest
 import torch
 
-from perce_mini import checkpoint, scoring
-from perce_mini.dataset import encode_example, read_examples
-from perce_mini.errors import UserError
+from perce_mini import scoring
 from perce_mini.rouge import rouge_l
+from perce_mini.runtime.errors import UserError
+from tests.tiny import TOKENIZER, make_example, make_examples, make_model, response_logprobs
 
 
-def record(logp, plain, hit, personal, user="u", prediction="a b", reference="a c", known=True):
-    row = {"user": user, "task": "t", "response": reference} | ({"personal": []} if known else {})
-    arrays = {
-        "logp": logp,
-        "logp_plain": plain,
-        "pir": np.array(logp) - np.array(plain),
-        "hit": hit,
-        "personal": personal,
-    }
-    scored = {name: np.array(values) for name, values in arrays.items()}
-    return {"row": row, **scored, "prediction": prediction, "rouge": rouge_l(prediction, reference)}
+def record(logp, plain, hit, personal, user="u", prediction="a b", reference="a c", labelled=True):
+    row = {"user": user, "task": "t", "response": reference}
+    if labelled:
+        row["personal"] = []
+    pir = np.array(logp) - np.array(plain)
+    arrays = {"logp": logp, "logp_plain": plain, "pir": pir, "hit": hit, "personal": personal}
+    scores = {name: np.array(values) for name, values in arrays.items()}
+    return {"row": row, "prediction": prediction, "rouge": rouge_l(prediction, reference)} | scores
 
 
 RECORDS = [
     record([-1.0, -2, -3, 0], [-4.0, -2, -3.5, -1], [1, 0, 1, 1], [True, True, False, False]),
-    record([-0.5, -6], [-0.5, -7], [0, 1], [False, True], user="v", prediction="a c"),
+    record([-0.5, -6], [-0.5, -7], [0, 1], [False, True], user="v", prediction="c b a d"),
 ]
 
 
-def test_summary_by_hand():
-    """PIR is 3, 0, 0.5, 1 | 0, 1; personal are the 1st, 2nd and 6th token; found (PIR > 0.8) the 1st, 4th and 6th."""
-    summary = scoring.summarize(RECORDS)
-    assert summary["logp"] == pytest.approx((-1 - 2 - 3 - 0.5 - 6) / 6)
-    assert summary["logp_personal"] == pytest.approx((-1 - 2 - 6) / 3)
-    assert summary["logp_other"] == pytest.approx((-3 + 0 - 0.5) / 3)
-    assert summary["personal_accuracy"] == pytest.approx(2 / 3)
-    assert summary["pir"] == pytest.approx(5.5 / 6)
-    assert (summary["pir_precision"], summary["pir_recall"], summary["pir_f1"]) == pytest.approx((2 / 3, 2 / 3, 2 / 3))
-    assert summary["rouge_l"] == pytest.approx((0.5 + 1) / 2)
+def test_metrics_by_hand():
+    """PIR is 3, 0, 0.5, 1 | 0, 1. The 1st, 2nd and 6th token are personal; PIR > 0.8 flags the
+    1st, 4th and 6th."""
+    expected = {
+        "rouge_l": (0.5 + 1 / 3) / 2,
+        "rouge_p": (1 / 2 + 1 / 4) / 2,
+        "rouge_r": (1 / 2 + 1 / 2) / 2,
+        "logp": -12.5 / 6,
+        "logp_plain": -18 / 6,
+        "logp_personal": (-1 - 2 - 6) / 3,
+        "logp_other": (-3 + 0 - 0.5) / 3,
+        "personal_accuracy": 2 / 3,
+        "pir": 5.5 / 6,
+        "pir_precision": 2 / 3,
+        "pir_recall": 2 / 3,
+        "pir_f1": 2 / 3,
+    }
+    assert scoring.summarize(RECORDS) == pytest.approx(expected)
+    assert list(expected) == list(scoring.METRICS)
+    one = scoring.summarize([record([-1.0] * 4, [-3.0, -3, -3, -1], [1] * 4, [False, True] * 2)])
+    values = [one[name] for name in ["pir_precision", "pir_recall", "pir_f1"]]
+    assert values == pytest.approx([1 / 3, 1 / 2, 2 / 5])
 
 
-def test_unknown_personal_tokens_are_unknown_rather_than_none():
-    summary = scoring.summarize([record([-1.0], [-3.0], [1], [False], known=False)])
-    assert summary["pir_f1"] is None and summary["personal_accuracy"] is None and summary["logp"] == -1
-
-
-def test_one_user_gives_no_interval():
-    d, low, high = scoring.difference([dict(RECORDS[0], logp=RECORDS[0]["logp"] - 1)], RECORDS[:1])["logp"]
-    assert d == pytest.approx(-1) and np.isnan([low, high]).all()
+def test_without_labels_or_texts_a_metric_is_none():
+    unlabelled = record([-1.0], [-3.0], [1], [False], labelled=False)
+    summary = scoring.summarize([unlabelled])
+    need_labels = ["logp_personal", "logp_other", "personal_accuracy"]
+    need_labels += ["pir_precision", "pir_recall", "pir_f1"]
+    assert [name for name in summary if summary[name] is None] == need_labels
+    silent = scoring.summarize([RECORDS[0] | {"rouge": None}, RECORDS[1]])
+    assert "pir_f1" not in scoring.difference([unlabelled], [unlabelled])
+    assert silent["rouge_l"] == pytest.approx(1 / 3) and silent["logp"] == -12.5 / 6
 
 
 @torch.no_grad()
-def test_scores_that_are_not_finite_are_an_error(trained, world):
-    model, tokenizer, _ = checkpoint.load(trained / "out/perce")
-    model.norm.weight.fill_(float("inf"))
-    examples = [encode_example(row, tokenizer, 1100) for row in read_examples(world / "test.jsonl")[:3]]
-    for n_tokens in [0, 4]:
-        with pytest.raises(UserError, match="out/perce: the model's probabilities are not finite"):
-            scoring.evaluate(model, tokenizer, examples, n_tokens, 0.4, desc="out/perce")
+def test_token_scores_equal_a_full_forward_pass():
+    """In a batch of different lengths: a row's figures do not depend on the row beside it."""
+    model, examples = make_model(seed=2, n_layer=2), make_examples()
+    examples[3].response = model.generate([examples[3].prompt], 3, end_id=-1)[0]  # all are hits
+    all_scores = scoring.score_tokens(model, examples)
+    for e, scores in zip(examples, all_scores):
+        slow = {name: [] for name in ["logp", "logp_plain", "hit", "entropy"]}
+        views = [response_logprobs(model, x, e.response) for x in (e.prompt, e.plain_prompt)]
+        for token, persona, plain in zip(e.response, *views):
+            slow["logp"].append(persona[token].item())
+            slow["logp_plain"].append(plain[token].item())
+            slow["hit"].append(float(persona.argmax() == token))
+            slow["entropy"].append(-(persona.exp() * persona).sum().item())
+        for name, values in slow.items():
+            assert scores[name].tolist() == pytest.approx(values, abs=1e-4), name
+        assert scores["pir"].tolist() == (scores["logp"] - scores["logp_plain"]).tolist()
+    assert not all_scores[1]["pir"].any() and all_scores[0]["pir"].any()  # the 2nd has no profile
 
 
-def test_a_difference_has_an_interval_and_none_with_itself():
-    worse = [dict(r, logp=r["logp"] - 1) for r in RECORDS]
-    d, low, high = scoring.difference(worse, RECORDS)["logp"]
-    assert (d, low, high) == pytest.approx((-1, -1, -1))  # the same on every example: no spread when paired
-    assert scoring.difference(RECORDS, RECORDS)["rouge_l"] == (0, 0, 0)
+def test_records_of_an_evaluation(monkeypatch):
+    """In groups of three: every record has its own row, scores and text, and a group its seed."""
+    model, examples, calls = make_model(), make_examples(), []
+
+    def generate(*args):
+        calls.append(args[1:])
+        return [TOKENIZER.encode(f"text {len(prompt)}") for prompt in args[0]]
+
+    monkeypatch.setattr(model, "generate", generate)
+    records = scoring.evaluate(model, TOKENIZER, examples, 7, 0.4, seed=3, batch_size=3)
+    assert calls == [(7, TOKENIZER.end, 0.4, 3), (7, TOKENIZER.end, 0.4, 6)]
+    for e, one in zip(examples, records):
+        assert one["row"] is e.row and one["response"] == e.response
+        assert one["personal"].tolist() == e.personal
+        assert one["profile_indices"] == e.profile_indices
+        assert one["prediction"] == f"text {len(e.prompt)}"
+        assert one["rouge"] == rouge_l(one["prediction"], e.row["response"])
+        assert np.allclose(one["logp"], scoring.score_tokens(model, [e])[0]["logp"], atol=1e-4)
+    silent = scoring.evaluate(model, TOKENIZER, examples, 0, 0.4)
+    assert [one["rouge"] for one in silent] == [None] * 4 and len(calls) == 2
 
 
-@pytest.mark.parametrize("n", [20, 6])
-def test_the_bootstrap_draws_users(n):
-    """20 users of 50 equal examples each are 20 observations: the interval is that of 20."""
-    rng = np.random.default_rng(0)
-    effects = rng.normal(size=n)
-    zero = [record([0.0], [0.0], [0], [False], user=f"u{u}") for u in range(n) for _ in range(50)]
-    moved = [dict(r, logp=np.array([effects[i // 50]])) for i, r in enumerate(zero)]
-    d, low, high = scoring.difference(moved, zero)["logp"]
-    assert d == pytest.approx(effects.mean())
-    assert high - low == pytest.approx(2 * 1.96 * effects.std() / n**0.5, rel=0.15)
+def test_scores_that_are_not_finite_are_an_error():
+    model = make_model()
+    model.norm.weight.data.fill_(math.inf)
+    with pytest.raises(UserError, match="out/perce"):
+        scoring.evaluate(model, TOKENIZER, [make_example()], 4, 0.4, desc="out/perce")
 
 
-@pytest.mark.parametrize("values", [[1.0, -1.0], [0.0, 1, 5], [3.0, 1, 4, 1, 5, 9, 2, 6, 5, 3]])
-def test_the_bootstrap_draws_seeds_as_students_t_has_it(values):
-    """Seeds that are better or worse by so much on all examples alike."""
-    zero, *seeds = (scoring.table_of([record([x], [0.0], [0], [False]) for _ in range(9)]) for x in [0.0, *values])
-    d, low, high = scoring.paired(list("aabbccddd"), seeds, [zero] * len(seeds))["logp"]
-    t = {2: 12.706, 3: 4.303, 10: 2.262}[len(values)]
-    assert d == pytest.approx(np.mean(values))
-    near = 0.3 if len(values) == 2 else 0.1  # samples of two have three means only
-    assert high - low == pytest.approx(2 * t * np.std(values, ddof=1) / len(values) ** 0.5, rel=near)
-    assert scoring.paired(list("aabbccddd"), seeds, seeds)["logp"] == (0, 0, 0)  # paired
+def two_runs():
+    """Two runs on the same 3 texts of 8 users; how much better the 2nd is differs by user."""
+    rng, runs = np.random.default_rng(0), ([], [])
+    for i in range(24):
+        n, user = int(rng.integers(1, 6)), i // 3
+        logp, personal = rng.normal(-2, 1, n), rng.random(n) < 0.3
+        for records, shift in zip(runs, [0, 0.2 * (user % 5) - 0.3]):
+            args = logp + shift, logp - 1, rng.random(n) < 0.5, personal
+            records.append(record(*args, user=f"u{user}"))
+    return runs
 
 
-def test_students_t_of_many_values():
-    for n, t in [(10, 2.262), (11, 2.228), (16, 2.131), (31, 2.042), (10**6, 1.96)]:
-        assert scoring.t95(n) == pytest.approx(t, rel=0.01)
+def ratio(tallies):
+    numerators, denominators = zip(*tallies)
+    return sum(numerators) / sum(denominators) if sum(denominators) else math.nan
 
 
-@pytest.mark.parametrize("n", [3, 5])
-def test_intervals_of_few_seeds_hold_the_truth(n):
-    """95 % of them; of the values drawn as they are, without widening, far fewer."""
-    rng = np.random.default_rng(0)
-    values = rng.normal(size=(400, n))
-    share = {}
-    for how in [scoring.drawn, scoring.drawn_seeds]:
-        low, high = np.quantile(values @ how(n, rng).T, [0.025, 0.975], axis=1)
-        share[how] = np.mean((low < 0) & (0 < high))
-    assert share[scoring.drawn] < 0.87 and 0.93 < share[scoring.drawn_seeds] < 0.98
+def test_intervals_equal_a_loop_over_draws():
+    """1,000 times, draw users with replacement, add up their records and compare the two runs."""
+    runs, rng = two_runs(), random.Random(0)
+    fast, draws = scoring.difference(runs[1], runs[0]), {name: [] for name in scoring.METRICS}
+    shares = [[scoring.tallies(one) for one in run] for run in runs]
+    for _ in range(1000):
+        chosen = [3 * user + i for user in rng.choices(range(8), k=8) for i in range(3)]
+        for name in draws:
+            before, after = (ratio([run[i][name] for i in chosen]) for run in shares)
+            draws[name].append(after - before)
+    for name, (middle, low, high) in fast.items():
+        before, after = (ratio([tally[name] for tally in run]) for run in shares)
+        assert middle == pytest.approx(after - before)
+        slow = np.nanquantile(draws[name], [0.025, 0.975])
+        near = 0.1 * (slow[1] - slow[0]) + 1e-9
+        assert (low, high) == pytest.approx(tuple(slow), abs=near), name
+    assert fast["logp"][2] - fast["logp"][1] > 0.3
 
 
-def test_token_scores_equal_a_full_forward(trained, world):
-    model, tokenizer, _ = checkpoint.load(trained / "out/perce")
-    examples = [encode_example(row, tokenizer, 1100) for row in read_examples(world / "test.jsonl")[:3]]
-    for e, scores in zip(examples, scoring.score_tokens(model, examples)):
-        for name, prompt in [("logp", e.prompt), ("logp_plain", e.plain_prompt)]:
-            logp = model(torch.tensor([prompt + e.response]))[0].log_softmax(-1)
-            slow = [logp[len(prompt) + i - 1, token].item() for i, token in enumerate(e.response)]
-            assert scores[name].tolist() == pytest.approx(slow, abs=1e-4)
-            if name == "logp":
-                likeliest = logp[len(prompt) - 1 : -1].argmax(-1).tolist()
-                assert scores["hit"].tolist() == [a == b for a, b in zip(likeliest, e.response)]
-        assert scores["pir"].tolist() == pytest.approx((scores["logp"] - scores["logp_plain"]).tolist())
+def test_a_difference_is_paired_and_a_single_user_has_no_interval():
+    worse = [one | {"logp": one["logp"] - 1} for one in RECORDS]
+    assert scoring.difference(worse, RECORDS)["logp"] == pytest.approx((-1, -1, -1))
+    middle, low, high = scoring.difference(worse[:1], RECORDS[:1])["logp"]
+    assert middle == -1 and np.isnan([low, high]).all()

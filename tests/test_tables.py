@@ -1,4 +1,4 @@
-"""What the terminal shows: 80 columns, the figures of scoring, and verdicts that follow from intervals."""
+"""The terminal shows the figures of scoring in 80 columns; verdicts follow from intervals."""
 
 import json
 
@@ -6,89 +6,124 @@ import numpy as np
 import pytest
 
 from perce_mini import tables
+from perce_mini.rouge import RougeL, rouge_l
 from perce_mini.scoring import METRICS, summarize
-from tests.test_scoring import RECORDS, record
+from tests.test_heatmap import record
 
 
-def moved(shift, n=30):
-    """Records of n users in two tasks whose log P is shifted by about `shift`."""
+def scored(shift=0.0, users=30, **fields):
+    """A record per user, in two tasks. shift: of log P, a number or several in turn."""
     rng, records = np.random.default_rng(0), []
-    for i in range(n):
-        logp = rng.normal(-2, 1, 4) + shift + rng.normal(0, 0.1)
-        one = record(logp, logp - 1, [1, 0, 1, 0], [True, False, False, True], user=f"u{i}")
-        one["row"] |= {"task": "review" if i % 2 else "topic", "query": "q"}
-        records.append(one)
+    for i, x in enumerate(np.resize(shift, users)):
+        row = {"user": f"u{i}", "task": ["review", "topic"][i % 2]} | fields
+        one = record("abc", rng.normal(1, 1, 4), personal=[0], **row)
+        one["row"]["personal"] = [[0, 1]]
+        one["logp"] = one["logp"] + x
+        records.append(one | {"prediction": "a b", "rouge": rouge_l("a b", "a c")})
     return records
 
 
+def cells(out, label):
+    (line,) = [line for line in out.splitlines() if line.startswith(label)]
+    return line.removeprefix(label).split()
+
+
 def test_the_table_shows_the_figures_of_scoring(capsys):
-    tables.show_table({"out/first": RECORDS, "out/second": RECORDS[:1]})
+    runs = {"out/first": scored(), "out/second": scored(1)}
+    tables.show_table(runs)
     out = capsys.readouterr().out
-    assert "2 examples of 2 users" in out and "first" in out and "second" in out
+    assert cells(out, "30 examples of 30 users") == ["first", "second"] and "arning" not in out
     for metric in tables.HEADLINES:
-        values = [f"{summarize(records)[metric]:.3f}" for records in (RECORDS, RECORDS[:1])]
-        (line,) = [line for line in out.splitlines() if line.startswith(METRICS[metric])]
-        assert line.split()[-2:] == values
-    assert METRICS["pir_recall"] not in out
+        expected = [f"{summarize(records)[metric]:.3f}" for records in runs.values()]
+        assert cells(out, METRICS[metric]) == expected
+    assert cells(out, "  task topic") and METRICS["pir_recall"] not in out
+    tables.show_table({"run": [one | {"rouge": None} for one in scored()]})
+    assert METRICS["rouge_l"] not in capsys.readouterr().out
 
 
-def test_names_cannot_steer_the_terminal(capsys):
-    records = [record([-1.0], [-2.0], [1], [True], user="\x1b[31mu") | {"read": []} for _ in range(2)]
-    for one, task in zip(records, ["\x1b]0;x\x07", "b\x9bc"]):
-        one["row"] |= {"task": task, "query": "\x1b[1m"}
-    for every_figure in [False, True]:
-        tables.show_table({"a": records}, every_figure)
-    tables.show_verdicts({"a": records, "b": records})
-    tables.show_samples({"a": records}, 2)
+def test_output_fits_80_columns_and_names_stay_apart(capsys):
+    names = [f"out/{'long' * 20}/perce-with-lr-0.00{i}-seed0" for i in range(5)]
+    runs = dict.fromkeys(names, scored(user="u" * 90) + scored(task="t" * 90))
+    tables.show_table(runs, every_figure=True)
+    assert capsys.readouterr().out.count(METRICS["pir_recall"]) == 8  # 4 tasks, 4 runs and 1
+    tables.show_table(runs)
+    tables.show_verdicts(runs)
+    tables.show_samples(runs, 2)
     out = capsys.readouterr().out
-    assert out.isprintable() or set(filter(lambda c: not c.isprintable(), out)) == {"\n"}
-    assert "one user tells nothing of others" in out and "\ufffd[31mu" in out
-
-
-def test_the_figures_of_one_user_are_json(tmp_path):
-    tables.write_scores(tmp_path / "s.json", {"a": RECORDS[:1], "b": RECORDS[:1]})
-    found = json.loads((tmp_path / "s.json").read_text(), parse_constant=lambda word: pytest.fail(word))
-    assert found["minus a"]["b"]["all"]["logp"] == {"difference": 0, "low": None, "high": None}
-
-
-def test_tasks_have_a_row_each_and_all_figures_on_demand(capsys):
-    tables.show_table({"out/a-name-that-is-very-long-indeed": moved(0)})
-    out = capsys.readouterr().out
-    assert [line.split()[:2] for line in out.splitlines() if line.startswith("  of")] == [
-        ["of", "review"],
-        ["of", "topic"],
-    ]
-    tables.show_table({"a": moved(0), "b": moved(1), "c": moved(2), "d": moved(3)}, every_figure=True)
-    full = capsys.readouterr().out
-    assert full.count(METRICS["pir_recall"]) == 3 and max(map(len, (out + full).splitlines())) <= 80
-
-
-@pytest.mark.parametrize("shift, verdict", [(0.5, "better"), (-0.5, "worse"), (0, "no clear difference")])
-def test_a_verdict_follows_from_the_interval(capsys, shift, verdict):
-    noisy = moved(shift)
-    if shift == 0:
-        for i, one in enumerate(noisy):
-            one["logp"] = one["logp"] + (0.3 if i % 2 else -0.3)
-    tables.show_verdicts({"out/a": moved(0), "out/b": noisy})
-    out = capsys.readouterr().out
-    (line,) = [line for line in out.splitlines() if line.startswith(METRICS["logp"])]
-    assert line.endswith(verdict) and max(map(len, out.splitlines())) <= 80 and "out/b against out/a" in out
-
-
-def test_a_small_difference_that_chance_explains_is_not_called_better(capsys):
-    """The mean is above 0, the interval holds 0."""
-    noisy = moved(0)
-    for i, one in enumerate(noisy):
-        one["logp"] = one["logp"] + (1.1 if i % 2 else -1.0)
-    tables.show_verdicts({"a": moved(0), "b": noisy})
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith(METRICS["logp"])]
-    assert "+0.0" in line and line.endswith("no clear difference")
-
-
-def test_texts_are_wrapped_and_cannot_steer_the_terminal(capsys):
-    tables.show_text("head", tables.printable("\x1b[31mred\x07 " + "word " * 40 + "\nnext"))
-    out = capsys.readouterr().out
-    assert "\x1b" not in out and "\x07" not in out and "\ufffd[31mred" in out and "  next" in out
     assert max(map(len, out.splitlines())) <= 80
-    tables.show_text("head", "")
-    assert "(nothing)" in capsys.readouterr().out
+    tables.show_row("", [f"perce-with-lr-0.00{i}-seed0" for i in range(3)])
+    columns = zip(*(line.split() for line in capsys.readouterr().out.splitlines()))
+    assert ["".join(x) for x in columns] == [f"perce-with-lr-0.00{i}-seed0" for i in range(3)]
+
+
+def test_short_names_tell_runs_apart():
+    assert tables.short_names(["out/a", "b", "."]) == {"out/a": "a", "b": "b", ".": "."}
+    assert tables.short_names(["x/a", "y/a"]) == {"x/a": "x/a", "y/a": "y/a"}
+
+
+@pytest.mark.parametrize("shift", [[0.4, 0.6], [-0.6, -0.4], [1.1, -1.0]])
+def test_a_verdict_follows_from_the_interval(capsys, shift):
+    tables.show_verdicts({"out/a": scored(), "out/b": scored(shift)})
+    change, low, high, *verdict = cells(capsys.readouterr().out, METRICS["logp"])
+    assert float(change) == pytest.approx(np.mean(shift), abs=0.001)
+    low, high = float(low.strip("[,")), float(high.strip("]"))
+    assert low < float(change) < high
+    assert verdict == (["not", "significant"] if low <= 0 <= high else ["significant"])
+
+
+def test_few_users_are_warned_of_and_one_gives_no_interval(capsys, tmp_path):
+    runs = {"a": scored(users=1), "b": scored(1, users=1)}
+    tables.show_table(runs)
+    tables.show_verdicts(runs)
+    out = capsys.readouterr().out
+    assert "1 user " in out and "nan" not in out and "[" not in out and "significant\n" not in out
+    assert out.count("cannot be judged") == 1 + len(tables.COMPARED)
+    for users in [19, 20]:
+        tables.show_table({"a": scored(users=users)})
+        assert ("Warning" in capsys.readouterr().out) == (users == 19)
+    tables.write_scores(tmp_path / "s.json", runs)
+    scores = json.loads((tmp_path / "s.json").read_text(), parse_constant=pytest.fail)
+    assert list(scores["minus a"]) == ["b"] and list(scores["runs"]) == ["a", "b"]
+    change = scores["minus a"]["b"]["all"]["logp"]
+    assert change == {"difference": pytest.approx(1), "low": None, "high": None}
+
+
+def test_texts_cannot_steer_the_terminal(capsys):
+    bad = "\x1b[31m\x07\x9bc\u202e"
+    runs = {f"out/{bad}{i}": scored(users=2, user=bad, query=bad) for i in range(2)}
+    for records in runs.values():
+        records[0]["row"]["task"] = records[0]["prediction"] = bad
+    for every_figure in [False, True]:
+        tables.show_table(runs, every_figure)
+    tables.show_verdicts(runs)
+    tables.show_samples(runs, 2)
+    out = capsys.readouterr().out
+    assert out.replace("\n", "").isprintable() and "\ufffd[31m" in out
+
+
+def test_texts_are_wrapped_and_empty_ones_are_described(capsys):
+    for text in ["word " * 40 + "\n" * 300 + "next", "", "\n" * 300, " "]:
+        tables.show_text("title", text)
+    out = capsys.readouterr().out
+    assert out.split("title:\n  ")[2:] == ["(nothing)\n", "(only line breaks)\n", "(nothing)\n"]
+    assert max(map(len, out.splitlines())) <= 80 and out.count("\n") < 20
+
+
+def test_predictions_are_written_for_every_run(tmp_path):
+    tables.write_predictions(tmp_path / "p.jsonl", dict.fromkeys("ab", scored(users=2)))
+    lines = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
+    assert [x["run"] + x["user"] for x in lines] == ["au0", "au1", "bu0", "bu1"]
+    assert lines[0]["reference"] == "abc" and lines[0]["rouge_l"] == 0.5
+
+
+def test_warnings_say_what_makes_scores_hard_to_trust(capsys):
+    row = {"user": "u", "task": "t", "query": "q", "response": "日本", "profile": []}
+    bad = {"logp": np.full(3, -9.0), "logp_plain": np.full(3, -8.0), "pir": np.full(3, -1.0)}
+    bad |= {"hit": np.zeros(3), "personal": np.zeros(3, dtype=bool), "row": row}
+    bad |= {"prediction": "\n\n", "rouge": RougeL(0.0, 0.0, 0.0)}
+    tables.show_warnings([bad], vocab_size=4096)
+    assert capsys.readouterr().out.count("Warning:") == 4
+    good = bad | {"logp": np.full(3, -8.0), "logp_plain": np.full(3, -8.1), "pir": np.full(3, 0.1)}
+    good |= {"prediction": "a", "row": row | {"response": "a"}}
+    tables.show_warnings([good], vocab_size=4096)
+    assert capsys.readouterr().out == ""

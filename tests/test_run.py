@@ -1,0 +1,123 @@
+"""A run from its first step to its last, however often it is interrupted."""
+
+import os
+import shutil
+import signal
+from dataclasses import fields, replace
+
+import pytest
+import torch
+
+from perce_mini.runtime import checkpoint, run
+from perce_mini.runtime.errors import UserError
+from perce_mini.runtime.run import check_same_run, fit, locked
+from perce_mini.trainer import NotFiniteError, Settings, learning_rate
+from tests.conftest import same
+from tests.tiny import TOKENIZER, make_examples, make_model
+
+EXAMPLES = make_examples() * 2
+SETTINGS = Settings(steps=7, batch_size=1, grad_accum=2, lr=1e-2)  # an epoch has four steps
+
+
+def start(out, settings=SETTINGS, save_every=2):
+    torch.manual_seed(5)
+    fit(make_model(), TOKENIZER, EXAMPLES, settings, out, save_every)
+
+
+def resume(out):
+    model, tokenizer, state = checkpoint.load(out)
+    torch.manual_seed(99)
+    fit(model, tokenizer, EXAMPLES, SETTINGS, out, 2, state)
+
+
+def outcome(out):
+    """Everything in a finished run but its times."""
+    state = checkpoint.read(out)
+    assert (out / "log.jsonl").read_text().count("\n") == len(state["log"]) == state["step"]
+    for line in state["log"]:
+        del line["tokens_s"]
+    return state
+
+
+def before_each_step(monkeypatch, action):
+    """Call action(step) before every training step."""
+    real_step = run.training_step
+
+    def step_with_action(*args):
+        action(args[-1])
+        return real_step(*args)
+
+    monkeypatch.setattr(run, "training_step", step_with_action)
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """The outcome of the run without any interruption."""
+    folder = tmp_path_factory.mktemp("straight")
+    start(folder)
+    return outcome(folder)
+
+
+def test_a_run_killed_at_any_step_resumes_to_equal_weights(tmp_path, monkeypatch, straight):
+    """A kill leaves the files of that moment, so they are copied at every step and resumed."""
+    log = [(line["step"], line["lr"]) for line in straight["log"]]
+    assert log == [(step + 1, learning_rate(step, SETTINGS)) for step in range(7)]
+    assert straight["settings"] == SETTINGS
+    with monkeypatch.context() as patch:
+        out = tmp_path / "run"
+        before_each_step(patch, lambda n: out.exists() and shutil.copytree(out, tmp_path / f"{n}"))
+        start(out)
+    (tmp_path / "4/log.jsonl").unlink()  # it is only a copy
+    for n, saved in [(2, 2), (3, 2), (4, 4), (5, 4), (6, 6), ("run", 7)]:
+        assert checkpoint.read(tmp_path / f"{n}")["step"] == saved
+        resume(tmp_path / f"{n}")
+        assert same(outcome(tmp_path / f"{n}"), straight), n
+
+
+def test_ctrl_c_saves_the_step_that_it_interrupts(tmp_path, monkeypatch, straight, capsys):
+    handler = signal.getsignal(signal.SIGINT)
+    with monkeypatch.context() as patch:
+        before_each_step(patch, lambda n: n == 2 and os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            start(tmp_path, save_every=100)
+    assert checkpoint.read(tmp_path)["step"] == 3
+    assert f"{tmp_path} holds step 3" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGINT) is handler
+    resume(tmp_path)
+    assert same(outcome(tmp_path), straight)
+
+
+def test_a_second_ctrl_c_stops_at_once(tmp_path, monkeypatch):
+    def interrupt_twice(n):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        pytest.fail("still running")
+
+    before_each_step(monkeypatch, interrupt_twice)
+    with pytest.raises(KeyboardInterrupt):
+        start(tmp_path)
+    assert not (tmp_path / "checkpoint.pt").exists()
+
+
+def test_an_absurd_learning_rate_ends_the_run_and_saves_no_nan(tmp_path):
+    with pytest.raises(NotFiniteError, match=f"1e\\+30.*{tmp_path} holds step 1") as caught:
+        start(tmp_path, replace(SETTINGS, lr=1e30), save_every=1)
+    assert "\n" not in str(caught.value)
+    assert checkpoint.read(tmp_path)["step"] == 1  # `read` refuses weights that are not finite
+
+
+def test_only_one_process_trains_in_a_folder(tmp_path):
+    with locked(tmp_path), pytest.raises(UserError, match=f"{tmp_path}"):
+        start(tmp_path)
+    assert not any(tmp_path.iterdir())
+    start(tmp_path, replace(SETTINGS, steps=1))
+
+
+def test_a_run_continues_with_the_same_settings_only():
+    state = {"settings": SETTINGS}
+    check_same_run(state, replace(SETTINGS, data="the same rows in another folder"), "out/x")
+    for name in {field.name for field in fields(Settings)} - {"data"}:
+        value = getattr(SETTINGS, name)
+        other = value + "x" if isinstance(value, str) else value + 1
+        with pytest.raises(UserError, match="^out/x"):
+            check_same_run(state, replace(SETTINGS, **{name: other}), "out/x")
