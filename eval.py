@@ -3,31 +3,22 @@
     python eval.py out/perce
     python eval.py out/ce out/perce --samples 3 --heatmap out/heat.html
 
-Differences are to the first run, on the same examples, with a paired bootstrap 95 % interval over
-users.
+Every run is compared with the first one on the same examples. A difference comes with a paired
+bootstrap 95 % interval over users.
 """
 
-import os
 from pathlib import Path
 
-from perce_mini import heatmap, hf
+from perce_mini import heatmap, hf, tables
 from perce_mini.contrast import CONTRASTS, add_strangers
 from perce_mini.dataset import encode_rows, held_out_file, read_examples, subsample
 from perce_mini.runtime import cli
 from perce_mini.runtime.cli import COUNT, COUNT_OR_NONE
 from perce_mini.runtime.device import pick_device
 from perce_mini.runtime.errors import UserError
-from perce_mini.runtime.files import check_writable, write_text_atomic
+from perce_mini.runtime.files import check_output, write_text_atomic
 from perce_mini.runtime.models import load_model
 from perce_mini.scoring import MAX_NEW_TOKENS, evaluate
-from perce_mini.tables import (
-    show_samples,
-    show_table,
-    show_verdicts,
-    show_warnings,
-    write_predictions,
-    write_scores,
-)
 
 MAY_DIFFER = ["loss", "clip_min", "clip_max", "contrast", "lr", "data"]  # in a comparison of losses
 
@@ -36,30 +27,30 @@ def parse_args():
     p = cli.Parser(description=__doc__)
     help = "folders that train.py wrote, or Hugging Face folders"
     p.add_argument("runs", nargs="*", type=Path, metavar="DIR", help=help)
-    help = "what the runs started from, to be scored first"
+    help = "the model that the runs started from; it is scored first"
     p.add_argument("--init", type=Path, metavar="DIR", help=help)
     help = (
         "folder with test.jsonl or val.jsonl, or a JSONL file (default: the data of the first run)"
     )
     p.add_argument("--data", type=Path, metavar="PATH", help=help)
-    help = "what the plain view holds instead of the user's profile: nothing, or a stranger's"
+    help = "the profile in the plain view: none, or that of a stranger"
     p.add_argument("--contrast", choices=CONTRASTS, default="none", help=help)
     help = "JSON file with the prompt's parts, for Hugging Face folders (see train.py -h)"
     p.add_argument("--template", type=Path, metavar="FILE", help=help)
-    help = "longest sequence in tokens, for Hugging Face folders"
+    help = "maximum sequence length in tokens, for Hugging Face folders"
     p.add_argument("--block-size", type=COUNT, metavar="N", help=help)
-    help = "examples to score, a fixed subsample; 0 for all"
+    help = "number of examples to score, always the same subsample; 0 scores all"
     p.add_argument("--examples", type=COUNT_OR_NONE, default=120, metavar="N", help=help)
-    help = "profile items in the prompt (default: as the first run was trained)"
+    help = "number of profile items in the prompt (default: as in the training of the first run)"
     p.add_argument("--top-k", **cli.TOP_K | {"help": help})
-    help = "longest generated text in tokens; 0 generates none"
+    help = "maximum length of generated texts in tokens; 0 generates none"
     p.add_argument("--max-new-tokens", type=COUNT_OR_NONE, default=MAX_NEW_TOKENS, help=help)
     p.add_argument("--temperature", **cli.TEMPERATURE)
     p.add_argument("--seed", **cli.TEXT_SEED)
-    help = "generated texts to show beside their references"
+    help = "number of examples whose generated texts are shown next to the reference"
     p.add_argument("--samples", type=COUNT_OR_NONE, default=1, metavar="N", help=help)
     p.add_argument("--all", action="store_true", help="show every metric, for every task")
-    p.add_argument("--json", type=Path, metavar="FILE", help="write every metric")
+    p.add_argument("--json", type=Path, metavar="FILE", help="write every metric (JSON)")
     help = "write every generated text (JSONL)"
     p.add_argument("--predictions", type=Path, metavar="FILE", help=help)
     help = "write a page that shades tokens by their PIR (HTML)"
@@ -68,7 +59,7 @@ def parse_args():
     args = p.parse_args()
     args.runs = ([args.init] if args.init else []) + args.runs
     if not args.runs:
-        p.error("name a folder to score")
+        p.error("give at least one folder to score")
     if args.predictions and not args.max_new_tokens:
         p.error("--predictions writes generated texts, and --max-new-tokens 0 generates none")
     return args
@@ -77,6 +68,8 @@ def parse_args():
 def load_runs(args, device):
     """{folder: LoadedModel}. --template and --block-size are for the Hugging Face folders."""
     template = hf.read_template(args.template) if args.template else None
+    if template and not any(map(hf.is_folder, args.runs)):
+        raise UserError(f"--template {args.template} is for Hugging Face folders; there is none")
     loaded = {}
     for folder in args.runs:
         own_template = template if hf.is_folder(folder) else None
@@ -87,7 +80,7 @@ def load_runs(args, device):
 
 
 def note_differences(loaded):
-    """Say in which settings the runs differ: then the comparison is not one of losses alone."""
+    """Print the settings, other than the loss and what belongs to it, in which the runs differ."""
     settings = {name: vars(run.settings) for name, run in loaded.items() if run.settings.init}
     for field in next(iter(settings.values()), {}):
         values = {name: str(values[field])[:20] for name, values in settings.items()}
@@ -99,11 +92,8 @@ def note_differences(loaded):
 def check_outputs(args, data_file):
     """Raise UserError if an output cannot be written, or would replace an input."""
     inputs = [data_file] + [file for run in args.runs for file in run.glob("*")]
-    inputs = {os.path.realpath(file) for file in inputs}
     for file in filter(None, [args.json, args.predictions, args.heatmap]):
-        check_writable(file)
-        if os.path.realpath(file) in inputs or file.suffix == ".jsonl" and file != args.predictions:
-            raise UserError(f"{file} holds data or belongs to a run: give another file")
+        check_output(file, [*inputs, args.template or data_file])
 
 
 def main():
@@ -124,25 +114,25 @@ def main():
     print(f"scoring {len(rows)} examples of {data_file} on {device}")
     examples, scored = {}, {}
     n = args.max_new_tokens
-    for name, (model, tokenizer, _) in loaded.items():  # rows that do not fit fail before the work
+    for name, (model, tokenizer, _) in loaded.items():  # fail early on rows that do not fit
         examples[name] = encode_rows(rows, tokenizer, model.config.block_size, top_k, n)
     for name, (model, tokenizer, _) in loaded.items():
-        batch_size = 8 if tokenizer.pretrained else 32
-        how = args.temperature, args.seed, batch_size, name
-        scored[name] = evaluate(model, tokenizer, examples[name], n, *how)
+        scored[name] = evaluate(
+            model, tokenizer, examples[name], n, args.temperature, args.seed, desc=name
+        )
     tokenizers = {name: run.tokenizer for name, run in loaded.items()}
     if args.heatmap:
         write_text_atomic(args.heatmap, heatmap.page(scored, tokenizers, args.contrast))
     if args.json:
-        write_scores(args.json, scored)
+        tables.write_scores(args.json, scored)
     if args.predictions:
-        write_predictions(args.predictions, scored)
-    show_table(scored, args.all)
+        tables.write_predictions(args.predictions, scored)
+    tables.show_table(scored, args.all)
     if len(scored) > 1:
-        show_verdicts(scored)
+        tables.show_verdicts(scored)
     for name, run in loaded.items():
-        show_warnings(scored[name], run.tokenizer.vocab_size)
-    show_samples(scored, args.samples if n else 0)
+        tables.show_warnings(scored[name], run.tokenizer.vocab_size)
+    tables.show_samples(scored, args.samples if n else 0)
     for file in filter(None, [args.json, args.predictions, args.heatmap]):
         print(f"wrote {file}")
 

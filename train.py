@@ -4,30 +4,23 @@
 
 This generates the default data (data/personas), fine-tunes the small base model that comes with the
 project (data/base) into out/perce, scores held-out users before and after, and shows what the model
-writes for two of them. `--loss ce perce` does it for both losses, one after the other, and compares
+writes for two of them. `--loss ce perce` trains with both losses, one after the other, and compares
 them.
 """
 
 import json
 import math
-from dataclasses import replace
 
 import torch
 
 from data.personas import prepare
-from perce_mini import base, heatmap
+from perce_mini import base, heatmap, tables
 from perce_mini.contrast import add_strangers
-from perce_mini.dataset import (
-    encode_rows,
-    held_out_file,
-    read_examples,
-    steps_per_epoch,
-    subsample,
-)
+from perce_mini.dataset import encode_rows, held_out_file, read_examples, steps_per_epoch, subsample
 from perce_mini.runtime import checkpoint, cli, distributed, lora
 from perce_mini.runtime.device import pick_device
 from perce_mini.runtime.errors import UserError
-from perce_mini.runtime.files import check_writable, sha256, write_text_atomic
+from perce_mini.runtime.files import sha256, write_text_atomic
 from perce_mini.runtime.flags import (
     DEFAULT_DATA,
     LR_LORA,
@@ -36,22 +29,10 @@ from perce_mini.runtime.flags import (
     parse_train_args,
 )
 from perce_mini.runtime.models import load_model
-from perce_mini.runtime.run import check_same_run, fit
+from perce_mini.runtime.run import REPORTS, check_folder, check_same_run, fit
 from perce_mini.sample import show_two_users_and_nobody
 from perce_mini.scoring import MAX_NEW_TOKENS, evaluate
-from perce_mini.tables import (
-    say,
-    show_summary,
-    show_table,
-    show_verdicts,
-    show_warnings,
-    write_predictions,
-    write_scores,
-)
 from perce_mini.trainer import Settings
-
-REPORTS = ["results.json", "predictions.jsonl", "heat.html"]
-
 
 # --------------------------------------------------------------------------------- what a run needs
 
@@ -76,7 +57,7 @@ def load_rows(args):
 def load_start(args, device):
     """The model that a run starts from: --init, or the base model of the data."""
     if args.init:
-        half = args.lora_rank and device.type == "cuda"  # frozen weights need no float32
+        half = args.lora_rank and device.type == "cuda"  # frozen weights do not need float32
         dtype = torch.bfloat16 if half else torch.float32
         return load_model(args.init, device, dtype, args.template, args.block_size)
     if not args.start.is_dir():
@@ -84,8 +65,8 @@ def load_start(args, device):
     start = checkpoint.load(args.start, device)
     file = base.base_file(args.data)
     if args.data != DEFAULT_DATA and start.settings.data_sha256 != sha256(file):
-        advice = "remove that folder to train another one"
-        raise UserError(f"{args.start} was trained on other rows than {file} holds: {advice}")
+        advice = "remove that folder to train a new base model"
+        raise UserError(f"{args.start} was not trained on the rows that {file} holds now: {advice}")
     return start
 
 
@@ -119,12 +100,14 @@ def make_settings(args, loss, n_rows, pretrained):
 
 
 def train(args, loss, rows, held_out, device):
-    """Fine-tune with one loss and return (model, tokenizer). Continues, or reuses, a run that
-    exists.
+    """Fine-tune with one loss and return (model, tokenizer).
+
+    An existing run is continued; if it is finished, it is used as it is.
     """
     out = args.folders[loss]
     exists = (out / "checkpoint.pt").exists() and not args.overwrite
-    run = checkpoint.load(out, device) if exists or args.resume else load_start(args, device)
+    must_exist = args.resume and len(args.folders) == 1  # of several, later ones may be missing
+    run = checkpoint.load(out, device) if exists or must_exist else load_start(args, device)
     model, tokenizer, state = run
     settings = make_settings(args, loss, len(rows), tokenizer.pretrained)
     if exists:
@@ -134,45 +117,33 @@ def train(args, loss, rows, held_out, device):
             raise UserError(f"{done}: add --resume to continue it, or --overwrite to start again")
     torch.manual_seed(args.seed)
     if not exists:
-        lora.merge(model)  # the adapters of an earlier run
+        lora.merge(model)  # the adapters of the run that this one starts from, if any
         if args.lora_rank:
             lora.add(model, args.lora_rank)
     model.recompute = args.recompute
     if args.compile:
         model.compile_blocks()
     block_size = model.config.block_size
-    encode_rows(held_out, tokenizer, block_size, args.top_k, MAX_NEW_TOKENS)  # fail before the work
+    encode_rows(held_out, tokenizer, block_size, args.top_k, MAX_NEW_TOKENS)  # fail early
     examples = encode_rows(rows, tokenizer, block_size, args.top_k)
-    replace_old_run(args, out)
+    check_folder(out)
     fit(model, tokenizer, examples, settings, out, args.save_every, state if exists else None)
     return model, tokenizer
 
 
-def replace_old_run(args, out):
-    """Prepare `out` for checkpoints. Removes the reports of a run that is overwritten."""
-    check_writable(out / "checkpoint.pt")
-    if not (out / "checkpoint.pt").exists():
-        if lost := [name for name in REPORTS if (out / name).exists()]:
-            raise UserError(f"{out} holds {lost[0]}, but no run: give another --out")
-    elif args.overwrite:
-        for name in REPORTS:
-            (out / name).unlink(missing_ok=True)
-
-
 def score(args, model, tokenizer, rows, desc):
     """The records of scoring.evaluate for the held-out rows."""
-    room = MAX_NEW_TOKENS
-    examples = encode_rows(rows, tokenizer, model.config.block_size, args.top_k, room)
-    batch_size = 8 if tokenizer.pretrained else 32
-    how = args.temperature, args.seed, batch_size, f"score {desc}"
-    return evaluate(model, tokenizer, examples, MAX_NEW_TOKENS, *how)
+    n = MAX_NEW_TOKENS
+    examples = encode_rows(rows, tokenizer, model.config.block_size, args.top_k, n)
+    temperature, seed = args.temperature, args.seed
+    return evaluate(model, tokenizer, examples, n, temperature, seed, desc=f"score {desc}")
 
 
 def write_reports(args, out, scored, tokenizers):
     """Write results.json, predictions.jsonl and heat.html of a run. scored: {folder: records}."""
     results, predictions, heat = (out / name for name in REPORTS)
-    write_scores(results, scored)
-    write_predictions(predictions, scored)
+    tables.write_scores(results, scored)
+    tables.write_predictions(predictions, scored)
     write_text_atomic(heat, heatmap.page(scored, tokenizers, args.contrast))
 
 
@@ -183,8 +154,7 @@ def main():
     if not args.init and args.start != SHIPPED_BASE and not base.is_finished(args.start):
         print(f"training a base model for {args.data} into {args.start} first")
         must_fit = [(rows, 0), (held_out, MAX_NEW_TOKENS)]
-        settings = replace(base.SETTINGS, processes=distributed.world_size())
-        base.train_base(args.data, args.start, device, settings, must_fit=must_fit)
+        base.train_base(args.data, args.start, device, must_fit=must_fit)
 
     models = {}
     for loss, out in args.folders.items():
@@ -204,16 +174,18 @@ def main():
         tokenizers[str(out)] = tokenizer
         pair = [str(args.start), str(out)]
         write_reports(args, out, {name: scored[name] for name in pair}, tokenizers)
-    show_table(scored)
+    tables.show_table(scored)
     if len(models) > 1:
-        show_verdicts({str(out): scored[str(out)] for out in args.folders.values()})
-    show_summary(scored[str(args.start)], scored[str(out)])
-    show_warnings(scored[str(out)], tokenizer.vocab_size)
+        tables.show_verdicts({str(out): scored[str(out)] for out in args.folders.values()})
+    tables.show_summary(scored[str(args.start)], scored[str(out)])
+    tables.show_warnings(scored[str(out)], tokenizer.vocab_size)
     both = {row["user"] for row in rows} & {row["user"] for row in held_out}
     if both:
-        say(f"Warning: {len(both)} of the held-out users wrote training rows, too.")
+        tables.say(f"Warning: {len(both)} of the held-out users also wrote training rows.")
     show_two_users_and_nobody(model, tokenizer, held_out, args.top_k)
-    say(f"{out}/heat.html shows the PIR of every token. More: python -m perce_mini.sample {out}")
+    tables.say(
+        f"{out}/heat.html shows the PIR of every token. More: python -m perce_mini.sample {out}"
+    )
 
 
 if __name__ == "__main__":

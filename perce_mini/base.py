@@ -2,11 +2,12 @@
 
     python -m perce_mini.base --data out/commits
 
-It reads DIR/base.jsonl, or train.jsonl where there is none, learns a tokenizer from it, and trains
-a model into out/base-NAME. train.py starts from that folder, and calls this by itself if it is
-missing. The default data come with a base model in data/base.
+It reads DIR/base.jsonl, or train.jsonl if there is none, trains a tokenizer on it, and trains a
+model into out/base-NAME. train.py starts from that folder, and trains the base model by itself if
+it is missing. The default data come with a base model in data/base.
 """
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,12 +15,12 @@ import torch
 
 from perce_mini.dataset import Example, encode_rows, read_examples
 from perce_mini.model import GPT, GPTConfig
-from perce_mini.runtime import checkpoint, cli
+from perce_mini.runtime import checkpoint, cli, distributed
 from perce_mini.runtime.cli import COUNT, number
 from perce_mini.runtime.device import pick_device
 from perce_mini.runtime.errors import UserError
 from perce_mini.runtime.files import check_writable, sha256
-from perce_mini.runtime.run import SAVE_EVERY, check_same_run, fit
+from perce_mini.runtime.run import SAVE_EVERY, check_folder, check_same_run, fit
 from perce_mini.tokenizer import SPECIAL, Tokenizer
 from perce_mini.trainer import Settings
 
@@ -37,18 +38,18 @@ MAX_PARAMETERS = 2 * 10**9
 
 
 def base_folder(data):
-    """Where the base model of a data folder lives."""
+    """The folder of the base model for a data folder."""
     return Path(f"out/base-{Path(data).resolve().name}")
 
 
 def base_file(data):
-    """The rows that the base model of a data folder reads."""
+    """The file of rows that the base model for a data folder is trained on."""
     file = Path(data) / "base.jsonl"
     return file if file.exists() else Path(data) / "train.jsonl"
 
 
 def is_finished(folder):
-    """Is there a base model whose training has ended?"""
+    """True if the folder holds a base model that is trained to the end."""
     if not (Path(folder) / "checkpoint.pt").exists():
         return False
     state = checkpoint.read(folder)
@@ -56,7 +57,7 @@ def is_finished(folder):
 
 
 def as_document(example):
-    """The same tokens as running text: everything after the first token is to be predicted."""
+    """The example as one plain document: every token after the first is predicted."""
     ids = example.prompt + example.response
     return Example(example.row, ids[:1], ids[:1], ids[1:], [False] * len(ids[1:]))
 
@@ -68,38 +69,42 @@ def train_tokenizer(rows, vocab_size):
     return Tokenizer.train("\n".join(texts), vocab_size)
 
 
-def train_base(data, out, device, settings=SETTINGS, shape=SHAPE, must_fit=(), **options):
+def train_base(data, out, device, settings=None, shape=None, must_fit=(), **options):
     """Train the base model of a data folder into `out`, or continue there. Raises UserError.
 
-    must_fit: [(rows, max_new_tokens), ...] that will be used later and must fit into its block.
+    settings, shape: by default those of the model in `out`, or SETTINGS and SHAPE for a new one.
+    must_fit: [(rows, max_new_tokens), ...] that are used later and must fit into the block size.
     options: vocab_size, save_every, compile.
     """
     file = base_file(data)
     rows = read_examples(file)
-    settings = replace(settings, data=str(data), data_sha256=sha256(file), examples=len(rows))
+    where = {"data": str(data), "data_sha256": sha256(file), "examples": len(rows)}
+    where["processes"] = distributed.world_size()
     state = None
     if (out / "checkpoint.pt").exists():
         model, tokenizer, state = checkpoint.load(out, device)
+        settings = replace(settings or state["settings"], **where)
         check_same_run(state, settings, out)
-        for name, value in shape.items():
+        for name, value in (shape or {}).items():
             if getattr(model.config, name) != value:
-                raise UserError(f"{out} holds a model of another {name}: give another --out")
+                raise UserError(f"{out} holds a model with another {name}: give another --out")
     else:
         tokenizer = train_tokenizer(rows, options.get("vocab_size", VOCAB_SIZE))
+        settings = replace(settings or SETTINGS, **where)
         torch.manual_seed(settings.seed)
-        model = GPT(GPTConfig(tokenizer.vocab_size, **shape)).to(device)
+        model = GPT(GPTConfig(tokenizer.vocab_size, **(shape or SHAPE))).to(device)
     if options.get("compile"):
         model.compile_blocks()
     for later_rows, max_new_tokens in must_fit:
         encode_rows(later_rows, tokenizer, model.config.block_size, 0, max_new_tokens)
     examples = encode_rows(rows, tokenizer, model.config.block_size, settings.top_k)
     documents = [as_document(e) for e in examples]
-    check_writable(out / "checkpoint.pt")
+    check_folder(out)
     fit(model, tokenizer, documents, settings, out, options.get("save_every", SAVE_EVERY), state)
 
 
 def export(source, out):
-    """Write a finished base model without optimiser and in bfloat16: a sixth of the size."""
+    """Write a base model in bfloat16 and without optimiser state: a sixth of the size."""
     model, tokenizer, state = checkpoint.load(source)
     if state["settings"].init:
         raise UserError(f"{source} is a fine-tuned run, not a base model")
@@ -114,23 +119,23 @@ def parse_args():
     p.add_argument(
         "--out", type=Path, metavar="DIR", help="folder to write (default: out/base-NAME)"
     )
-    help = "when it is finished, also write it here without optimiser, in bfloat16 (as data/base)"
+    help = "after training, also write the model here, in bfloat16 and without optimiser state"
     p.add_argument("--export", type=Path, metavar="DIR", help=help)
     p.add_argument("--steps", type=COUNT, default=SETTINGS.steps, help="optimisation steps")
     p.add_argument("--lr", type=cli.RATE, default=SETTINGS.lr, help="peak learning rate of AdamW")
     p.add_argument(
-        "--seed", type=cli.SEED, default=0, help="of weights and of the order of batches"
+        "--seed", type=cli.SEED, default=0, help="seed for the initial weights and the batch order"
     )
     p.add_argument("--save-every", type=COUNT, default=SAVE_EVERY, help="steps between checkpoints")
     entries = number(int, 256 + len(SPECIAL), 10**6)
-    p.add_argument("--vocab-size", type=entries, default=VOCAB_SIZE, help="size of the tokenizer")
+    p.add_argument("--vocab-size", type=entries, default=VOCAB_SIZE, help="vocabulary size")
     shape = {
-        "block_size": ("longest sequence in tokens", COUNT),
-        "n_layer": ("blocks", number(int, 1, 256)),
-        "n_head": ("query heads", number(int, 1, 256)),
-        "n_kv_head": ("key and value heads", number(int, 1, 256)),
-        "n_shifted": ("key heads shifted by one token (model.py)", number(int, 0, 256)),
-        "n_embd": ("width", number(int, 2, 2**15)),
+        "block_size": ("maximum sequence length in tokens", COUNT),
+        "n_layer": ("number of blocks", number(int, 1, 256)),
+        "n_head": ("number of query heads", number(int, 1, 256)),
+        "n_kv_head": ("number of key and value heads", number(int, 1, 256)),
+        "n_shifted": ("number of key heads shifted by one token (model.py)", number(int, 0, 256)),
+        "n_embd": ("width of the model", number(int, 2, 2**15)),
     }
     for name, (what, kind) in shape.items():
         flag = f"--{name.replace('_', '-')}"
@@ -159,6 +164,11 @@ def main():
         )
     out = args.out or base_folder(args.data)
     settings = replace(SETTINGS, steps=args.steps, lr=args.lr, seed=args.seed)
+    if args.export:
+        new = args.export / "checkpoint.pt"
+        check_writable(new)
+        if new.exists() or os.path.realpath(args.export) == os.path.realpath(out):
+            raise UserError(f"--export {args.export} holds a model: give another folder")
     options = {name: getattr(args, name) for name in ["vocab_size", "save_every", "compile"]}
     device = pick_device(args.device)
     print(f"training a base model on {base_file(args.data)} into {out}, {args.steps} steps")

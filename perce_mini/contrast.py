@@ -1,7 +1,8 @@
 """A stranger's profile in the plain view, instead of nothing.
 
-A profile shows two things: how this user writes, and what such texts look like at all. Against a
-plain view without any profile PIR counts both. Against a stranger's profile only the user is left.
+A profile shows two things: how this user writes, and what such texts look like in general. If the
+plain view has no profile, PIR counts both. If it has a stranger's profile, PIR counts only what is
+specific to the user.
 """
 
 import random
@@ -13,7 +14,7 @@ CONTRASTS = ["none", "stranger"]
 def add_strangers(rows):
     """Give every row that has a profile the profile of a stranger, for its plain view.
 
-    The stranger is another user with a profile in the same task, drawn once and always the same.
+    The stranger is another user of the same task who has a profile, drawn with a fixed seed.
     """
     others = strangers(rows)
     for row, other in zip(rows, others):

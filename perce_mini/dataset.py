@@ -2,7 +2,7 @@
 
     JSONL line -> Row (a checked dict) -> Example (ids of two prompts and a response) -> Batch
 
-The response y is encoded ONCE. Persona, query and response are encoded each by itself:
+The response y is encoded ONCE. Persona, query and response are encoded separately:
 
     persona view   [item][item] [query] response            plain view   [query] response
 
@@ -32,10 +32,10 @@ class DataError(UserError):
 
 
 class Row(dict):
-    """One example: {"user", "task", "query", "response", "profile", perhaps "personal"}."""
+    """One example: {"user", "task", "query", "response", "profile"[, "personal"]}."""
 
     where = "the row"  # "file:line", if it was read from a file
-    plain_profile = ()  # items for the plain view (see contrast.py); usually there are none
+    plain_profile = ()  # items for the plain view (see contrast.py); usually empty
 
 
 def read_examples(path):
@@ -94,6 +94,8 @@ def held_out_file(path):
     """The file to score: test.jsonl of a data folder, or val.jsonl where there is no test.jsonl.
     A file path is returned unchanged. Raises DataError."""
     path = Path(path)
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder: name the texts to score with --data")
     if not path.is_dir():
         return path
     for name in ["test.jsonl", "val.jsonl"]:
@@ -104,9 +106,10 @@ def held_out_file(path):
 
 
 def subsample(rows, n):
-    """n of the rows, one drawn from each n-th part of the list, always the same; all for 0 or None.
+    """n of the rows, always the same ones; all rows if n is 0 or None.
 
-    Taking every k-th row instead could miss whatever recurs with that period.
+    The list is cut into n parts of about equal length, and one row is drawn from each. Taking every
+    k-th row instead would give a biased sample if a pattern in the list repeats with that period.
     """
     if not n or n >= len(rows):
         return rows
@@ -115,7 +118,7 @@ def subsample(rows, n):
     return [rows[rng.randrange(start, end)] for start, end in zip(ends, ends[1:])]
 
 
-# ------------------------------------------------------------- which texts stand in the prompt
+# -------------------------------------------------------------- which texts go into the prompt
 
 
 def bm25(query, documents, k1=1.5, b=0.75):
@@ -124,7 +127,7 @@ def bm25(query, documents, k1=1.5, b=0.75):
 
         sum over the query's words of rarity * tf (k1 + 1) / (tf + k1 (1 - b + b length / average))
 
-    Rare words count more, a second occurrence less than the first, and long documents lose some.
+    Rare words count more, a repeated word counts less each time, and long documents are penalised.
     """
     counts = [Counter(document.split()) for document in documents]
     lengths = [count.total() for count in counts]
@@ -155,7 +158,7 @@ class Example:
     plain_prompt: list  # the same without the persona
     response: list  # ids of the response and the end token
     personal: list  # one bool per response token: does it touch a personal span of the row?
-    profile_indices: list = ()  # which items of the profile stand in the prompt
+    profile_indices: list = ()  # which items of the profile are in the prompt
 
 
 def encode_example(row, tokenizer, block_size, top_k=4, max_new_tokens=0):
@@ -172,8 +175,8 @@ def encode_example(row, tokenizer, block_size, top_k=4, max_new_tokens=0):
     room = block_size - len(start) - len(query) - answer
     check(start + query, f"{where}: the prompt is empty: write a query, or a template with a start")
     if room < 0:
-        sizes = f"query ({len(start + query)} tokens) and response ({answer}) exceed {block_size}"
-        raise DataError(f"{where}: {sizes} tokens: shorten them or raise --block-size")
+        sizes = f"query ({len(start + query)} tokens) and response ({answer})"
+        raise DataError(f"{where}: {sizes} exceed the block size {block_size}: shorten them")
     persona, indices = encode_profile(row["profile"], row, tokenizer, top_k, room)
     contrast, _ = encode_profile(getattr(row, "plain_profile", ()), row, tokenizer, top_k, room)
     personal = personal_tokens(row, tokenizer)
@@ -183,7 +186,7 @@ def encode_example(row, tokenizer, block_size, top_k=4, max_new_tokens=0):
 
 
 def encode_profile(profile, row, tokenizer, top_k, room):
-    """The `top_k` most relevant items, oldest first, as at most `room` ids; and their indices.
+    """(ids, indices) of the `top_k` most relevant items, oldest first; at most `room` ids.
 
     An item that equals the response would give the answer away, so it is never used. If the items
     do not fit, the least relevant ones are dropped, and then the tail of the last one is cut.
@@ -237,7 +240,7 @@ def encode_rows(rows, tokenizer, block_size, top_k, max_new_tokens=0):
 @dataclass
 class View:
     ids: torch.Tensor  # (B, T) int64, padded on the right
-    target_positions: torch.Tensor  # (N,) int64: the places in ids.flatten() that predict y
+    target_positions: torch.Tensor  # (N,) int64: the positions in ids.flatten() that predict y
 
 
 @dataclass
@@ -288,12 +291,12 @@ def epoch_batches(examples, batch_size, seed, epoch):
 
 
 def steps_per_epoch(n_examples, batch_size, micro_batches):
-    """Optimisation steps in one pass over the examples; the last one may be smaller."""
+    """Optimisation steps in one pass over the examples; the last step may be smaller."""
     return math.ceil(n_examples / (batch_size * micro_batches))
 
 
 def training_steps(examples, batch_size, micro_batches, seed, first=0):
-    """Endlessly, from step `first` on: the micro-batches (lists of examples) of each step."""
+    """Yield the micro-batches (lists of examples) of each step, from step `first` on, forever."""
     epoch, skip = divmod(first, steps_per_epoch(len(examples), batch_size, micro_batches))
     while True:
         batches = epoch_batches(examples, batch_size, seed, epoch)

@@ -1,6 +1,7 @@
 """A web page that shows what PerContrast sees: a user's own text, every token shaded by its PIR.
 
-The page is one HTML file that loads nothing. No text from the data can become a part of its markup.
+The page is one HTML file that loads nothing. Text from the data is escaped, so it cannot become
+markup.
 """
 
 import base64
@@ -57,13 +58,13 @@ def isolated(text):
 
 
 def signed(x, form="+.2f"):
-    """A number with its sign, as in print: +0.50, −2.00."""
+    """A number with its sign and a true minus: +0.50, −2.00."""
     return f"{x:{form}}".replace("-", "−") if round(x, 2) else "0"
 
 
 def tint(pir):
-    """PIR in nats -> hue (r, g, b) and opacity. Text can be read on the strongest shade, too."""
-    hue = (240, 140, 0) if pir > 0 else (60, 120, 255)  # orange: likelier with the persona
+    """PIR in nats -> hue (r, g, b) and opacity. Text stays readable on the strongest shade."""
+    hue = (240, 140, 0) if pir > 0 else (60, 120, 255)  # orange: more likely
     return hue, min(abs(pir) / 5, 1) ** 0.6 * 0.6
 
 
@@ -163,7 +164,7 @@ def example_html(records, tokenizers, names):
 
 
 def head_html(names, parts, other, stranger):
-    """What PIR is: in words, as a formula, for one of the parts, and as a scale."""
+    """Explain PIR: in words, as a formula, with one part as an example, and with a colour scale."""
     example = next((part for part in parts if part.pir > CLIP_MIN), parts[0])
     token = f'<span style="{shade(example.pir)}">{isolated(example.text.strip())}</span>'
     bar = ""
@@ -176,13 +177,13 @@ def head_html(names, parts, other, stranger):
 − ln P(token | {stranger}query, prefix)</p>
 <p>For example, {token} in the first text below has PIR = {example.formula}.</p>
 <p class="scale">{bar}nats (× change of the probability)</p>
-<p>Orange tokens are likelier with the persona, blue tokens are less likely. Underlined tokens are
-marked as personal in the data.</p>
+<p>Orange tokens are more likely with the persona, blue tokens are less likely. Underlined tokens
+are marked as personal in the data.</p>
 """
 
 
 def page(runs, tokenizers, contrast="none", n=10):
-    """The page (HTML) of {run: records of scoring.evaluate} and {run: its Tokenizer}.
+    """The HTML page for {run: records of scoring.evaluate} and {run: its Tokenizer}.
 
     It shows the n examples whose PIR varies most. contrast: how the plain views were made.
     """

@@ -2,19 +2,19 @@
 
     x = embedding(ids)                   ids (B, T) -> x (B, T, C)
     n_layer times:
-        x = x + attention(norm(x))       look at the tokens before
-        x = x + mlp(norm(x))             compute on each token by itself
+        x = x + attention(norm(x))       look at earlier tokens
+        x = x + mlp(norm(x))             transform each token separately
     logits = norm(x) @ embedding.T       (B, T, V), the scores of the next token
 
-Positions enter only as rotations of queries and keys, so attention sees distances, never places:
-without the persona in front, the remaining tokens stand in the same relation to each other as
-before.
+Positions enter only as rotations of queries and keys, so attention depends on distances, not on
+absolute positions. Without the persona in front, the distances between the remaining tokens are the
+same as with it.
 
 One thing is not from the textbook. To copy from its context (after "My sister Kira", "My sister"
-goes on with "Kira"), a model must find what FOLLOWED the words it just read. Large models learn a
-pair of attention heads for that from billions of tokens; this one sees too few. So half of the key
-heads are shifted by one: a token is found by the token before it ("smeared keys", Olsson et al.
-2022, arXiv 2209.11895). `n_shifted=0` is the textbook.
+goes on with "Kira"), a model must find what FOLLOWED the words that it has just read. Large models
+learn a pair of attention heads for that from billions of tokens; this one sees too few. So half of
+the key heads are shifted by one: each token is found by the token before it ("smeared keys", Olsson
+et al. 2022, arXiv 2209.11895). `n_shifted=0` is the textbook model.
 """
 
 import math
@@ -58,7 +58,7 @@ class GPTConfig:
         self.head_size = self.head_size or self.n_embd // self.n_head
         if self.head_size % 2:
             raise ValueError(
-                f"head_size {self.head_size} must be even: rotary positions turn pairs"
+                f"head_size {self.head_size} must be even: rotary positions rotate pairs"
             )
         if not 0 <= self.n_shifted <= self.n_kv_head:
             raise ValueError(f"n_shifted {self.n_shifted} must be from 0 to {self.n_kv_head}")
@@ -76,10 +76,10 @@ def rotary_table(positions, config):
 
 
 def stretch_rotations(speeds, config):
-    """Llama 3.1 reads longer texts than it was first trained on, which had rope_original tokens.
+    """Llama 3.1 reads longer texts than in its first training, where they had rope_original tokens.
 
-    Rotations that turn less than rope_low times in such a text are rope_factor times slower, those
-    that turn more than rope_high times stay as they are, and the ones between are blended.
+    Rotations that turn less than rope_low times in such a text become rope_factor times slower.
+    Those that turn more than rope_high times stay unchanged, and those in between are interpolated.
     """
     turns = config.rope_original * speeds / (2 * math.pi)
     kept = ((turns - config.rope_low) / (config.rope_high - config.rope_low)).clamp(0, 1)
@@ -94,7 +94,7 @@ def rotate(x, cos, sin):
 
 @dataclass
 class KVCache:
-    """What an attention layer remembers of the tokens before."""
+    """What an attention layer keeps of the earlier tokens."""
 
     keys: torch.Tensor  # (B, n_kv_head, capacity, head_size), filled up to `length`
     values: torch.Tensor  # the same shape
@@ -117,7 +117,7 @@ class Attention(nn.Module):
             self.norm_k = nn.RMSNorm(self.head_size, eps=config.norm_eps)
 
     def init_shifted_queries(self):
-        """Queries of shifted keys start as these keys: a token looks for its own kind."""
+        """Start the queries of shifted heads from their keys: a token looks for similar tokens."""
         k = self.k.weight.data.view(self.n_kv_head, self.head_size, -1)[: self.n_shifted]
         q = self.q.weight.data.view(self.n_kv_head, -1, self.head_size, k.shape[-1])
         q[: self.n_shifted] = 2 * k[:, None]
@@ -125,8 +125,8 @@ class Attention(nn.Module):
     def forward(self, x, cos, sin, cache=None, mask=None):
         """x (B, T, C); cos, sin (T, head_size / 2), or (B, 1, T, head_size / 2).
 
-        cache: of the P tokens before, with capacity for T more. mask (B, 1, T, P + T): True where a
-        query may look; None: causal. Returns (B, T, C) and the new cache; its last_unshifted_keys
+        cache: of the P earlier tokens, with capacity for T more. mask (B, 1, T, P + T): True where
+        a query may look; None: causal. Returns (B, T, C) and the new cache; its last_unshifted_keys
         still hold the keys of all T tokens.
         """
         B, T, _ = x.shape
@@ -202,16 +202,16 @@ class GPT(nn.Module):
         """The output embedding (V, C): the input embedding itself if the two are tied."""
         return self.embedding.weight if self.config.tied else self.output.weight
 
-    def forward(self, ids, positions=None):
+    def forward(self, ids, target_positions=None):
         """ids (B, T) int64, padded on the right -> logits (B, T, V).
 
-        positions (N,) int64: places in ids.flatten(); then only their logits (N, V) are computed.
-        With a large vocabulary the logits are by far the largest tensor of a training step, and the
-        loss needs those of the response alone.
+        target_positions (N,) int64: indices into ids.flatten(); then only the logits at these
+        positions (N, V) are computed. With a large vocabulary the logits are by far the largest
+        tensor of a training step, and the loss needs only those of the response.
         """
         hidden, _ = self.forward_cached(ids, torch.arange(ids.shape[1], device=ids.device))
-        if positions is not None:
-            hidden = hidden.flatten(0, 1)[positions]
+        if target_positions is not None:
+            hidden = hidden.flatten(0, 1)[target_positions]
         return F.linear(hidden, self.head)
 
     def forward_cached(self, ids, positions, caches=None, mask=None):
@@ -230,7 +230,7 @@ class GPT(nn.Module):
         return sum(p.numel() for p in self.parameters())
 
     def compile_blocks(self):
-        """torch.compile every block: compiles faster than the whole model, runs nearly as fast."""
+        """Compile block by block: compiles faster than the whole model, and runs nearly as fast."""
         for block in self.blocks:
             block.compile(dynamic=True)
 
@@ -238,7 +238,7 @@ class GPT(nn.Module):
     def generate(self, prompts, max_new_tokens, end_id, temperature=0.0, seed=0):
         """Continue prompts (lists of ids, any lengths >= 1) until `end_id` or `max_new_tokens`.
 
-        temperature 0 takes the likeliest token. The same seed and prompts give the same text.
+        temperature 0 takes the most likely token. The same seed and prompts give the same text.
         Returns one list of new ids per prompt, without `end_id`.
         """
         rng = torch.Generator(self.head.device).manual_seed(seed)

@@ -5,14 +5,14 @@ response y that the user really wrote. The same response is scored in two contex
 
     persona view   p + x + y              plain view   x + y
 
-and a token that becomes likelier when the persona is there is a personal token:
+and a token that becomes more likely when the persona is present is a personal token:
 
     PIR(y_i) = log P(y_i | p, x, y_<i) - log P(y_i | x, y_<i)                            (Eq. 2)
     w(y_i)   = clip(PIR(y_i), m, M),        m = 0.8, M = 5.0, no gradient                (Eq. 7)
     L        = -(1/n) sum_i w(y_i) log P(y_i | p, x, y_<i)                               (Eq. 8)
 
 Everything below treats the response tokens of a batch as ONE flat vector of length N: row after
-row, in the same order in both views. So PIR is a subtraction, and no mask travels along.
+row, in the same order in both views. So PIR is a subtraction, and no mask is needed.
 
     logp_persona = token_logprobs(logits_persona, labels_persona)        # with gradient
     logp_plain   = token_logprobs(logits_plain, labels_plain)            # under torch.no_grad()
@@ -41,7 +41,7 @@ def select_scored(logits, labels, ignore_index):
         shapes = f"{tuple(labels.shape)} do not match logits {tuple(logits.shape)}"
         raise ValueError(f"labels {shapes}")
     scored = labels != ignore_index
-    if not scored.all():  # otherwise nothing has to be copied
+    if not scored.all():  # no copy if every position is scored
         logits, labels = logits[scored], labels[scored]
     vocab_size = logits.shape[-1]
     if ((labels < 0) | (labels >= vocab_size)).any():
@@ -54,7 +54,7 @@ def token_logprobs(logits, labels, ignore_index=-100):
 
     logits (..., V); labels (...) int64, already SHIFTED: labels[b, t] is the token predicted from
     position t, or `ignore_index` where nothing is scored (prompt, padding). Returns (N,), float32
-    or more. If you forget the shift, nothing fails: the model learns to copy its input, and the
+    or float64. If you forget the shift, nothing fails: the model learns to copy its input, and the
     loss looks good. `causal_lm_logprobs` shifts for you.
     """
     logits, labels = select_scored(logits, labels, ignore_index)
@@ -85,10 +85,10 @@ def personal_influence_ratio(logp_persona, logp_plain):
     P(token) = 0.5 with the persona and 0.1 without it: PIR = ln 5 = 1.609.
 
     PIR is the pointwise mutual information of token and persona, given the query and y_<i. Because
-    y_<i is held fixed it is a *direct* effect: the second token of a fixed phrase has PIR near 0
-    although the phrase is personal. PIR is negative where the persona makes a token less likely. It
-    is 0, not NaN, where both views give probability 0. Raises ValueError if the views differ in
-    length.
+    y_<i is held fixed it is a *direct* effect: where y_<i alone lets a stranger finish a phrase, as
+    in "Eliza|beth", the rest has PIR near 0 although the phrase is personal. PIR is negative where
+    the persona makes a token less likely. It is 0, not NaN, where both views give probability 0.
+    Raises ValueError if the views differ in length.
     """
     if logp_persona.shape != logp_plain.shape:
         shapes = f"{tuple(logp_persona.shape)} and {tuple(logp_plain.shape)}"
@@ -100,10 +100,12 @@ def personal_influence_ratio(logp_persona, logp_plain):
 def perce_weights(pir, clip_min=CLIP_MIN, clip_max=CLIP_MAX):
     """The weights (N,) of Eq. 7, without gradient. The log-ratio is clipped, not its exponential.
 
-    The floor keeps every token in the loss; with clip_min < 0 a token with negative PIR would be
-    trained *away* from what the user wrote. Raises ValueError unless clip_min <= clip_max.
+    Without `detach` the model could lower its loss by making a personal token less likely, which
+    lowers its weight. The floor keeps every token in the loss; with clip_min < 0 a token with
+    negative PIR would be trained *away* from what the user wrote. Raises ValueError unless
+    clip_min <= clip_max.
     """
-    if not clip_min <= clip_max:  # also refuses NaN
+    if not clip_min <= clip_max:  # also rejects NaN
         raise ValueError(f"clip_min {clip_min} must not be above clip_max {clip_max}")
     return at_least_float32(pir.detach()).clamp(clip_min, clip_max)
 
@@ -115,8 +117,8 @@ def weighted_nll(logp, weights, n_tokens=None):
     """sum_i w_i * (-log P_i) / n, a scalar (Eq. 8). logp and weights are (N,).
 
     n_tokens: the number of response tokens of the WHOLE optimisation step (default: N). With
-    several micro-batches pass it to each and add up the results; a mean of means would be another
-    loss. Raises ValueError if it is below 1.
+    several micro-batches pass it to each and add up the results; a mean of means would be a
+    different loss. Raises ValueError if it is below 1.
     """
     n_tokens = logp.numel() if n_tokens is None else n_tokens
     if n_tokens < 1:
@@ -129,7 +131,7 @@ def perce_loss(logp_persona, logp_plain, clip_min=CLIP_MIN, clip_max=CLIP_MAX, n
 
     logp_persona, logp_plain (N,): log P of the same response tokens with and without the persona.
     Gradient flows through logp_persona alone. n_tokens as in `weighted_nll`. Score both views
-    without dropout: PIR would take its noise for the influence of the persona.
+    without dropout: PIR would mistake its noise for the influence of the persona.
     """
     pir = personal_influence_ratio(logp_persona, logp_plain)
     return weighted_nll(logp_persona, perce_weights(pir, clip_min, clip_max), n_tokens)
@@ -142,7 +144,7 @@ def perce_loss(logp_persona, logp_plain, clip_min=CLIP_MIN, clip_max=CLIP_MAX, n
 
 
 def ce_weights(logp_persona, **others):
-    """Ordinary fine-tuning: every token counts 1."""
+    """Ordinary fine-tuning: every token has weight 1."""
     return torch.ones_like(logp_persona)
 
 

@@ -22,7 +22,7 @@ from perce_mini.percontrast import CLIP_MIN
 from perce_mini.runtime import cli
 from perce_mini.runtime.device import pick_device
 from perce_mini.runtime.errors import UserError, printable
-from perce_mini.runtime.files import check_writable, read_text, write_text_atomic
+from perce_mini.runtime.files import check_output, read_text, write_text_atomic
 from perce_mini.runtime.models import load_model
 from perce_mini.runtime.profile import read_profile
 from perce_mini.sample import marked, uses_colour
@@ -69,12 +69,12 @@ def parse_args():
     p = cli.Parser(prog="python -m perce_mini.pir", description=__doc__)
     help = "Hugging Face folder, run of train.py, or data/base"
     p.add_argument("model", type=Path, metavar="MODEL_FOLDER", help=help)
-    help = "earlier texts of the author: a text file (a blank line between texts), a folder of text"
+    help = "earlier texts by the author: a text file (a blank line between texts), a folder of text"
     help += " files, or JSONL with a response per line"
     p.add_argument("--profile", type=Path, required=True, metavar="PATH", help=help)
-    help = "text file with the text to look at"
+    help = "text file with the new text"
     p.add_argument("--text", type=Path, required=True, metavar="FILE", help=help)
-    p.add_argument("--query", default="", help="what the text answers, if anything")
+    p.add_argument("--query", default="", help="the query that the text answers, if there is one")
     p.add_argument("--top-k", **cli.TOP_K, default=4)
     p.add_argument("--html", type=Path, metavar="FILE", help="also write a heat map")
     p.add_argument("--device", **cli.DEVICE)
@@ -88,10 +88,10 @@ def main():
     if not text:
         raise UserError(f"{args.text} holds no text")
     if args.html:
-        check_writable(args.html)
+        check_output(args.html, [args.text, args.profile, *args.model.glob("*")])
     print(f"loading {args.model}", flush=True)
     model, tokenizer, _ = load_model(args.model, pick_device(args.device))
-    query = args.query or "Write a text."  # a prompt needs some words
+    query = args.query or "Write a text."  # a prompt must not be empty
     record = score_text(model, tokenizer, profile, query, text, args.top_k)
     parts = [(part.text, part.pir > CLIP_MIN) for part in heatmap.parts_of(record, tokenizer)]
     print()

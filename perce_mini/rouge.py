@@ -25,16 +25,16 @@ def words(text):
 def lcs_length(a, b):
     """Length of the longest common subsequence of two lists of words: [a b c], [a x c] -> 2.
 
-    The textbook fills a table L[i][j] = LCS(a[:i], b[:j]). From one column to the next a row of it
-    grows by 0 or 1, so a row is a row of bits: bit j is 0 where it grows. One Python integer holds
-    a row, and one addition moves it past a word of a: the carry runs from each match up to the next
-    place where the row grew (Hyyro 2004, "Bit-parallel LCS-length computation revisited").
+    The textbook fills a table L[i][j] = LCS(a[:i], b[:j]). From one column to the next, a row grows
+    by 0 or 1, so it can be stored as bits: bit j is 0 where the row grows. One Python integer holds
+    a row, and one addition updates it for a word of a: the carry runs from each match up to the
+    next place where the row grew (Hyyro 2004, "Bit-parallel LCS-length computation revisited").
     """
     positions = {}  # word -> bits of its positions in b
     for j, word in enumerate(b):
         positions[word] = positions.get(word, 0) | 1 << j
     all_ones = (1 << len(b)) - 1
-    row = all_ones  # nothing of a was read yet: the row grows nowhere
+    row = all_ones  # no word of a has been read yet: the row does not grow
     for word in a:
         matches = row & positions.get(word, 0)
         row = (row + matches | row - matches) & all_ones

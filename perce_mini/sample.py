@@ -4,8 +4,9 @@
     python -m perce_mini.sample out/perce --query "Review a red kettle, 4 of 5: solid, the rim"
     python -m perce_mini.sample out/perce --query "Post about sailing" --profile my-texts.txt
 
-Whatever the profile made likelier is marked: each answer is scored again with and without the
-profile, and tokens with PIR > 0.8 are coloured (or in [brackets] where the output is no terminal).
+Tokens that the profile makes more likely are marked: each answer is scored again with and without
+the profile, and tokens with PIR > 0.8 are coloured (or put in [brackets] if the output is not a
+terminal).
 """
 
 import os
@@ -28,7 +29,8 @@ from perce_mini.scoring import MAX_NEW_TOKENS, score_tokens
 from perce_mini.tables import say, show_text
 from perce_mini.trainer import Settings
 
-CANDIDATES = 8  # users of each task, of whom two are shown
+MOST = 2000  # characters of a profile item that are shown
+CANDIDATES = 8  # users per task, two of whom are shown
 
 
 def answers(model, tokenizer, profiles, query, top_k=Settings.top_k, temperature=0.0, seed=0):
@@ -59,7 +61,7 @@ def marked(parts, colour):
     text = ""
     for personal, group in groupby(parts, key=lambda part: part[1]):
         piece = printable("".join(part for part, _ in group))
-        if personal:  # a leading space stays outside of the mark
+        if personal:  # a leading space stays outside the mark
             space = " " if piece.startswith(" ") else ""
             piece = space + start + piece.removeprefix(" ") + end
         text += piece
@@ -78,7 +80,7 @@ def show_answers(model, tokenizer, people, query, **how):
         print()
         show_text(f"for {name}", marked(parts, uses_colour()))
     mark = "in colour" if uses_colour() else "in [brackets]"
-    print(f"\n({mark}: what the profile makes likelier, PIR > {CLIP_MIN})")
+    print(f"\n({mark}: what the profile makes more likely, PIR > {CLIP_MIN})")
     return ["".join(text for text, _ in parts) for parts in texts]
 
 
@@ -86,10 +88,10 @@ def show_two_users_and_nobody(model, tokenizer, rows, top_k):
     """Answer one query for two users and for nobody.
 
     To make the difference visible, the model answers the first query of every task for several
-    users, and the two are shown whose answers hold the most words of their own profile.
+    users. The two users whose answers contain the most words from their own profiles are shown.
     """
     best = (-1, [], "")
-    n_users = 2 if tokenizer.pretrained else CANDIDATES  # a real model needs its time
+    n_users = 2 if tokenizer.pretrained else CANDIDATES  # a pretrained model is slow
     for query, candidates in pick_candidates(rows, n_users):
         profiles = [row["profile"] for row in candidates]
         texts = answers(model, tokenizer, profiles, query, top_k)
@@ -146,7 +148,7 @@ def find_people(args, settings):
         return [(str(args.profile), read_profile(args.profile))], ""
     data = args.data or settings.data
     if not data:
-        raise UserError("--profile or --data must say for whom to write")
+        raise UserError("give --profile or --data to say for whom to write")
     path = held_out_file(data)
     rows = {row["user"]: row for row in read_examples(path) if row["profile"]}
     rows = list(rows.values())[args.user - 1 :]
@@ -163,11 +165,11 @@ def main():
     if args.query is not None:
         query = args.query
     elif args.profile:
-        raise UserError("--query must say what to ask the model that reads your texts")
+        raise UserError("--profile needs --query, too: it says what the model should write")
     name, profile = people[0]
     print(printable(f"{name} wrote before:"))
     for item in profile[-4:]:
-        show_text(printable(item["query"]) or "text", printable(item["response"]))
+        show_text(printable(item["query"][:MOST]) or "text", printable(item["response"][:MOST]))
     say(f"Query: {query}")
     how = {"top_k": run.settings.top_k, "temperature": args.temperature, "seed": args.seed}
     show_answers(run.model, run.tokenizer, [*people, ("nobody", [])], query, **how)

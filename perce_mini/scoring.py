@@ -1,9 +1,9 @@
-"""What is measured: how well a model predicts held-out responses, and what it writes itself.
+"""The metrics: how well a model predicts held-out responses, and how good its own texts are.
 
-Every metric is a ratio of two sums over examples. So metrics of tasks and of users add up, and a
+Every metric is a ratio of two sums over examples. The sums of tasks and of users can be added, so a
 bootstrap only has to draw users:
 
-    accuracy on personal tokens = personal tokens that were predicted right / personal tokens
+    accuracy on personal tokens = correctly predicted personal tokens / personal tokens
 """
 
 import numpy as np
@@ -21,7 +21,7 @@ from perce_mini.rouge import RougeL, rouge_l
 from perce_mini.runtime.device import autocast
 from perce_mini.runtime.errors import UserError
 
-# name: label in tables, in their order. A token is personal if a span of the data says so.
+# {metric: label}, in the order of the tables. Which tokens are personal is marked in the data.
 METRICS = {
     "rouge_l": "ROUGE-L F of generated text",
     "rouge_p": "ROUGE-L precision",
@@ -43,7 +43,7 @@ DRAWS = 10_000  # of the bootstrap
 @torch.no_grad()
 def score_tokens(model, examples):
     """A dict per example with arrays (float64) over its response tokens: "logp", "logp_plain",
-    "pir", "hit" (1.0 where the likeliest token is the right one) and "entropy"."""
+    "pir", "hit" (1.0 where the most likely token is correct) and "entropy"."""
     batch = collate(examples, model.head.device)
     with autocast(model.head.device):
         logits = model(batch.persona.ids, batch.persona.target_positions)
@@ -63,7 +63,7 @@ def score_tokens(model, examples):
 
 
 def evaluate(
-    model, tokenizer, examples, max_new_tokens, temperature, seed=0, batch_size=32, desc="score"
+    model, tokenizer, examples, max_new_tokens, temperature, seed=0, desc="score", batch_size=None
 ):
     """Score every example, and generate a text for it unless max_new_tokens is 0.
 
@@ -72,12 +72,13 @@ def evaluate(
     UserError if a probability is NaN or infinite.
     """
     records = []
+    batch_size = batch_size or (8 if tokenizer.pretrained else 32)  # real models need more memory
     quiet = desc is None
     bar = tqdm(total=len(examples), desc=desc, unit="row", dynamic_ncols=True, disable=quiet)
     for i in range(0, len(examples), batch_size):
         group = examples[i : i + batch_size]
         scores, replies = score_tokens(model, group), [[]] * len(group)
-        if not all(np.isfinite(score["pir"]).all() for score in scores):
+        if not all(np.isfinite(score["logp"] + score["pir"]).all() for score in scores):
             advice = "the learning rate was probably too high"
             raise UserError(f"{desc}: the model's probabilities are not finite; {advice}")
         if max_new_tokens:
@@ -86,10 +87,15 @@ def evaluate(
                 end = tokenizer.end
                 replies = model.generate(prompts, max_new_tokens, end, temperature, seed + i)
         for e, score, reply in zip(group, scores, replies):
-            record = {"row": e.row, "profile_indices": e.profile_indices, "response": e.response}
             text = tokenizer.decode(reply)
-            rouge = rouge_l(text, e.row["response"]) if max_new_tokens else None
-            record |= {"personal": np.array(e.personal), "prediction": text, "rouge": rouge}
+            record = {
+                "row": e.row,
+                "profile_indices": e.profile_indices,
+                "response": e.response,
+                "personal": np.array(e.personal),
+                "prediction": text,
+                "rouge": rouge_l(text, e.row["response"]) if max_new_tokens else None,
+            }
             records.append(record | score)
         bar.update(len(group))
     bar.close()
@@ -100,13 +106,13 @@ def evaluate(
 
 
 def tallies(record):
-    """One example's share of every metric: {name: (numerator, denominator)}."""
+    """What one example contributes to every metric: {name: (numerator, denominator)}."""
     logp, pir = record["logp"], record["pir"]
-    labelled = "personal" in record["row"]  # otherwise nobody knows which tokens are personal
+    labelled = "personal" in record["row"]  # otherwise the personal tokens are unknown
     personal = record["personal"] & labelled
     other = ~record["personal"] & labelled
     flagged = (pir > CLIP_MIN) & labelled
-    hits = (flagged & personal).sum()
+    true_positives = (flagged & personal).sum()
     n, generated = len(logp), record["rouge"] is not None
     rouge = record["rouge"] or RougeL(0, 0, 0)
     return {
@@ -119,9 +125,9 @@ def tallies(record):
         "logp_other": (logp[other].sum(), other.sum()),
         "personal_accuracy": (record["hit"][personal].sum(), personal.sum()),
         "pir": (pir.sum(), n),
-        "pir_precision": (hits, flagged.sum()),
-        "pir_recall": (hits, personal.sum()),
-        "pir_f1": (2 * hits, flagged.sum() + personal.sum()),
+        "pir_precision": (true_positives, flagged.sum()),
+        "pir_recall": (true_positives, personal.sum()),
+        "pir_f1": (2 * true_positives, flagged.sum() + personal.sum()),
     }
 
 
@@ -153,7 +159,7 @@ def by_task(records):
     return groups
 
 
-# --------------------------------------------------------------------- how sure a difference is
+# ------------------------------------------------------------ confidence intervals of differences
 
 
 def difference(records, reference):
@@ -174,13 +180,13 @@ def difference(records, reference):
     drawn_sums = np.tensordot(times_drawn, sums, axes=(1, 1))  # (DRAWS, 2, metrics, 2)
     metrics = ratio(drawn_sums)
     changes = metrics[:, 1] - metrics[:, 0]
-    middle = ratio(sums[1].sum(0)) - ratio(sums[0].sum(0))
+    observed = ratio(sums[1].sum(0)) - ratio(sums[0].sum(0))
 
     intervals = {}
     for i, name in enumerate(METRICS):
-        if not np.isnan(middle[i]):
+        if not np.isnan(observed[i]):
             low, high = np.nan, np.nan
             if n > 1:
                 low, high = np.nanquantile(changes[:, i], [0.025, 0.975])
-            intervals[name] = (middle[i], low, high)
+            intervals[name] = (observed[i], low, high)
     return intervals

@@ -1,4 +1,4 @@
-"""What people see of scored runs: tables, differences, texts (in 80 columns) and result files.
+"""Output for scored runs: tables, differences, texts (in 80 columns) and result files.
 
 Most functions take {run: its records of scoring.evaluate}, all on the same examples. Every run is
 compared with the first one.
@@ -30,7 +30,7 @@ def short_names(runs):
 
 
 def show_table(runs, every_figure=False):
-    """Print a column per run: the headlines and ROUGE-L by task, or every figure for every task."""
+    """Print a column per run: the main metrics and ROUGE-L by task, or every metric by task."""
     names, first = list(short_names(runs).items()), next(iter(runs.values()))
     tasks, users = list(by_task(first)), len({record["row"]["user"] for record in first})
     rows = [(label, task, metric) for task in tasks for metric, label in METRICS.items()]
@@ -50,7 +50,7 @@ def show_table(runs, every_figure=False):
     if users == 1:
         say("Warning: with a single user, differences between users cannot be judged.")
     elif users < 20:
-        say(f"Warning: only {users} users. The figures may be quite different for others.")
+        say(f"Warning: only {users} users. The results may be quite different for other users.")
 
 
 def show_row(label, cells):
@@ -78,7 +78,7 @@ def show_verdicts(runs):
 
 
 def show_summary(before, after):
-    """Say in a few sentences what fine-tuning changed, from the records before and after."""
+    """Print in a few sentences what fine-tuning changed. before, after: records."""
     old, new = summarize(before), summarize(after)
     parts = [f"the log-likelihood went from {old['logp']:.2f} to {new['logp']:.2f} nats per token"]
     if new["personal_accuracy"] is not None:
@@ -111,7 +111,7 @@ def show_warnings(records, vocab_size):
 
 
 def show_samples(runs, n):
-    """Print what the runs wrote for n of the examples, beside the reference."""
+    """Print what the runs wrote for n of the examples, next to the reference."""
     names = short_names(runs)
     for records in subsample(list(zip(*runs.values())), n) if n else []:
         row = records[0]["row"]
@@ -136,7 +136,7 @@ def show_text(title, text):
 
 
 def describe_blank(text):
-    """The text, or words that say so if there is nothing to see."""
+    """The text, or a note if it is blank."""
     blank = "(only line breaks)" if "\n" in text else "(nothing)"
     return text if text.strip() else blank
 
@@ -154,7 +154,7 @@ def differences_by_task(records, reference):
 
 
 def write_scores(path, runs):
-    """Every figure of every run, by task, and the differences to the first run, as JSON."""
+    """Write every metric of every run, by task, and the differences from the first run, as JSON."""
     first, *others = runs
     scores = {run: scores_by_task(records) for run, records in runs.items()}
     changes = {run: differences_by_task(runs[run], runs[first]) for run in others}
@@ -164,7 +164,7 @@ def write_scores(path, runs):
 
 
 def write_predictions(path, runs):
-    """JSONL, a line per example and run: user, task, query, reference, prediction, ROUGE-L."""
+    """Write a JSON line per example and run: user, task, query, reference, prediction, ROUGE-L."""
     lines = []
     for run, records in runs.items():
         for record in records:

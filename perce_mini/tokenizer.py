@@ -1,19 +1,19 @@
-"""Byte-level BPE: trained here, run by tiktoken.
+"""Byte-level BPE: trained in Python, applied by tiktoken.
 
-Training starts from the 256 bytes. Again and again it merges the pair of neighbouring tokens that
-occurs most often:
+Training starts from the 256 bytes. It repeatedly merges the pair of adjacent tokens that occurs
+most often:
 
     aaab aaac      most frequent pair: (a, a)     ->  X = aa
     Xab  Xac       most frequent pair: (X, a)     ->  Y = Xa
     Yb   Yc        ...
 
-Ties: of the pairs that occur equally often, the one whose (left, right) byte strings sort first. So
-the same text gives the same vocabulary on every machine.
+If several pairs occur equally often, it merges the one whose (left, right) byte strings sort first.
+So the same text gives the same vocabulary on every machine.
 
-A text is first cut into pieces by PATTERN, and no token crosses a piece. All character classes in
-it are spelled out in ASCII (everything beyond ASCII counts as a letter), so that Python's `re`,
-which trains, and tiktoken's Rust engine, which encodes, cut alike, whatever Unicode tables they
-carry.
+A text is first split into pieces by PATTERN, and no token spans two pieces. All character classes
+in PATTERN are spelled out in ASCII (everything beyond ASCII counts as a letter). So Python's `re`,
+used in training, and tiktoken's Rust engine, used for encoding, split a text in the same way,
+whatever version of Unicode they know.
 """
 
 import re
@@ -27,7 +27,7 @@ PATTERN = (
     r"|[ ]?[^ \t\r\nA-Za-z0-9\x80-\U0010FFFF]+|[ \t\r\n]+"
 )
 
-# Control tokens. Their ids follow the vocabulary's. No text is ever encoded as one of them:
+# Control tokens. Their ids follow those of the vocabulary. No text is ever encoded as one of them:
 # `encode` reads "<|end|>" as seven ordinary characters.
 SPECIAL = ["<|persona|>", "<|query|>", "<|response|>", "<|end|>"]
 
@@ -58,7 +58,7 @@ def train_bpe(text, n_tokens):
 
     Returns a list of bytes, in the order of their ids. It is shorter if nothing is left to merge.
     """
-    counts = Counter(re.findall(PATTERN, text))  # a piece that occurs often is merged once
+    counts = Counter(re.findall(PATTERN, text))  # a frequent piece is processed only once
     words = [list(piece.encode()) for piece in counts]
     times = list(counts.values())
     tokens = [bytes([i]) for i in range(256)]
@@ -95,7 +95,7 @@ def train_bpe(text, n_tokens):
 
 
 class Tokenizer:
-    """ids of ordinary text are places in `tokens`; the ids of the control tokens follow."""
+    """The ids of ordinary text are indices into `tokens`; the ids of the control tokens follow."""
 
     pretrained = False  # hf/tokenizer.py extends this class for pretrained models
 
@@ -127,7 +127,7 @@ class Tokenizer:
         return {"tokens": self.tokens}
 
     def normalize(self, text):
-        """The text that is encoded; some pretrained models want Unicode in a normal form."""
+        """The text as it is encoded; some pretrained models expect a Unicode normal form."""
         return text
 
     def encode(self, text):
@@ -139,7 +139,7 @@ class Tokenizer:
         return b"".join(self.bytes_of.get(i, b"") for i in ids).decode("utf-8", "replace")
 
     def spans(self, text):
-        """Where the tokens of `encode(text)` lie: [(start, end), ...] in UTF-8 bytes of
+        """Where the tokens of `encode(text)` are: [(start, end), ...] in UTF-8 bytes of
         `normalize(text)`."""
         lengths = [len(self.bytes_of[i]) for i in self.encode(text)]
         return list(pairwise(accumulate(lengths, initial=0)))

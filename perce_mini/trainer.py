@@ -7,7 +7,7 @@ For every micro-batch the step does what the README shows for your own trainer:
     3. weights from the two; perce_loss is weighted_nll with them  LOSSES["perce"], weighted_nll
     4. loss.backward()
 
-runtime/run.py puts a loop around it that saves, stops and continues.
+runtime/run.py calls it in a loop that saves checkpoints and can be interrupted and continued.
 """
 
 import math
@@ -39,12 +39,12 @@ class Settings:
     clip_max: float = CLIP_MAX
     lr: float = 1e-3  # peak learning rate of AdamW
     steps: int = 60  # optimisation steps
-    warmup: float = 0.1  # share of the steps in which the learning rate rises
+    warmup: float = 0.1  # fraction of the steps in which the learning rate rises
     weight_decay: float = 0.01
     batch_size: int = 16  # examples in a micro-batch
     grad_accum: int = 1  # micro-batches in an optimisation step, of each process
     processes: int = 1
-    seed: int = 0  # of the order of batches, and of weights that start random
+    seed: int = 0  # for the batch order and the initialisation of random weights
     data: str = ""  # folder of the rows
     data_sha256: str = ""  # of the file with the rows
     examples: int = 0  # rows trained on
@@ -62,13 +62,20 @@ class NotFiniteError(UserError):
 # ---------------------------------------------------------------------------- one optimisation step
 
 
+# What a step logs, as means over its response tokens. Losses with different weights cannot be
+# compared. "ce" is the unweighted cross-entropy, whatever the loss; "pir" is 0 if not needed.
+LOGGED = ["loss", "ce", "weight", "floor", "cap", "pir"]
+
+
 def micro_batch_loss(model, batch, settings, n_tokens):
     """This micro-batch's part of Eq. 8, a scalar with gradient, and the sums that the log shows.
 
     n_tokens: the response tokens of the whole optimisation step.
     """
     logp_plain = None
-    if settings.loss != "ce":  # the method's only extra work: one forward pass of the shorter view
+    if settings.loss != "ce":
+        # The method's only extra work: one forward pass of the shorter view, without gradient. (Of
+        # the other losses only the log needs it.)
         with torch.no_grad():
             logits = model(batch.plain.ids, batch.plain.target_positions)
             logp_plain = token_logprobs(logits, batch.labels)
@@ -80,35 +87,28 @@ def micro_batch_loss(model, batch, settings, n_tokens):
         logits=logits,
         clip_min=settings.clip_min,
         clip_max=settings.clip_max,
-        examples=batch.examples,
+        examples=batch.examples,  # for rules that know more about the rows (experiments/weights.py)
     )
     loss = weighted_nll(logp_persona, weights, n_tokens)
 
     logp = logp_persona.detach()
     pir = logp * 0 if logp_plain is None else personal_influence_ratio(logp, logp_plain)
     at_floor, at_cap = weights <= settings.clip_min, weights >= settings.clip_max
-    sums = [
-        loss.detach() * n_tokens,
-        -logp.sum(),
-        weights.sum(),
-        at_floor.sum(),
-        at_cap.sum(),
-        pir.sum(),
-    ]
-    return loss, torch.stack(sums)
+    logged = [loss.detach() * n_tokens, -logp, weights, at_floor, at_cap, pir]  # in LOGGED's order
+    return loss, torch.stack([values.sum() for values in logged])
 
 
 def training_step(model, optimizer, micro_batches, settings, step):
     """Update the weights once. micro_batches: lists of Examples. Returns a line of the log.
 
     Gradients of all micro-batches add up, and each loss is divided by the tokens of the whole step.
-    Raises NotFiniteError instead of an update with NaN or infinity.
+    Raises NotFiniteError instead of updating with NaN or infinity.
     """
     start, device = time.perf_counter(), model.head.device
     n_tokens = sum(len(e.response) for examples in micro_batches for e in examples)
-    sums = torch.zeros(6, device=device)
+    sums = torch.zeros(len(LOGGED), device=device)
     optimizer.zero_grad()
-    for examples in distributed.my_share(micro_batches):  # all of them, unless torchrun is used
+    for examples in distributed.my_share(micro_batches):  # all of them without torchrun
         with autocast(device):
             loss, part = micro_batch_loss(model, collate(examples, device), settings, n_tokens)
         loss.backward()
@@ -119,14 +119,12 @@ def training_step(model, optimizer, micro_batches, settings, step):
     if not math.isfinite(means[0] + grad_norm):
         what = f"the loss is {means[0]} and the gradient norm {grad_norm}"
         raise NotFiniteError(f"{what} at step {step + 1}")
-    optimizer.param_groups[0]["lr"] = learning_rate(step, settings)
+    lr = optimizer.param_groups[0]["lr"] = learning_rate(step, settings)
     optimizer.step()
-    seconds = time.perf_counter() - start
-    line = {"step": step + 1, "lr": learning_rate(step, settings), "grad_norm": grad_norm}
-    # Losses with different weights cannot be compared; "ce" is the plain cross-entropy of each.
-    line |= dict(zip(["loss", "ce", "weight", "floor", "cap", "pir"], means))
     n_inputs = sum(size(e) for examples in micro_batches for e in examples)
-    return line | {"tokens_s": n_inputs / seconds}
+    tokens_s = n_inputs / (time.perf_counter() - start)
+    line = {"step": step + 1, "lr": lr, "grad_norm": grad_norm, "tokens_s": tokens_s}
+    return line | dict(zip(LOGGED, means))
 
 
 def learning_rate(step, settings):

@@ -4,8 +4,8 @@
     python -m perce_mini.walkthrough --row 7 --run out/perce
 
 It takes one held-out row, scores its response with and without the persona, computes both losses
-by hand, takes one optimisation step with each, and lets the model answer for three people. That
-needs a few seconds. perce_mini/README.md explains the output chapter by chapter.
+by hand, takes one optimisation step with each, and lets the model answer for two people and for
+nobody. That takes a few seconds. perce_mini/README.md explains the output, section by section.
 """
 
 import copy
@@ -37,12 +37,12 @@ DEFAULT_ROW = 1003  # of the default test.jsonl: a short one with many personal 
 SHOWN = 40  # tokens in the tables; the response is longer
 
 
-def chapter(number, title):
-    print(f"\n{f' {number}. {title} ':=^80}\n")
+def heading(letter, title):
+    print(f"\n{f' {letter}. {title} ':=^80}\n")
 
 
 def show_row(row, example):
-    chapter(1, "A row: what a user wrote, and what the user wrote before")
+    heading("A", "A row: what a user wrote, and what the user wrote before")
     show_text("query x", printable(row["query"]))
     show_text("response y", printable(row["response"]))
     for i in example.profile_indices:
@@ -51,7 +51,7 @@ def show_row(row, example):
 
 
 def show_prompts(example, tokenizer):
-    chapter(2, "Two views of the same response, as tokens")
+    heading("B", "Two views of the same response, as tokens")
     names = {i: name for name, i in tokenizer.special.items()}
     for view, prompt in [("persona", example.prompt), ("plain", example.plain_prompt)]:
         pieces = [names.get(i) or tokenizer.decode([i]) for i in prompt]
@@ -76,7 +76,7 @@ def token_texts(example, tokenizer):
 
 
 def show_tokens(example, tokenizer, logp, logp_plain):
-    chapter(3, "PIR and weight of every token")
+    heading("C", "PIR and weight of every token")
     pir = personal_influence_ratio(logp, logp_plain)
     weights = perce_weights(pir)
     print("  token            P with P without      PIR   weight    -ln P   known to be")
@@ -91,7 +91,7 @@ def show_tokens(example, tokenizer, logp, logp_plain):
 
 
 def show_losses(logp, logp_plain):
-    chapter(4, "The two losses, by hand and by percontrast.py")
+    heading("D", "The two losses, by hand and by percontrast.py")
     weights = perce_weights(personal_influence_ratio(logp, logp_plain))
     at_floor = (weights <= CLIP_MIN).float().mean()
     weights, nll, n = weights.tolist(), (-logp).tolist(), len(logp)
@@ -106,7 +106,7 @@ def show_losses(logp, logp_plain):
 
 
 def show_gradient(model, batch, example, logp_plain):
-    chapter(5, "Where the gradient goes")
+    heading("E", "Where the gradient goes")
     personal = torch.tensor(example.personal)
     logits = model(batch.persona.ids, batch.persona.target_positions).detach().requires_grad_()
     logp = token_logprobs(logits, batch.labels)
@@ -122,30 +122,39 @@ def show_gradient(model, batch, example, logp_plain):
         print(f"{name:5}: {share:.1%} of the gradient's size is on them")
 
 
-def show_step(model, example, batch, tokenizer, logp):
-    chapter(6, "One optimisation step with each loss: how ln P changes")
-    changes = []
-    for loss in ["ce", "perce"]:
+def show_step(model, example, batch, tokenizer, logp, logp_plain):
+    heading("F", "One optimisation step with each loss: how ln P changes")
+    losses, changes = ["ce", "perce"], []
+    for loss in losses:
         trained, settings = copy.deepcopy(model), Settings(loss=loss, lr=0.05, steps=1, warmup=0)
         # Plain gradient descent shows where each loss pulls; the first step of AdamW, which
         # train.py uses, ignores how large a gradient is. Both gradients are clipped to one length.
         optimizer = torch.optim.SGD(trained.parameters(), lr=settings.lr)
         training_step(trained, optimizer, [[example]], settings, step=0)
-        changes.append((score(trained, batch)[0] - logp).tolist())
-    print("  token                CE    PerCE   known to be")
-    rows = zip(token_texts(example, tokenizer), *changes, example.personal)
-    for text, ce, perce, personal in list(rows)[:SHOWN]:
-        print(f"  {text:14} {ce:+8.3f} {perce:+8.3f}{'   personal' if personal else ''}")
-    for what, chosen in [("personal", True), ("other", False)]:
-        means = []
-        for change in changes:
-            picked = [x for x, personal in zip(change, example.personal) if personal == chosen]
-            means.append(sum(picked) / max(1, len(picked)))
-        print(f"mean of {what} tokens: CE {means[0]:+.3f}, PerCE {means[1]:+.3f}")
+        changes.append(score(trained, batch)[0] - logp)
+    changes = torch.stack(changes, dim=1)  # (N, losses)
+
+    print(f"  {'token':14}" + "".join(f"{loss:>9}" for loss in losses) + "   known to be")
+    rows = zip(token_texts(example, tokenizer), changes.tolist(), example.personal)
+    for text, change, personal in list(rows)[:SHOWN]:
+        cells = "".join(f" {x:+8.3f}" for x in change)
+        print(f"  {text:14}{cells}{'   personal' if personal else ''}")
+    flagged = personal_influence_ratio(logp, logp_plain) > CLIP_MIN
+    personal = torch.tensor(example.personal)
+    groups = {
+        "personal, PIR > 0.8": personal & flagged,
+        "personal, PIR <= 0.8": personal & ~flagged,
+        "all other tokens": ~personal,
+    }
+    print("  means over all tokens of the response:")
+    for name, chosen in groups.items():
+        if chosen.any():
+            means = changes[chosen].mean(dim=0).tolist()
+            print(f"  {name:21}" + "".join(f" {x:+8.3f}" for x in means))
 
 
 def show_writing(model, tokenizer, row, rows):
-    chapter(7, "What the model itself writes")
+    heading("G", "What the model itself writes")
     stranger = next((r for r in rows if r["task"] == row["task"] and r["user"] != row["user"]), row)
     people = [("this user", row["profile"]), ("a stranger", stranger["profile"]), ("nobody", [])]
     text = show_answers(model, tokenizer, people, row["query"])[0]
@@ -162,7 +171,7 @@ def main():
     p.add_argument("--run", type=Path, default=Path("data/base"), metavar="DIR", help=help)
     help = "folder or JSONL file with the rows"
     p.add_argument("--data", type=Path, default=DATA, metavar="PATH", help=help)
-    help = f"number of the row, from 1 (default: 1; of the default data {DEFAULT_ROW})"
+    help = f"number of the row, from 1 (default: 1; {DEFAULT_ROW} for the default data)"
     p.add_argument("--row", type=cli.COUNT, metavar="N", help=help)
     args = p.parse_args()
     if args.data == DATA:
@@ -182,7 +191,7 @@ def main():
     show_tokens(example, tokenizer, logp, logp_plain)
     show_losses(logp, logp_plain)
     show_gradient(model, batch, example, logp_plain)
-    show_step(model, example, batch, tokenizer, logp)
+    show_step(model, example, batch, tokenizer, logp, logp_plain)
     show_writing(model, tokenizer, row, rows)
 
 

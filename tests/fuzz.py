@@ -3,7 +3,7 @@
     python tests/fuzz.py --seconds 600 --seed 1
 
 Each case must be refused in one line within two seconds, or be read as what was written. Any other
-case is reported with its number, and ends the script. The tests run a few cases.
+outcome ends the script with the number of the case. The tests run a few cases.
 """
 
 import argparse

@@ -73,6 +73,11 @@ def test_an_export_is_in_half_precision_and_trains_in_full(world, start, trained
     assert small.state["optimizer"] is None and small.settings == full.settings
     sizes = [(f / "checkpoint.pt").stat().st_size for f in [tmp_path / "small", start]]
     assert sizes[0] < sizes[1] / 3
+    for taken in [start, trained / "out/ce"]:
+        before = (taken / "checkpoint.pt").read_bytes()
+        refused = call(base.main, *words[:4], "--export", taken, *TINY_BASE)
+        assert refused.is_refusal(str(taken))
+        assert (taken / "checkpoint.pt").read_bytes() == before
     with pytest.raises(UserError, match="perce"):  # a fine-tuned run
         base.export(trained / "out/perce", tmp_path / "other")
     assert not (tmp_path / "other").exists()

@@ -39,14 +39,17 @@ def be_one_of_two(rank, commands):
 def done(world, start, tmp_path_factory):
     """(folder, the results of two processes). Meanwhile this process trains the same alone.
 
-    A step has 2 x 2 x 3 examples. The last step of an epoch of 39 has a single micro-batch, so the
+    A step has 2 x 2 x 3 examples. The last step of an epoch of 27 has a single micro-batch, so the
     second process has nothing to do there. It still must take part in the sum.
     """
     folder = tmp_path_factory.mktemp("distributed")
-    usual = ["--data", world, "--init", start, "--examples", 39, "--steps", 8, "--batch-size", 3]
+    huge = checkpoint.load(start)
+    huge.model.embedding.weight.data *= 1e25
+    checkpoint.save(folder / "huge", huge.model, huge.tokenizer, huge.settings, 4)
+    usual = ["--data", world, "--init", start, "--examples", 27, "--steps", 8, "--batch-size", 3]
     usual = [*usual, "--lr", 1e-2, "--eval-examples", 2, "--device", "cpu", "--out"]
     two = [*usual, folder / "two", "--grad-accum", 2]
-    broken = [*usual, folder / "broken", "--lr", 1000]
+    broken = [*usual, folder / "broken", "--init", folder / "huge"]
     commands = {"two": (free_port(), two), "broken": (free_port(), broken)}
     pair = [start_process(be_one_of_two, rank, commands) for rank in "01"]
     one = call(train.main, *usual, folder / "one", "--grad-accum", 4)

@@ -338,13 +338,12 @@ START = starting_with("<|im_end|>", 257)
     "content, reason",
     [
         (bpe(byte_fallback=True), "byte_fallback"),
-        (bpe(merges=["h €"]), "h€"),
-        (bpe(vocab=vocabulary("he", "hel"), merges=["he l", "h e"]), "before its parts"),
+        (bpe(merges=["h e", "h €"]), "merges"),
         (bpe(vocab=VOCAB | {"hey": 255}), "hey"),
         (bpe(**ABC), "'abc'"),  # `tokenizers` reads abc as two tokens, tiktoken as one
         (bpe(**ABC, ignore_merges=True), "'abc'"),
         (bpe(**ABCD), "'abcd'"),
-        (bpe(vocab=VOCAB | {"word": 100}, ignore_merges=True), "word"),
+        (bpe(vocab=VOCAB | {"ad": 255}, ignore_merges=True), "'ad'"),
         (bpe(vocab=VOCAB | {"he": 5}), "own"),
         (bpe(vocab=LACKS_A), "ASCII"),
         (bpe(vocab=vocabulary("aa", "a" * 10**4), merges=["a a"]), "long"),
@@ -363,11 +362,19 @@ def test_other_tokenizers_are_refused(tmp_path, content, reason):
     assert reason in line and "tokenizer.json" in line
 
 
-def test_ignored_merges_are_honoured_if_all_pairs_are_listed(tmp_path):
-    content = bpe(**ABCD, ignore_merges=True) | {"added_tokens": []}
-    tokenizer = load(write_folder(tmp_path / "m", {"vocab_size": 260}, tokenizer=content))[1]
-    a, d, bc, abcd = (ABCD["vocab"][token] for token in ["a", "d", "bc", "abcd"])
-    assert tokenizer.encode("abcd") == [abcd] and tokenizer.encode("dabcd") == [d, a, bc, d]
+def test_merges_are_followed_in_the_order_in_which_they_complete_tokens(tmp_path):
+    order = {"vocab": vocabulary("bc", "ab", "abc", "bcd")}
+    order["merges"] = ["b c", "a b", "ab c", "bc d", "a bc"]  # so bcd comes before abc
+    for name, content, text in [
+        ("a", order, "abcd"),
+        ("b", ABCD | {"ignore_merges": True}, "dabcd"),
+    ]:
+        content = bpe(**content) | {"added_tokens": []}
+        folder = write_folder(tmp_path / name, {"vocab_size": 260}, tokenizer=content)
+        tokenizer, vocab = load(folder)[1], content["model"]["vocab"]
+        expected = {"abcd": ["a", "bcd"], "dabcd": ["d", "a", "bc", "d"]}[text]
+        assert tokenizer.encode(text) == [vocab[token] for token in expected]
+    assert tokenizer.encode("abcd") == [vocab["abcd"]]  # a whole piece
 
 
 def test_how_a_text_is_cut_follows_from_vocabulary_and_model(tmp_path):

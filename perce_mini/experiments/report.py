@@ -135,19 +135,19 @@ def results_readme():
 
 
 def part(name):
-    """A part of findings.md, or data/results/NAME.txt; "NAME 3" is the third chapter of it."""
+    """A part of findings.md, or data/results/NAME.txt; "NAME B" is the section B of it."""
     if name in (parts := findings()):
         return fill(parts[name])
     if name == "trainer":  # the indented lines of a docstring
         docstring = ast.get_docstring(ast.parse(read_text(TRAINER)))
         code = "\n".join(re.findall(r"^(?:    (.*))?$", docstring, flags=re.M))
         return "```python\n" + re.sub(r"\n{3,}", "\n\n", code).strip() + "\n```"
-    file, _, chapter = name.partition(" ")
+    file, _, letter = name.partition(" ")
     text = read_text(RESULTS / f"{file}.txt")
-    chapters = re.split(r"^(?==+ \d+\. )", text, flags=re.M)  # "=== 3. Title ===" starts one
-    if chapter and int(chapter) >= len(chapters):
-        raise UserError(f"{RESULTS / file}.txt has no chapter {chapter}")
-    return "```text\n" + (chapters[int(chapter)] if chapter else text).strip("\n") + "\n```"
+    sections = dict(re.findall(r"^(?==+ (\w)\. )(.*?)(?=^=+ \w\. |\Z)", text, flags=re.M | re.S))
+    if letter and letter not in sections:
+        raise UserError(f"{RESULTS / file}.txt has no section {letter}")
+    return "```text\n" + (sections[letter] if letter else text).strip("\n") + "\n```"
 
 
 def with_parts(readme):

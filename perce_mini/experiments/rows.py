@@ -67,8 +67,8 @@ def call(*command):
     words = [sys.executable, *map(str, command)]
     done = subprocess.run(words, capture_output=True, text=True)
     if done.returncode:
-        last_line = done.stderr.strip().split("\n")[-1]
-        raise UserError(f"{' '.join(words[1:])} failed: {last_line}")
+        last_line = done.stderr.strip().split("\n")[-1].removeprefix("error: ")
+        raise UserError(f"{' '.join(words[1:3])} failed: {last_line}")
 
 
 def prepare(jobs):

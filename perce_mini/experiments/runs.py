@@ -143,8 +143,8 @@ def score(run, scored):
     model, tokenizer, state = load(run)
     rows = scored.rows(run)
     examples = encode(rows, run, model, tokenizer, scored.contrast, MAX_NEW_TOKENS)
-    n, batch_size = MAX_NEW_TOKENS * scored.texts, 8 if tokenizer.pretrained else 32
-    how = scored.temperature, run.seed, batch_size, run.folder.name
+    n = MAX_NEW_TOKENS * scored.texts
+    how = scored.temperature, run.seed, run.folder.name
     records = evaluate(model, tokenizer, examples, n, *how)
     figures = {"steps": state.get("step", 0)} | figures_of(records)
     scores = {"figures": figures, "tallies": tally_table(records).tolist()}

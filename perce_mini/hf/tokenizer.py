@@ -180,43 +180,45 @@ def read_ends(folder, settings):
 
 
 def order_tokens(model, special):
-    """{bytes: id} of the ordinary tokens, in the order in which the merges make them.
+    """{bytes: id} of the ordinary tokens, in the order of the merges that complete them.
 
-    tiktoken merges any neighbours that are a token together, the first in this order first. The
+    tiktoken merges any two neighbours that are a token together, the first in this order first. The
     file allows listed pairs only. Both give the same ids if the listed merges make every token out
     of its letters, which is checked here. With "ignore_merges" a piece that is a token stays whole,
-    as in tiktoken. Then it is enough that all pairs that make the token are listed.
+    as in tiktoken; the merges may then leave a token in three or more parts, but not in two, which
+    tiktoken would join.
     """
     for name in OTHER_BPE:
         check(not model.get(name), f"{name} {short_repr(model.get(name))}")
     vocab = {token: i for token, i in model["vocab"].items() if token not in special}
-    byte_of, order = bytes_of_characters(), {}
-    made = {token: i for token, i in vocab.items() if token in byte_of}
-    for merge in model["merges"]:
-        left, right = merge.split(" ") if isinstance(merge, str) else merge
-        check({left, right} <= made.keys(), f"{short_repr(left + right)} comes before its parts")
-        order.setdefault((left, right), len(order))
-        made[left + right] = vocab[left + right]
+    merges = [tuple(m.split(" ") if isinstance(m, str) else m) for m in model["merges"]]
+    order, byte_of = {pair: place for place, pair in enumerate(merges)}, bytes_of_characters()
+    check(vocab.keys() >= {left + right for left, right in order}, "merges that make no token")
     work = sum(len(token) ** 2 for token in vocab)  # 3 million for SmolLM2
     check(work < 5 * 10**7, "tokens that are far too long")
+    places = {}
     for token in vocab:
-        if token not in made or merge_all(token, order) != [token]:
-            pairs = [(token[:i], token[i:]) for i in range(1, len(token))]
-            listed = [pair in order for pair in pairs if made.keys() >= set(pair)]
-            whole = model.get("ignore_merges") and listed and all(listed)
-            check(whole, f"the merges do not make {short_repr(token)}")
-    return {bytes(byte_of[letter] for letter in token): i for token, i in made.items()}
+        parts, places[token] = merge_all(token, order)
+        whole = len(parts) == 1 or model.get("ignore_merges") and len(parts) > 2
+        check(whole, f"the merges do not make {short_repr(token)}")
+    tokens = sorted(vocab, key=lambda token: (places[token], vocab[token]))
+    return {bytes(byte_of[letter] for letter in token): vocab[token] for token in tokens}
 
 
 def merge_all(token, order):
-    """Byte-pair encoding, slow and plain: merge the pair that is first in `order`, while any is."""
-    parts = list(token)
-    while True:
+    """Byte-pair encoding, slow and plain: merge the pair that is first in `order`, again and again.
+
+    Returns the parts that are left, and the place of the last merge (-1: none).
+    """
+    parts, place = list(token), -1
+    while len(parts) > 1:
         places = [order.get(pair, len(order)) for pair in pairwise(parts)]
-        if min(places, default=len(order)) == len(order):
-            return parts
-        i = places.index(min(places))
+        if min(places) == len(order):
+            break
+        place = min(places)
+        i = places.index(place)
         parts[i : i + 2] = [parts[i] + parts[i + 1]]
+    return parts, place
 
 
 def bytes_of_characters():

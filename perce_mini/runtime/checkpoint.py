@@ -1,10 +1,11 @@
 """A run's folder: checkpoint.pt holds everything (weights, optimiser, log, random state); log.jsonl
-is a copy of the log to look at.
+is a readable copy of the log.
 
-A checkpoint may be damaged, or made by somebody else to do harm. So it is read in three layers. The
-file is a zip archive whose parts are stored unpacked, each with a CRC-32: a small file cannot
-unpack into a large one, and no flipped bit goes unnoticed. `weights_only=True` unpickles tensors
-and plain values only: no code runs. And every value is checked before anything is built from it.
+A checkpoint may be damaged or malicious, so it is checked in three layers. First, the file must be
+a zip archive whose parts are stored uncompressed, each with a CRC-32. So a small file cannot expand
+into a large one, and no flipped bit goes unnoticed. Second, `weights_only=True` unpickles only
+tensors and plain values, so no code runs. Third, every value is checked before anything is built
+from it.
 """
 
 import math
@@ -23,6 +24,7 @@ from perce_mini.tokenizer import Tokenizer
 from perce_mini.trainer import Settings
 
 KIND = "a checkpoint of this project"
+PARTS = {"config", "model", "tokenizer", "settings", "step", "log", "optimizer", "random"}
 
 
 class LoadedModel(NamedTuple):
@@ -88,6 +90,7 @@ def load(folder, device="cpu"):
 def build_tokenizer(state):
     """The Tokenizer whose `state()` this is."""
     if "pattern" not in state:
+        check(state["tokens"][:256] == [bytes([i]) for i in range(256)], "a byte has no token")
         return Tokenizer(**state)
     from perce_mini.hf.tokenizer import PretrainedTokenizer  # only runs of real models need it
 
@@ -101,18 +104,19 @@ def restore(state, optimizer):
     Raises UserError if the state belongs to another model.
     """
     where = "the optimiser state of the checkpoint"
-    if state["optimizer"] is None:
+    if state.get("optimizer") is None:
         raise UserError(f"{where} is missing: training cannot continue from it")
     with one_line(where, "that of this model"):
         moments = state["optimizer"]["state"]
-        own = optimizer.state_dict()["param_groups"]  # learning rate and decay are not the file's
+        own = optimizer.state_dict()["param_groups"]  # not the file's learning rate and decay
         weights = optimizer.param_groups[0]["params"]
         check(set(moments) == set(range(len(weights))), "other weights")
         for i, weight in enumerate(weights):
-            check(moments[i]["step"].item() >= 1, "a step below 1")
-            for name in ["exp_avg", "exp_avg_sq"]:
+            for name in ["step", "exp_avg", "exp_avg_sq"]:
                 check_tensor(moments[i][name], name)
-                check(moments[i][name].shape == weight.shape, f"shape of {name}")
+                shape = () if name == "step" else weight.shape
+                check(moments[i][name].shape == shape, f"shape of {name}")
+            check(moments[i]["step"] >= 1, "a step below 1")
             check(moments[i]["exp_avg_sq"].min() >= 0, "a negative second moment")
         optimizer.load_state_dict({"state": moments, "param_groups": own})
         torch.set_rng_state(state["random"])
@@ -129,19 +133,22 @@ def check(condition, reason):
 
 
 def check_archive(path):
-    """The parts of the zip file are stored unpacked, do not overlap, and have the right CRC-32."""
+    """The parts of the zip file are uncompressed, do not overlap, and have the right CRC-32."""
     with zipfile.ZipFile(path) as archive:
         end = 0
         for part in sorted(archive.infolist(), key=lambda part: part.header_offset):
             check(part.compress_type == zipfile.ZIP_STORED, "compressed parts")
             check(part.compress_size == part.file_size, "sizes differ")
+            check(not part.external_attr & 0x10, "a folder")  # torch would not read its bytes
             check(part.header_offset >= end, "overlapping parts")
             end = part.header_offset + part.file_size
         check(archive.testzip() is None, "wrong checksum")
 
 
 def check_state(state):
-    """Every value has its type and a possible size; nothing has been built from it yet."""
+    """Every value has the right type and is in range. Nothing has been built from it yet."""
+    missing = PARTS - set(state)
+    check(not missing, f"no {', '.join(missing)}")
     check_fields(state["config"], GPTConfig)
     check_fields(state["settings"], Settings)
     config, settings, step = state["config"], state["settings"], state["step"]
@@ -157,7 +164,7 @@ def check_state(state):
 
 
 def check_fields(values, cls):
-    """Every value belongs to a field of this dataclass and has its type; numbers are possible."""
+    """Every value belongs to a field of this dataclass, has its type, and is in range."""
     types = {field.name: field.type for field in fields(cls)}
     for name, value in values.items():
         check(type(value) is types.get(name), f"{short_repr(name)} is {short_repr(value)}")
@@ -167,7 +174,7 @@ def check_fields(values, cls):
 
 
 def check_tensor(tensor, name):
-    """A plain tensor of finite float32 or bfloat16 numbers that really holds its memory."""
+    """A plain contiguous tensor of finite float32 or bfloat16 numbers."""
     check(isinstance(name, str) and isinstance(tensor, torch.Tensor), f"{short_repr(name)}")
     check(tensor.dtype in (torch.float32, torch.bfloat16), f"{name} is {tensor.dtype}")
     check(tensor.layout is torch.strided and tensor.device.type == "cpu", f"layout of {name}")

@@ -1,4 +1,4 @@
-"""What all commands share: flags that are checked when they are parsed, and errors of one line."""
+"""What all commands share: flags that are checked when they are parsed, and one-line errors."""
 
 import argparse
 import math
@@ -65,9 +65,12 @@ TEXT_SEED = {"type": SEED, "default": 0, "help": "seed of the sampled text"}
 TEMPERATURE = {
     "type": number(float, 0, 100),
     "default": 0.4,
-    "help": "sampling temperature; 0 takes the likeliest token",
+    "help": "sampling temperature; 0 takes the most likely token",
 }
-TOP_K = {"type": COUNT_OR_NONE, "help": "profile items in the prompt, the best ones by BM25"}
+TOP_K = {
+    "type": COUNT_OR_NONE,
+    "help": "number of profile items in the prompt, the most relevant ones by BM25",
+}
 
 
 def run(main):
@@ -75,7 +78,7 @@ def run(main):
     sys.stderr = sys.stderr or open(os.devnull, "w")  # None if the shell closed it
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # for terminals that know ASCII only
+            stream.reconfigure(errors="backslashreplace")  # for ASCII-only terminals
     try:
         main()
         if sys.stdout:
@@ -84,16 +87,23 @@ def run(main):
         print("\ninterrupted", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:  # `| head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        discard_output()
         sys.exit(141)
     except (UserError, OSError) as error:
         print("error:", printable(" ".join(str(error).split())), file=sys.stderr)
+        if isinstance(error, OSError):  # the disk is full, perhaps the one that stdout writes to
+            discard_output()
         sys.exit(2)
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError":  # torch's; importing torch here is slow
             raise
         print(f"error: {out_of_memory(error)}", file=sys.stderr)
         sys.exit(2)
+
+
+def discard_output():
+    """Let the interpreter's last flush of stdout succeed: nothing more can be written."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def out_of_memory(error):

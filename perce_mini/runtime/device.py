@@ -1,4 +1,4 @@
-"""Which device to compute on, and in which precision."""
+"""The device to compute on, and the precision."""
 
 import torch
 
@@ -22,7 +22,7 @@ def pick_device(name):
     if not available.get(device.type, False) or (device.index or 0) >= n_devices:
         raise UserError(f"--device {name} is not available on this machine")
     if device.type == "cuda":
-        torch.set_float32_matmul_precision("high")  # multiply what stays float32 as TF32
+        torch.set_float32_matmul_precision("high")  # TF32 for products that stay in float32
     return device
 
 

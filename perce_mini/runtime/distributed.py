@@ -1,10 +1,10 @@
 """Several processes, one per GPU (or CPU): `torchrun --nproc_per_node N train.py ...`.
 
-Every process draws the same micro-batches and works on each N-th of them. All of them know the
-number of response tokens of the whole step and divide by it, so the gradient of Eq. 8 is the SUM of
-the processes' gradients. The first process alone prints and writes files.
+Every process draws the same micro-batches and works on every N-th of them. All processes divide by
+the number of response tokens of the whole step, so the gradient of Eq. 8 is the SUM of the
+gradients of all processes. Only the first process prints and writes files.
 
-Without torchrun there is one process, and every function here does nothing.
+Without torchrun there is a single process, and the functions here change nothing.
 """
 
 import os
@@ -13,6 +13,8 @@ import sys
 import torch
 import torch.distributed as dist
 
+from perce_mini.runtime.errors import UserError
+
 
 def init_distributed(device):
     """Join the process group if torchrun started this process. Returns this process's device."""
@@ -20,11 +22,14 @@ def init_distributed(device):
         if device.type == "cuda":
             device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
             torch.cuda.set_device(device)
-        # An optimizer imports this module. Imported later it would hold on to the process group,
-        # whose threads then crash the interpreter at exit.
+        # Creating an optimizer imports this module. If it were imported after the process group was
+        # made, it would keep the group alive, whose threads then crash the interpreter at exit.
         from torch.distributed import nn as _  # noqa: F401
 
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        try:
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        except ValueError as error:
+            raise UserError(f"start several processes with torchrun ({error})") from None
         if rank():
             sys.stdout = open(os.devnull, "w")
     return device
@@ -47,12 +52,12 @@ def barrier():
 
 
 def my_share(micro_batches):
-    """The micro-batches that this process works on; perhaps none at the end of an epoch."""
+    """The micro-batches that this process works on; there may be none at the end of an epoch."""
     return micro_batches[rank() :: world_size()]
 
 
 def sum_gradients(model):
-    """Replace every gradient by its sum over the processes."""
+    """Replace every gradient with its sum over the processes."""
     if dist.is_initialized():
         for p in model.parameters():
             if p.requires_grad:

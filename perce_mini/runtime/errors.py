@@ -10,7 +10,7 @@ UNSAFE = set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufffe\uffff
 
 
 class UserError(ValueError):
-    """Every command prints it as one line and ends with status 2 (see cli.py)."""
+    """Every command prints its message on one line and exits with status 2 (see cli.py)."""
 
 
 def printable(text):
@@ -30,9 +30,9 @@ def short_repr(value):
 
 @contextmanager
 def one_line(where, kind):
-    """Turn every exception of a block that reads a file into a UserError of one line.
+    """Turn every exception of a block that reads a file into a UserError with a one-line message.
 
-    A damaged file, or one made to do harm, can raise nearly anything: KeyError, RuntimeError,
+    A damaged or malicious file can raise nearly anything: KeyError, RuntimeError,
     struct.error, RecursionError. tiktoken even raises an exception that is not an Exception (a
     panic of its Rust engine). A UserError passes through as it is.
     """

@@ -1,6 +1,7 @@
-"""Files are replaced, never rewritten: the new one is written beside the old one and then renamed.
+"""Files are replaced, never overwritten in place: the new file is written next to the old one and
+then renamed.
 
-A kill or a full disk at any moment therefore leaves the old file whole.
+So the old file stays intact if the process is killed or the disk is full.
 """
 
 import hashlib
@@ -11,6 +12,9 @@ from functools import partial
 from pathlib import Path
 
 from perce_mini.runtime.errors import UserError
+
+# Files that no report may replace, whichever folder they are in.
+PROTECTED = ["checkpoint.pt", "log.jsonl", "train.jsonl", "val.jsonl", "test.jsonl", "base.jsonl"]
 
 # ------------------------------------------------------------------------------------------ writing
 
@@ -24,7 +28,7 @@ def replace_files(writers):
         for path, write in writers.items():
             check_writable(path)
             new = new_name(path)
-            new.unlink(missing_ok=True)  # whatever lies there, a link included
+            new.unlink(missing_ok=True)  # whatever is there, even a link
             leftovers.callback(new.unlink, missing_ok=True)
             try:
                 write(new)
@@ -34,7 +38,7 @@ def replace_files(writers):
             except OSError as error:
                 raise OSError(f"cannot write {path}: {error.strerror or error}") from None
             with open(new, "rb+") as file:
-                os.fsync(file.fileno())  # on the disk before the old file goes
+                os.fsync(file.fileno())  # force it to disk before it replaces the old file
         for path in writers:
             os.replace(new_name(path), path)
 
@@ -50,7 +54,7 @@ def new_name(path):
 
 
 def check_writable(path):
-    """Raise UserError if `path` cannot be written. Makes its folder. Called before long work."""
+    """Raise UserError if `path` cannot be written. Creates its folder. Call it before long work."""
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -63,8 +67,16 @@ def check_writable(path):
         raise UserError(f"cannot write {path}: {error.strerror}") from None
 
 
+def check_output(path, inputs):
+    """`check_writable` for a report. Raises UserError if it would replace an input or a run."""
+    check_writable(path)
+    is_input = os.path.realpath(path) in map(os.path.realpath, inputs)
+    if is_input or (Path(path).exists() and Path(path).name in PROTECTED):
+        raise UserError(f"{path} holds data or belongs to a run: give another file")
+
+
 def write_text_atomic(path, text):
-    """Replace `path` by this text in UTF-8."""
+    """Replace `path` with this text in UTF-8."""
     replace_file(path, lambda new: new.write_text(text, encoding="utf-8"))
 
 
@@ -75,7 +87,7 @@ def write_jsonl(rows, path):
 
 
 def write_jsonl_atomic(path, rows):
-    """Replace `path` by a file with one JSON object per line."""
+    """Replace `path` with a file that has one JSON object per line."""
     replace_file(path, partial(write_jsonl, rows))
 
 
@@ -106,7 +118,7 @@ def read_text(path, max_bytes=2**30):
 
 
 def parse_json(text, where):
-    """JSON -> value. Raises UserError; `where` is how its line starts ("file" or "file:line")."""
+    """JSON -> value. Raises UserError; `where` ("file" or "file:line") starts its message."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -120,5 +132,5 @@ def read_json(path, max_bytes=2**30):
 
 def sha256(path):
     """The hex digest of a file's content."""
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -34,7 +34,7 @@ def parse_train_args(description):
     help = "run or Hugging Face folder to start from"
     help += " (default: data/base; for your own data out/base-NAME, trained on first use)"
     p.add_argument("--init", type=Path, metavar="DIR", help=help)
-    help = "what the plain view holds instead of the user's profile: nothing, or a stranger's"
+    help = "the profile in the plain view: none, or that of a stranger"
     p.add_argument("--contrast", choices=CONTRASTS, default="none", help=help)
     help = "folder to write (default: out/LOSS); with several losses, their parent (default: out)"
     p.add_argument("--out", type=Path, metavar="DIR", help=help)
@@ -46,46 +46,48 @@ def parse_train_args(description):
     length = g.add_mutually_exclusive_group()
     length.add_argument("--steps", type=COUNT, help=f"optimisation steps (default: {usual.steps})")
     length.add_argument(
-        "--epochs", type=number(float, 1e-6, 1e4), help="passes over the data instead"
+        "--epochs", type=number(float, 1e-6, 1e4), help="passes over the data, instead of --steps"
     )
     help = f"peak learning rate of AdamW (default: {usual.lr:g}; for a Hugging Face model"
     help += f" {LR_PRETRAINED:g}, with LoRA {LR_LORA:g})"
     g.add_argument("--lr", type=cli.RATE, help=help)
-    help = "share of the steps in which the learning rate rises"
+    help = "fraction of the steps in which the learning rate rises"
     g.add_argument("--warmup", type=number(float, 0, 1), default=usual.warmup, help=help)
     help = "examples in a micro-batch"
     g.add_argument("--batch-size", type=COUNT, default=usual.batch_size, help=help)
     help = "micro-batches in an optimisation step"
     g.add_argument("--grad-accum", type=COUNT, default=usual.grad_accum, help=help)
     g.add_argument("--top-k", **cli.TOP_K, default=usual.top_k)
-    g.add_argument("--examples", type=COUNT, help="train on that many rows (default: all)")
-    g.add_argument("--seed", type=cli.SEED, default=0, help="of batches, LoRA and sampled texts")
+    g.add_argument("--examples", type=COUNT, help="number of rows to train on (default: all)")
+    g.add_argument("--seed", type=cli.SEED, default=0, help="for batches, LoRA and sampled texts")
     g.add_argument("--save-every", type=COUNT, default=SAVE_EVERY, help="steps between checkpoints")
 
     g = p.add_argument_group("real models (--init with a Hugging Face folder)")
     help = "rank of LoRA adapters; 0 trains all weights"
     g.add_argument("--lora-rank", type=number(int, 0, 4096), default=0, metavar="R", help=help)
-    help = "longest sequence in tokens (default: what the model allows, at most 5000)"
+    help = "maximum sequence length in tokens (default: what the model allows, at most 5000)"
     g.add_argument("--block-size", type=COUNT, metavar="N", help=help)
     help = (
         "JSON file with the prompt's start, item, query and end (default: the model's chat format)"
     )
     g.add_argument("--template", type=Path, metavar="FILE", help=help)
-    help = "keep fewer activations and compute them again: slower, but needs less memory"
+    help = "recompute activations in the backward pass: slower, but needs less memory"
     g.add_argument("--recompute", action="store_true", help=help)
 
     g = p.add_argument_group("machine and scoring")
     g.add_argument("--device", **cli.DEVICE)
     help = "torch.compile the blocks: slow start, faster steps"
     g.add_argument("--compile", action="store_true", help=help)
-    help = "held-out examples to score; 0 skips scoring"
+    help = "number of held-out examples to score; 0 skips scoring"
     g.add_argument("--eval-examples", type=COUNT_OR_NONE, default=120, help=help)
     g.add_argument("--temperature", **cli.TEMPERATURE)
     args = p.parse_args()
     if not args.clip_min <= args.clip_max:
         p.error(f"--clip-min {args.clip_min} is above --clip-max {args.clip_max}")
     if args.template and not args.init:
-        p.error("--template is for a Hugging Face folder, which --init names")
+        p.error("--template needs --init with a Hugging Face folder")
+    if args.block_size and not args.init:
+        p.error("--block-size needs --init; for a base model give it to python -m perce_mini.base")
     args.template = args.template and hf.read_template(args.template)
     if os.path.realpath(args.data) == os.path.realpath(DEFAULT_DATA):
         args.data = DEFAULT_DATA

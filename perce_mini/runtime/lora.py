@@ -1,8 +1,8 @@
 """LoRA (arXiv 2106.09685): train y = W x + 2 B A x with W frozen.
 
-W (out, in) stays as it is. A (rank, in) starts random and B (out, rank) at 0, so training starts
-from the model as it was. Gradients and optimiser state exist for A and B only: with rank 16 that is
-less than 1 % of the weights of a 4 B model.
+W (out, in) does not change. A (rank, in) is initialised randomly and B (out, rank) with 0, so
+training starts from the unchanged model. Only A and B have gradients and optimiser state: with rank
+16 these are less than 1 % of the weights of a 4 B model.
 """
 
 from functools import partial
@@ -37,7 +37,7 @@ class LoRA(nn.Module):
 
 
 def replace_layers(model, kind, make_new):
-    """Replace every layer of this kind in the blocks by make_new(layer)."""
+    """Replace every layer of this kind in the blocks with make_new(layer)."""
     for parent in list(model.blocks.modules()):
         for name, layer in list(parent.named_children()):
             if isinstance(layer, kind):
@@ -45,7 +45,7 @@ def replace_layers(model, kind, make_new):
 
 
 def add(model, rank):
-    """Freeze the model and put an adapter beside every linear layer of its blocks."""
+    """Freeze the model and add an adapter to every linear layer of its blocks."""
     model.requires_grad_(False)
     replace_layers(model, nn.Linear, partial(LoRA, rank=rank))
 

@@ -1,4 +1,4 @@
-"""Loading a model, wherever it comes from: a run of this project or a Hugging Face folder."""
+"""Load a model from a run of this project or from a Hugging Face folder."""
 
 from pathlib import Path
 
@@ -15,8 +15,8 @@ MAX_BLOCK_SIZE = 5000  # the longest prompts of the paper
 def load_model(folder, device, dtype=torch.float32, template=None, block_size=None):
     """A folder -> LoadedModel. The last three arguments are for Hugging Face folders.
 
-    template: see hf.read_template; block_size: the longest sequence (default: what the model
-    allows, at most 5000 tokens). Raises UserError.
+    template: see hf.read_template; block_size: the maximum sequence length (default: what the
+    model allows, at most 5000 tokens). Raises UserError.
     """
     if not Path(folder).is_dir():
         raise UserError(f"no such folder: {folder} (nothing is downloaded)")
@@ -34,6 +34,6 @@ def load_model(folder, device, dtype=torch.float32, template=None, block_size=No
         raise UserError(f"{folder}: no control token ends a text (eos_token_id); {advice}")
     positions = model.config.block_size
     if block_size and block_size > positions:
-        raise UserError(f"{folder} has {positions} positions, --block-size asks for {block_size}")
+        raise UserError(f"{folder} allows {positions} positions: --block-size {block_size} is more")
     model.config.block_size = block_size or min(positions, MAX_BLOCK_SIZE)
     return LoadedModel(model, tokenizer, {})

@@ -1,4 +1,4 @@
-"""Somebody's earlier texts, as people have them: a text file, a folder of text files, or JSONL."""
+"""Read somebody's earlier texts: from a text file, a folder of text files, or JSONL."""
 
 import re
 from pathlib import Path
@@ -7,14 +7,14 @@ from perce_mini.dataset import DataError, check_texts
 from perce_mini.runtime.errors import UserError
 from perce_mini.runtime.files import parse_json, read_text
 
-MAX_BYTES = 2**24  # of a file of texts
+MAX_BYTES = 2**24  # the largest file of texts
 
 
 def read_profile(path):
     """A path -> profile [{"query", "response"}, ...], oldest first. Raises UserError.
 
     A text file: one item per paragraph (blank lines separate paragraphs). A folder: one item per
-    *.txt or *.md file, by name. A JSONL file: one item per line, "response" and perhaps "query".
+    *.txt or *.md file, by name. A JSONL file: one item per line, "response" and optionally "query".
     """
     path = Path(path)
     if path.is_dir():

@@ -1,4 +1,4 @@
-"""A training run that is kept in a folder: it can be interrupted at any moment and continued."""
+"""A training run with checkpoints in a folder: it can be interrupted at any time and continued."""
 
 import os
 import signal
@@ -17,14 +17,16 @@ except ImportError:  # Windows
 from perce_mini.dataset import training_steps
 from perce_mini.runtime import checkpoint, distributed
 from perce_mini.runtime.errors import UserError
+from perce_mini.runtime.files import check_writable
 from perce_mini.trainer import NotFiniteError, make_optimizer, training_step
 
 SAVE_EVERY = 50  # steps
+REPORTS = ["results.json", "predictions.jsonl", "heat.html"]  # what train.py adds to a run's folder
 BAR = "{desc}  {n_fmt}/{total_fmt}  {elapsed} + {remaining}"  # fits 80 columns
 
 
 def check_same_run(state, settings, out):
-    """A run may only be continued with the settings it was started with. Raises UserError."""
+    """A run can only be continued with the settings that it was started with. Raises UserError."""
     for name, value in asdict(settings).items():
         old = getattr(state["settings"], name)
         if old == value or name == "data":  # data_sha256 tells whether the rows are the same
@@ -32,7 +34,15 @@ def check_same_run(state, settings, out):
         what = f"{name} {old or repr(old)}, not {value or repr(value)}"
         if name == "data_sha256":
             what = "other rows than this data folder holds now"
-        raise UserError(f"{out} was made with {what}: give the same again, or another folder")
+        raise UserError(f"{out} was made with {what}: use the same setting, or another folder")
+
+
+def check_folder(out):
+    """Raise UserError if a run cannot be written into `out`, or would replace something else."""
+    for name in ["checkpoint.pt", "log.jsonl", *REPORTS]:
+        check_writable(out / name)
+        if (out / name).exists() and not (out / "checkpoint.pt").exists():
+            raise UserError(f"{out} holds {name}, but no run: give another --out")
 
 
 def fit(model, tokenizer, examples, settings, out, save_every=SAVE_EVERY, state=None):
@@ -67,11 +77,13 @@ def fit(model, tokenizer, examples, settings, out, save_every=SAVE_EVERY, state=
                 if done % save_every == 0 or done == settings.steps or interrupted:
                     if is_first:
                         checkpoint.save(out, model, tokenizer, settings, done, log, optimizer)
+                        for name in REPORTS:  # they are of an older checkpoint
+                            Path(out, name).unlink(missing_ok=True)
                     saved = done
                 if interrupted:
                     raise KeyboardInterrupt
     except NotFiniteError as error:
-        advice = f"lower --lr (now {settings.lr:g}) and train anew"
+        advice = f"lower --lr (now {settings.lr:g}) and train again"
         raise NotFiniteError(f"{error}: {advice}; {saved_message(out, settings, saved)}") from None
     except (OSError, UserError) as error:
         raise UserError(f"{error}; {saved_message(out, settings, saved)}") from None
@@ -109,7 +121,7 @@ def interrupt_after_step():
     """Ctrl-C lets the current step finish, so that it can be saved; a second Ctrl-C stops at once.
 
     Yields a list that is empty until Ctrl-C. With several processes Ctrl-C stops at once: they
-    would have to agree on the step.
+    would have to agree on the same step.
     """
     interrupted = []
 
@@ -127,7 +139,7 @@ def interrupt_after_step():
 
 
 def progress(settings, line):
-    """What the progress bar says of the last step."""
+    """What the progress bar shows about the last step."""
     if settings.loss == "ce":
         return f"loss {line['loss']:.3f}"
     return (
