@@ -28,7 +28,7 @@ from perce_mini.runtime.flags import (
     SHIPPED_BASE,
     parse_train_args,
 )
-from perce_mini.runtime.models import load_model
+from perce_mini.runtime.models import fingerprint, load_model
 from perce_mini.runtime.run import REPORTS, check_folder, check_same_run, fit
 from perce_mini.sample import show_two_users_and_nobody
 from perce_mini.scoring import MAX_NEW_TOKENS, evaluate
@@ -92,6 +92,7 @@ def make_settings(args, loss, n_rows, pretrained):
         data_sha256=sha256(args.data / "train.jsonl"),
         examples=n_rows,
         init=str(args.start),
+        init_sha256=fingerprint(args.start),
         template=json.dumps(args.template) if args.template else "",
     )
 

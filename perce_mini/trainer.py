@@ -51,6 +51,7 @@ class Settings:
     contrast: str = "none"  # what the plain view holds instead of the profile (contrast.py)
     top_k: int = 4  # profile items in the prompt
     init: str = ""  # the folder that the run started from; "" for a base model
+    init_sha256: str = ""  # of that folder's weights
     template: str = ""  # --template, as JSON
     lora_rank: int = 0  # 0: all weights are trained
 
@@ -74,8 +75,8 @@ def micro_batch_loss(model, batch, settings, n_tokens):
     """
     logp_plain = None
     if settings.loss != "ce":
-        # The method's only extra work: one forward pass of the shorter view, without gradient. (Of
-        # the other losses only the log needs it.)
+        # The method's only extra work: one forward pass of the shorter view, without gradient. The
+        # other losses need it only for the log.
         with torch.no_grad():
             logits = model(batch.plain.ids, batch.plain.target_positions)
             logp_plain = token_logprobs(logits, batch.labels)

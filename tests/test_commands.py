@@ -287,6 +287,15 @@ def test_a_finished_run_is_kept(run_train, world, tmp_path, monkeypatch):
     assert (tmp_path / "run/checkpoint.pt").read_bytes() == before
 
 
+def test_a_base_model_that_has_changed_is_noticed(run_train, start, trained, tmp_path):
+    base_folder = shutil.copytree(start, tmp_path / "base")
+    assert run_train("--init", base_folder).status == 0
+    shutil.copy(trained / "out/ce/checkpoint.pt", base_folder)
+    assert run_train("--init", base_folder).is_refusal("another model", str(base_folder))
+    shutil.rmtree(base_folder)  # a run can go on without it, if nothing is compared with it
+    assert run_train("--init", base_folder, "--resume").status == 0
+
+
 def test_overwrite_removes_reports_once_the_new_run_is_saved(run_train, tmp_path, monkeypatch):
     assert run_train("--eval-examples", 3).status == 0
     press_ctrl_c(monkeypatch, step=1, times=2)

@@ -79,13 +79,13 @@ def test_a_wrong_field_is_named_in_one_line(folder, field):
 
 
 def test_marked_parts_of_a_readme_are_filled(folder):
-    (folder / "walk.txt").write_text("\n=== 1. One ===\n\na\n\n=== 2. Two ===\n\n b\n\n")
+    (folder / "walk.txt").write_text("\n=== A. One ===\n\na\n\n=== B. Two ===\n\n b\n\n")
     mark = "<!-- {0}: note -->\nold\n<!-- end of {0} -->\n<!-- test: c -->\n".format
-    text = report.with_parts(mark("claims") + mark("walk 2") + mark("walk"))
+    text = report.with_parts(mark("claims") + mark("walk B") + mark("walk"))
     assert "old" not in text and text.count("<!-- test: c -->") == 3 and "-->\n0.6\n<!--" in text
-    assert "-->\n```text\n=== 2. Two ===\n\n b\n```\n<!--" in text and text.count("One") == 1
+    assert "-->\n```text\n=== B. Two ===\n\n b\n```\n<!--" in text and text.count("One") == 1
     assert report.with_parts(text.replace("0.6\n", "")) == text
-    for name, reason in [("nothing", "nothing.txt"), ("walk 3", "walk.txt has no chapter 3")]:
+    for name, reason in [("nothing", "nothing.txt"), ("walk C", "walk.txt has no section C")]:
         with pytest.raises(UserError, match=reason):
             report.with_parts(mark(name))
 

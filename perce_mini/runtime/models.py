@@ -8,8 +8,23 @@ from perce_mini import hf
 from perce_mini.runtime import checkpoint
 from perce_mini.runtime.checkpoint import LoadedModel
 from perce_mini.runtime.errors import UserError
+from perce_mini.runtime.files import sha256
 
 MAX_BLOCK_SIZE = 5000  # the longest prompts of the paper
+
+
+def fingerprint(folder):
+    """A hash of a model's weights: of a run's checkpoint, or of a Hugging Face folder's files.
+
+    "" if there is no such folder any more: a run can be resumed without the model it started from.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        return ""
+    files = [folder / "checkpoint.pt"]
+    if hf.is_folder(folder):
+        files = [folder / "config.json", *sorted(folder.glob("*.safetensors"))]
+    return "+".join(sha256(file)[:16] for file in files)
 
 
 def load_model(folder, device, dtype=torch.float32, template=None, block_size=None):

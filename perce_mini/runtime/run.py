@@ -31,10 +31,16 @@ def check_same_run(state, settings, out):
         old = getattr(state["settings"], name)
         if old == value or name == "data":  # data_sha256 tells whether the rows are the same
             continue
+        if name == "init_sha256" and not value:  # that model is gone
+            continue
         what = f"{name} {old or repr(old)}, not {value or repr(value)}"
         if name == "data_sha256":
             what = "other rows than this data folder holds now"
-        raise UserError(f"{out} was made with {what}: use the same setting, or another folder")
+        if name == "init_sha256":
+            what = f"another model than {settings.init} holds now"
+        raise UserError(
+            f"{out} was made with {what}: use the same setting or another folder, or --overwrite"
+        )
 
 
 def check_folder(out):
