@@ -39,4 +39,5 @@ def draw_stranger(row, candidates, rng):
         other = rng.choice(candidates)
         if other["user"] != row["user"]:
             return other
-    return None
+    others = [other for other in candidates if other["user"] != row["user"]]
+    return rng.choice(others) if others else None  # one user wrote nearly all texts of the task

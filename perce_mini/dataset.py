@@ -56,12 +56,13 @@ def read_examples(path):
 def read_row(line, where):
     """One line of a file -> Row. Raises DataError."""
     try:
-        row = Row(json.loads(line))
+        row = json.loads(line)
     except (ValueError, TypeError, RecursionError) as error:
         reason = str(error).splitlines()[0]
-        raise DataError(f"{where}: not a JSON object ({reason})") from None
-    row.where = where
+        raise DataError(f"{where}: not JSON ({reason})") from None
     check_texts(row, ["user", "task", "query", "response"], where)
+    row = Row(row)
+    row.where = where
     check(row["response"].strip(), f"{where}: 'response' is empty")
     check(row["task"] != "all", f"{where}: a task may not be called 'all'; tables use that name")
     check(isinstance(row.get("profile"), list), f"{where}: 'profile' must be a list of items")
@@ -168,21 +169,21 @@ def encode_example(row, tokenizer, block_size, top_k=4, max_new_tokens=0):
     Raises DataError if query and response alone do not fit, or if the prompt is empty.
     """
     where = getattr(row, "where", Row.where)
-    start = tokenizer.encode_template("start")
-    query = tokenizer.encode_template("query", row["query"])
-    response = [*tokenizer.encode(row["response"]), tokenizer.end]
-    answer = max(len(response), max_new_tokens)
-    room = block_size - len(start) - len(query) - answer
-    check(start + query, f"{where}: the prompt is empty: write a query, or a template with a start")
-    if room < 0:
+    with one_line(where, "text that can be encoded"):
+        start = tokenizer.encode_template("start")
+        query = tokenizer.encode_template("query", row["query"])
+        response = [*tokenizer.encode(row["response"]), tokenizer.end]
+        answer = max(len(response), max_new_tokens)
+        room = block_size - len(start) - len(query) - answer
+        advice = "write a query, or a template with a start"
+        check(start + query, f"{where}: the prompt is empty: {advice}")
         sizes = f"query ({len(start + query)} tokens) and response ({answer})"
-        raise DataError(f"{where}: {sizes} exceed the block size {block_size}: shorten them")
-    persona, indices = encode_profile(row["profile"], row, tokenizer, top_k, room)
-    contrast, _ = encode_profile(getattr(row, "plain_profile", ()), row, tokenizer, top_k, room)
-    personal = personal_tokens(row, tokenizer)
-    return Example(
-        row, start + persona + query, start + contrast + query, response, personal, indices
-    )
+        check(room >= 0, f"{where}: {sizes} exceed the block size {block_size}: shorten them")
+        persona, indices = encode_profile(row["profile"], row, tokenizer, top_k, room)
+        contrast, _ = encode_profile(getattr(row, "plain_profile", ()), row, tokenizer, top_k, room)
+        personal = personal_tokens(row, tokenizer)
+    prompts = start + persona + query, start + contrast + query
+    return Example(row, *prompts, response, personal, indices)
 
 
 def encode_profile(profile, row, tokenizer, top_k, room):
@@ -226,8 +227,7 @@ def encode_rows(rows, tokenizer, block_size, top_k, max_new_tokens=0):
     """Rows -> Examples. Raises DataError."""
     examples = []
     for row in tqdm(rows, "encode", unit="row", dynamic_ncols=True, leave=False, delay=2):
-        with one_line(getattr(row, "where", Row.where), "text that can be encoded"):
-            examples.append(encode_example(row, tokenizer, block_size, top_k, max_new_tokens))
+        examples.append(encode_example(row, tokenizer, block_size, top_k, max_new_tokens))
     dropped = sum(gives_answer(item, row) for row in rows for item in row["profile"])
     if dropped:
         print(f"note: left out {dropped} profile items that equal the response", file=sys.stderr)

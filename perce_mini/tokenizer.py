@@ -62,7 +62,6 @@ def train_bpe(text, n_tokens):
     words = [list(piece.encode()) for piece in counts]
     times = list(counts.values())
     tokens = [bytes([i]) for i in range(256)]
-    ids = {token: i for i, token in enumerate(tokens)}
     pair_counts = Counter()
     words_with = defaultdict(set)  # pair -> the words that contain it, or once did
 
@@ -83,13 +82,11 @@ def train_bpe(text, n_tokens):
             break
         ties = [pair for pair, n in pair_counts.items() if n == most]
         best = min(ties, key=spelled)
-        merged = b"".join(spelled(best))
-        if merged not in ids:  # ab + c and a + bc make the same token
-            ids[merged] = len(tokens)
-            tokens.append(merged)
+        new_id = len(tokens)
+        tokens.append(b"".join(spelled(best)))
         for w in words_with.pop(best):
             count(w, -1)
-            words[w] = merge_pair(words[w], best, ids[merged])
+            words[w] = merge_pair(words[w], best, new_id)
             count(w, +1)
     return tokens
 

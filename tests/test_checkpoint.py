@@ -22,7 +22,7 @@ IDS = torch.tensor([[1, 2, 3]])
 
 def make_run(folder, rank=0):
     """Save a run that has made one step. Returns what the model then said."""
-    model, settings = make_model(n_embd=16), Settings(loss="ce", lora_rank=rank)
+    model, settings = make_model(n_embd=16), Settings(loss="ce", lora_rank=rank, warmup=0)
     if rank:
         lora.add(model, rank)
     optimizer = make_optimizer(model, settings)
@@ -60,7 +60,7 @@ def test_what_is_saved_comes_back(tmp_path, rank):
     model, tokenizer, state = loaded = checkpoint.load(tmp_path)
     assert torch.equal(model(IDS), logits) and tokenizer.state() == TOKENIZER.state()
     assert state["step"] == 1 and state["log"] == [{"step": 1, "lr": 0.1}]
-    assert loaded.settings == Settings(loss="ce", lora_rank=rank)
+    assert loaded.settings == Settings(loss="ce", lora_rank=rank, warmup=0)
     assert model.head.requires_grad == (rank == 0)
     assert (tmp_path / "log.jsonl").read_text() == '{"step": 1, "lr": 0.1}\n'
     state["optimizer"]["param_groups"][0]["lr"] = 1e9  # settings come from the command alone
@@ -121,6 +121,7 @@ def test_no_code_runs(tmp_path):
 
 
 FLOATS = torch.ones(16)  # as large as the last norm, and as weight 1 of the optimiser
+BYTES = [bytes([i]) for i in range(256)]
 ALIAS = FLOATS[:1].expand(16)  # claims memory that it does not have
 BAD_VALUES = {
     "step": [-1, True, 61, 10**4000],  # of 60 steps
@@ -141,7 +142,8 @@ BAD_VALUES = {
     "model/unknown": [FLOATS],
     "model/norm.weight": [[1.0] * 16, FLOATS[:15].clone(), FLOATS / 0, FLOATS.half(), ALIAS]
     + [FLOATS.to_sparse(), FLOATS.to("meta")],
-    "tokenizer/tokens": [["a"] * 256, [b"%d" % i for i in range(1000)]],
+    "tokenizer/tokens": [["a"] * 256, [b"%d" % i for i in range(1000)], [*BYTES, b"a"]]
+    + [BYTES[:97] + BYTES[98:]],
     "optimizer": [None],
     "optimizer/state": [{}],
     "optimizer/state/99": [{}],

@@ -155,7 +155,7 @@ def with_parts(readme):
     written anew."""
 
     def count(row):
-        return f"{row[1]}{len(read_text(row[2]).splitlines())} |"
+        return f"{row[1]}{round(len(read_text(row[2]).splitlines()), -1)} |"
 
     readme = re.sub(r"(\]\((\S+\.py)\) \| )\d+ \|", count, readme)
     pattern = r"(<!-- ([\w -]+): [^\n]*-->\n).*?(<!-- end of \2 -->)"

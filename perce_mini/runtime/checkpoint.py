@@ -88,7 +88,10 @@ def load(folder, device="cpu"):
 
 
 def build_tokenizer(state):
-    """The Tokenizer whose `state()` this is."""
+    """The Tokenizer whose `state()` this is. Without a token for a byte it could not encode it."""
+    tokens = set(state["tokens"])
+    check(len(tokens) == len(state["tokens"]), "the same token twice")
+    check(all(bytes([i]) in tokens for i in range(32, 127)), "no token for a letter")
     if "pattern" not in state:
         check(state["tokens"][:256] == [bytes([i]) for i in range(256)], "a byte has no token")
         return Tokenizer(**state)
@@ -167,7 +170,8 @@ def check_fields(values, cls):
     """Every value belongs to a field of this dataclass, has its type, and is in range."""
     types = {field.name: field.type for field in fields(cls)}
     for name, value in values.items():
-        check(type(value) is types.get(name), f"{short_repr(name)} is {short_repr(value)}")
+        kinds = [float, int] if types.get(name) is float else [types.get(name)]  # 1 is a float, too
+        check(type(value) in kinds, f"{short_repr(name)} is {short_repr(value)}")
         if type(value) is not str:
             check(math.isfinite(value), f"{name} is {value}")
             check(value >= 0 or name.startswith("clip"), f"{name} is {value}")

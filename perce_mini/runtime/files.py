@@ -28,7 +28,6 @@ def replace_files(writers):
         for path, write in writers.items():
             check_writable(path)
             new = new_name(path)
-            new.unlink(missing_ok=True)  # whatever is there, even a link
             leftovers.callback(new.unlink, missing_ok=True)
             try:
                 write(new)
@@ -61,6 +60,7 @@ def check_writable(path):
         if path.exists() and not path.is_file():
             raise UserError(f"{path} is not a regular file: give another path")
         new = new_name(path)
+        new.unlink(missing_ok=True)  # whatever lies there; a link would be followed
         new.touch()
         new.unlink()
     except OSError as error:

@@ -90,7 +90,7 @@ def fit(model, tokenizer, examples, settings, out, save_every=SAVE_EVERY, state=
                     raise KeyboardInterrupt
     except NotFiniteError as error:
         advice = f"lower --lr (now {settings.lr:g}) and train again"
-        raise NotFiniteError(f"{error}: {advice}; {saved_message(out, settings, saved)}") from None
+        raise NotFiniteError(f"{error}: {advice}; {out} holds step {saved}") from None
     except (OSError, UserError) as error:
         raise UserError(f"{error}; {saved_message(out, settings, saved)}") from None
     except KeyboardInterrupt:
@@ -114,12 +114,19 @@ def locked(folder):
     Path(folder).mkdir(parents=True, exist_ok=True)
     handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock(handle, folder)
         yield
-    except BlockingIOError:
-        raise UserError(f"another process is training in {folder}: give another --out") from None
     finally:
         os.close(handle)
+
+
+def lock(handle, folder):
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(f"another process is training in {folder}: give another --out") from None
+    except OSError:
+        pass  # a file system without locks
 
 
 @contextmanager
