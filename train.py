@@ -28,11 +28,14 @@ from perce_mini.runtime.flags import (
     SHIPPED_BASE,
     parse_train_args,
 )
-from perce_mini.runtime.models import fingerprint, load_model
+from perce_mini.runtime.models import fingerprint, is_pretrained, load_model
 from perce_mini.runtime.run import REPORTS, check_folder, check_same_run, fit
 from perce_mini.sample import show_two_users_and_nobody
 from perce_mini.scoring import MAX_NEW_TOKENS, evaluate
 from perce_mini.trainer import Settings
+
+FEW_ROWS = 1000  # with fewer a base model of one's own is useless
+
 
 # --------------------------------------------------------------------------------- what a run needs
 
@@ -100,24 +103,33 @@ def make_settings(args, loss, n_rows, pretrained):
 # ------------------------------------------------------------------------------------------ the run
 
 
-def train(args, loss, rows, held_out, device):
-    """Fine-tune with one loss and return (model, tokenizer).
+def find_runs(args, n_rows):
+    """{loss: (Settings, checkpoint of an existing run or None)}.
 
-    An existing run is continued; if it is finished, it is used as it is.
+    Raises UserError before any work if a folder holds another run, or one that is not finished.
     """
-    out = args.folders[loss]
-    exists = (out / "checkpoint.pt").exists() and not args.overwrite
-    must_exist = args.resume and len(args.folders) == 1  # of several, later ones may be missing
-    run = checkpoint.load(out, device) if exists or must_exist else load_start(args, device)
-    model, tokenizer, state = run
-    settings = make_settings(args, loss, len(rows), tokenizer.pretrained)
-    if exists:
-        check_same_run(state, settings, out)
-        if state["step"] < settings.steps and not args.resume:
-            done = f"{out} holds {state['step']} of {settings.steps} steps of this run"
-            raise UserError(f"{done}: add --resume to continue it, or --overwrite to start again")
+    runs = {}
+    for loss, out in args.folders.items():
+        exists = (out / "checkpoint.pt").exists() and not args.overwrite
+        must_exist = args.resume and len(args.folders) == 1  # of several, later ones may be missing
+        state = checkpoint.read(out) if exists or must_exist else None
+        pretrained = "pattern" in state["tokenizer"] if state else is_pretrained(args.start)
+        settings = make_settings(args, loss, n_rows, pretrained)
+        if state:
+            check_same_run(state, settings, out)
+            if state["step"] < settings.steps and not args.resume:
+                done = f"{out} holds {state['step']} of {settings.steps} steps of this run"
+                advice = "add --resume to continue it, or --overwrite to start again"
+                raise UserError(f"{done}: {advice}")
+        runs[loss] = settings, state
+    return runs
+
+
+def train(args, settings, state, out, rows, held_out, device):
+    """Fine-tune and return (model, tokenizer). state: the checkpoint to continue from, or None."""
+    model, tokenizer, _ = checkpoint.load(out, device) if state else load_start(args, device)
     torch.manual_seed(args.seed)
-    if not exists:
+    if not state:
         lora.merge(model)  # the adapters of the run that this one starts from, if any
         if args.lora_rank:
             lora.add(model, args.lora_rank)
@@ -128,7 +140,7 @@ def train(args, loss, rows, held_out, device):
     encode_rows(held_out, tokenizer, block_size, args.top_k, MAX_NEW_TOKENS)  # fail early
     examples = encode_rows(rows, tokenizer, block_size, args.top_k)
     check_folder(out)
-    fit(model, tokenizer, examples, settings, out, args.save_every, state if exists else None)
+    fit(model, tokenizer, examples, settings, out, args.save_every, state)
     return model, tokenizer
 
 
@@ -154,13 +166,17 @@ def main():
     rows, held_out = load_rows(args)
     if not args.init and args.start != SHIPPED_BASE and not base.is_finished(args.start):
         print(f"training a base model for {args.data} into {args.start} first")
+        if len(rows) < FEW_ROWS:
+            advice = "start from a pretrained model with --init"
+            print(f"Warning: from {len(rows)} rows it learns next to nothing; {advice}")
         must_fit = [(rows, 0), (held_out, MAX_NEW_TOKENS)]
         base.train_base(args.data, args.start, device, must_fit=must_fit)
 
     models = {}
-    for loss, out in args.folders.items():
+    for loss, (settings, state) in find_runs(args, len(rows)).items():
+        out = args.folders[loss]
         print(f"fine-tuning {args.start} with {loss} into {out} on {device}", flush=True)
-        models[loss] = train(args, loss, rows, held_out, device)
+        models[loss] = train(args, settings, state, out, rows, held_out, device)
     rank = distributed.rank()
     distributed.shutdown()
     if rank or not held_out:
@@ -184,9 +200,8 @@ def main():
     if both:
         tables.say(f"Warning: {len(both)} of the held-out users also wrote training rows.")
     show_two_users_and_nobody(model, tokenizer, held_out, args.top_k)
-    tables.say(
-        f"{out}/heat.html shows the PIR of every token. More: python -m perce_mini.sample {out}"
-    )
+    print(f"\n{out}/heat.html shows the PIR of every token. To see more texts:")
+    print(f"python -m perce_mini.sample {out}")
 
 
 if __name__ == "__main__":

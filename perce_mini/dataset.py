@@ -59,13 +59,17 @@ def read_row(line, where):
         row = json.loads(line)
     except (ValueError, TypeError, RecursionError) as error:
         reason = str(error).splitlines()[0]
-        raise DataError(f"{where}: not JSON ({reason})") from None
+        advice = "every row must stand on one line, see data/README.md"
+        raise DataError(f"{where}: not JSON ({reason}); {advice}") from None
     check_texts(row, ["user", "task", "query", "response"], where)
     row = Row(row)
     row.where = where
     check(row["response"].strip(), f"{where}: 'response' is empty")
     check(row["task"] != "all", f"{where}: a task may not be called 'all'; tables use that name")
-    check(isinstance(row.get("profile"), list), f"{where}: 'profile' must be a list of items")
+    check(
+        isinstance(row.get("profile"), list),
+        f"{where}: 'profile' must be a list ([] if there is none)",
+    )
     for i, item in enumerate(row["profile"]):
         check_texts(item, ["query", "response"], f"{where}: profile item {i}")
     check(isinstance(row.get("personal", []), list), f"{where}: 'personal' must be a list of spans")
@@ -83,9 +87,11 @@ def check(condition, reason):
 
 def check_texts(item, keys, where):
     """`item` is an object that has a string under each of the keys. Raises DataError."""
-    check(isinstance(item, dict), f"{where}: must be an object, not {type(item).__name__}")
+    form = " and ".join(f'"{key}"' for key in keys)
+    check(isinstance(item, dict), f"{where}: must be an object with {form}, not {short_repr(item)}")
     for key in keys:
         text = item.get(key)
+        check(key in item, f"{where}: {key!r} is missing")
         check(isinstance(text, str), f"{where}: {key!r} must be a string, not {short_repr(text)}")
         bad = re.search("[\0\ud800-\udfff]", text)  # cannot be encoded, or ends a text early
         check(not bad, f"{where}: {key!r} contains a NUL character or a lone surrogate")

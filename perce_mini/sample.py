@@ -16,7 +16,7 @@ from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
-from perce_mini.dataset import encode_example, held_out_file, read_examples
+from perce_mini.dataset import bm25, encode_example, held_out_file, read_examples
 from perce_mini.heatmap import pieces
 from perce_mini.percontrast import CLIP_MIN
 from perce_mini.runtime import cli
@@ -61,9 +61,9 @@ def marked(parts, colour):
     text = ""
     for personal, group in groupby(parts, key=lambda part: part[1]):
         piece = printable("".join(part for part, _ in group))
-        if personal:  # a leading space stays outside the mark
-            space = " " if piece.startswith(" ") else ""
-            piece = space + start + piece.removeprefix(" ") + end
+        core = piece.strip()
+        if personal and core:  # white space at the edges stays outside the mark
+            piece = piece.replace(core, start + core + end)
         text += piece
     return text
 
@@ -151,7 +151,12 @@ def find_people(args, settings):
         raise UserError("give --profile or --data to say for whom to write")
     path = held_out_file(data)
     rows = {row["user"]: row for row in read_examples(path) if row["profile"]}
-    rows = list(rows.values())[args.user - 1 :]
+    rows = list(rows.values())
+    if args.query:  # users of the task that asks such things come first
+        likeness = bm25(args.query, [row["query"] for row in rows])
+        best = rows[likeness.index(max(likeness, default=0))]["task"] if rows else ""
+        rows.sort(key=lambda row: row["task"] != best)
+    rows = rows[args.user - 1 :]
     if not rows:
         raise UserError(f"--user {args.user}: {path} holds fewer users with a profile")
     same_task = [row for row in rows if row["task"] == rows[0]["task"]]
@@ -164,6 +169,8 @@ def main():
     people, query = find_people(args, run.settings)
     if args.query is not None:
         query = args.query
+        if not query.strip():
+            raise UserError("--query is empty")
     elif args.profile:
         raise UserError("--profile needs --query, too: it says what the model should write")
     name, profile = people[0]

@@ -20,6 +20,7 @@ from perce_mini.runtime.files import write_jsonl_atomic, write_text_atomic
 from perce_mini.scoring import METRICS, by_task, difference, summarize
 
 HEADLINES = ["rouge_l", "logp", "logp_plain", "pir", "personal_accuracy", "pir_f1"]
+FEW_USERS = 20  # with fewer, no difference is called significant
 COMPARED = ["rouge_l", "logp", "personal_accuracy", "pir_f1"]  # more is better
 
 
@@ -49,7 +50,7 @@ def show_table(runs, every_figure=False):
             show_row(label, ["" if value is None else f"{value:.3f}" for value in values])
     if users == 1:
         say("Warning: with a single user, differences between users cannot be judged.")
-    elif users < 20:
+    elif users < FEW_USERS:
         say(f"Warning: only {users} users. The results may be quite different for other users.")
 
 
@@ -65,6 +66,7 @@ def show_row(label, cells):
 def show_verdicts(runs):
     """Print how every run differs from the first: paired bootstrap 95 % intervals over users."""
     names, first = short_names(runs), next(iter(runs))
+    users = len({record["row"]["user"] for record in runs[first]})
     for run in list(runs)[1:]:
         how = "with a 95 % interval over users (significant: it excludes 0)"
         say(f"{names[run]} minus {names[first]}, one training run each, {how}")
@@ -72,8 +74,10 @@ def show_verdicts(runs):
             if metric in COMPARED:
                 verdict = "significant" if low > 0 or high < 0 else "not significant"
                 text = f"[{low:+.3f}, {high:+.3f}]  {verdict}"
-                if not low <= high:  # NaN
+                if users == 1:
                     text = "cannot be judged from one user"
+                elif users < FEW_USERS:
+                    text = f"[{low:+.3f}, {high:+.3f}]  too few users"
                 print(f"{METRICS[metric]:<32} {change:+.3f} {text}")
 
 
@@ -102,12 +106,21 @@ def show_warnings(records, vocab_size):
         say(f"Warning: the persona makes the texts less likely (mean PIR {scores['pir']:.3f}).")
     if scores["logp"] < -np.log(vocab_size):
         say(f"Warning: the model predicts worse than a uniform guess over {vocab_size} tokens.")
-    silent = sum(not words(record["row"]["response"]) for record in records)
+    silent = sum(not mostly_counted(record["row"]["response"]) for record in records)
     if silent:
-        say(f"Warning: {silent} of {n} references hold no word that ROUGE-L counts (a-z, 0-9).")
+        say(
+            f"Warning: ROUGE-L counts only a-z and 0-9, which are less than half of the letters in"
+            f" {silent} of {n} references. Look at the log-likelihood instead."
+        )
     blank = sum(not record["prediction"].strip() for record in records)
     if scores["rouge_l"] is not None and blank > 0.9 * n:
         say(f"Warning: {blank} of {n} generated texts are empty or hold only line breaks.")
+
+
+def mostly_counted(text):
+    """True if ROUGE-L counts at least half of the letters and digits of the text."""
+    counted = sum(map(len, words(text)))
+    return counted > 0 and counted >= sum(c.isalnum() for c in text) / 2
 
 
 def show_samples(runs, n):

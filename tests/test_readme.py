@@ -120,9 +120,6 @@ def made_tiny(words):
         return [*words, "--examples", "2", "--max-new-tokens", "5", "--device", "cpu"]
     if "perce_mini.walkthrough" in words:
         return [*words, "--row", "1"]
-    if "reviews_train.json" in words:  # more files, so that there is something to score
-        at = words.index("reviews_train.json")
-        return [*words[:at], "reviews_val.json", "reviews_test.json", *words[at:]]
     return words
 
 
@@ -138,7 +135,9 @@ def test_shell_blocks_run_in_order(world, tmp_path, monkeypatch):
     hf_config = {"eos_token_id": 257, "max_position_embeddings": 4096}
     places = {
         "PATH_TO_A_REPOSITORY": make_history(tmp_path / "repository"),
-        "LONGLAMP_FILE": "reviews_train.json",
+        "LONGLAMP_TRAIN": "reviews_train.json",
+        "LONGLAMP_VAL": "reviews_val.json",
+        "LONGLAMP_TEST": "reviews_test.json",
         "MODEL_FOLDER": write_folder(tmp_path / "model", hf_config),
     }
     processes = []

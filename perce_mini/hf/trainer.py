@@ -21,7 +21,7 @@ persona, which the plain view leaves out. With TRL:
     class PerCESFTTrainer(PerCEMixin, SFTTrainer): ...
 
     chats = Dataset.from_list([{"messages": chat}])
-    trainer = PerCESFTTrainer(model, SFTConfig("out/mine"), chats, tokenizer)
+    trainer = PerCESFTTrainer(model, SFTConfig("out/mine", bf16=False), chats, tokenizer)
     trainer.train()
 """
 

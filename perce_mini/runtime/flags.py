@@ -86,6 +86,8 @@ def parse_train_args(description):
         p.error(f"--clip-min {args.clip_min} is above --clip-max {args.clip_max}")
     if args.template and not args.init:
         p.error("--template needs --init with a Hugging Face folder")
+    if args.init and not args.init.is_dir() and not args.resume:
+        p.error(f"--init {args.init}: no such folder (nothing is downloaded)")
     if args.block_size and not args.init:
         p.error("--block-size needs --init; for a base model give it to python -m perce_mini.base")
     args.template = args.template and hf.read_template(args.template)

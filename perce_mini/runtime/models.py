@@ -27,6 +27,11 @@ def fingerprint(folder):
     return "+".join(sha256(file)[:16] for file in files)
 
 
+def is_pretrained(folder):
+    """True for a Hugging Face folder, and for a run that goes back to one."""
+    return hf.is_folder(folder) or "pattern" in checkpoint.read(folder)["tokenizer"]
+
+
 def load_model(folder, device, dtype=torch.float32, template=None, block_size=None):
     """A folder -> LoadedModel. The last three arguments are for Hugging Face folders.
 

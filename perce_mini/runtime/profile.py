@@ -27,7 +27,8 @@ def read_profile(path):
     texts = [" ".join(text.replace("\0", "").split()) for text in texts]
     profile = [{"query": "", "response": text} for text in texts if text]
     if not profile:
-        raise UserError(f"{path} holds no text")
+        kind = "no *.txt or *.md file with text" if path.is_dir() else "no text"
+        raise UserError(f"{path} holds {kind}")
     return profile
 
 

@@ -39,7 +39,7 @@ def check_same_run(state, settings, out):
         if name == "init_sha256":
             what = f"another model than {settings.init} holds now"
         raise UserError(
-            f"{out} was made with {what}: use the same setting or another folder, or --overwrite"
+            f"{out} was made with {what}: use the same setting, another --out, or --overwrite"
         )
 
 
