@@ -80,7 +80,7 @@ def load_runs(args, device):
 
 
 def note_differences(loaded):
-    """Print the settings, other than the loss and what belongs to it, in which the runs differ."""
+    """Print the settings that differ between runs, apart from the loss and its own settings."""
     settings = {name: vars(run.settings) for name, run in loaded.items() if run.settings.init}
     for field in next(iter(settings.values()), {}):
         values = {name: str(values[field])[:20] for name, values in settings.items()}

@@ -106,7 +106,7 @@ def make_settings(args, loss, n_rows, pretrained):
 def find_runs(args, n_rows):
     """{loss: (Settings, checkpoint of an existing run or None)}.
 
-    Raises UserError before any work if a folder holds another run, or one that is not finished.
+    Raises UserError up front if a folder already holds a different or an unfinished run.
     """
     runs = {}
     for loss, out in args.folders.items():

@@ -1,6 +1,6 @@
 """A web page that shows what PerContrast sees: a user's own text, every token shaded by its PIR.
 
-The page is one HTML file that loads nothing. Text from the data is escaped, so it cannot become
+The page is a single HTML file that loads no external resources. Text from the data is escaped, so it cannot become
 markup.
 """
 
@@ -83,7 +83,7 @@ class Part(NamedTuple):
 def pieces(tokens):
     """Tokens (bytes) -> [(text, [indices of its tokens]), ...].
 
-    What is drawn as one character is one piece, even if it consists of several tokens: the bytes of
+    Each displayed character is one piece, even if it spans several tokens: the bytes of
     a letter, a letter and its accent, an emoji and its joiners.
 
     [b"caf", b"\\xc3", b"\\xa9"] -> [("caf", [0]), ("é", [1, 2])]

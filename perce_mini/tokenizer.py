@@ -128,7 +128,7 @@ class Tokenizer:
         return text
 
     def encode(self, text):
-        """text -> ids. Never a control token, whatever the text spells."""
+        """text -> ids. Never produces a control token, even if the text spells one."""
         return self.encoding.encode_ordinary(text)
 
     def decode(self, ids):
