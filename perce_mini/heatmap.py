@@ -1,7 +1,7 @@
 """A web page that shows what PerContrast sees: a user's own text, every token shaded by its PIR.
 
-The page is a single HTML file that loads no external resources. Text from the data is escaped, so it cannot become
-markup.
+The page is a single HTML file that loads no external resources. Text from the data is escaped, so
+it cannot become markup.
 """
 
 import base64

@@ -165,9 +165,10 @@ def by_task(records):
 def difference(records, reference):
     """{metric: (difference, low, high)} of two runs on the same examples.
 
-    [low, high] is a paired bootstrap 95 % interval over users. Each sample draws n
-    of the n users with replacement and takes the difference of the two runs' metrics on those users'
-    examples; the interval holds the middle 95 % of 10,000 such differences. With a single user, low and high are NaN.
+    [low, high] is a paired bootstrap 95 % interval over users. Each sample draws n of the n users
+    with replacement and takes the difference of the two runs' metrics on those users' examples;
+    the interval holds the middle 95 % of 10,000 such differences. With a single user, low and
+    high are NaN.
     """
     users = [record["row"]["user"] for record in records]
     names, index = np.unique(users, return_inverse=True)
