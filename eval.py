@@ -10,13 +10,14 @@ bootstrap 95 % interval over users.
 from pathlib import Path
 
 from perce_mini import heatmap, hf, tables
-from perce_mini.contrast import CONTRASTS, add_strangers
+from perce_mini.contrast import add_strangers
 from perce_mini.dataset import encode_rows, held_out_file, read_examples, subsample
 from perce_mini.runtime import cli
 from perce_mini.runtime.cli import COUNT, COUNT_OR_NONE
 from perce_mini.runtime.device import pick_device
 from perce_mini.runtime.errors import UserError
 from perce_mini.runtime.files import check_output, write_text_atomic
+from perce_mini.runtime.flags import CONTRAST
 from perce_mini.runtime.models import load_model
 from perce_mini.scoring import MAX_NEW_TOKENS, evaluate
 
@@ -33,8 +34,7 @@ def parse_args():
         "folder with test.jsonl or val.jsonl, or a JSONL file (default: the data of the first run)"
     )
     p.add_argument("--data", type=Path, metavar="PATH", help=help)
-    help = "the profile in the plain view: none, or that of a stranger"
-    p.add_argument("--contrast", choices=CONTRASTS, default="none", help=help)
+    p.add_argument("--contrast", **CONTRAST)
     help = "JSON file with the prompt's parts, for Hugging Face folders (see train.py -h)"
     p.add_argument("--template", type=Path, metavar="FILE", help=help)
     help = "maximum sequence length in tokens, for Hugging Face folders"

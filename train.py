@@ -194,7 +194,7 @@ def main():
     tables.show_table(scored)
     if len(models) > 1:
         tables.show_verdicts({str(out): scored[str(out)] for out in args.folders.values()})
-    tables.show_summary(scored[str(args.start)], scored[str(out)])
+    tables.show_summary(out, scored[str(args.start)], scored[str(out)])
     tables.show_warnings(scored[str(out)], tokenizer.vocab_size)
     both = {row["user"] for row in rows} & {row["user"] for row in held_out}
     if both:

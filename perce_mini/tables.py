@@ -81,7 +81,7 @@ def show_verdicts(runs):
                 print(f"{METRICS[metric]:<32} {change:+.3f} {text}")
 
 
-def show_summary(before, after):
+def show_summary(name, before, after):
     """Print in a few sentences what fine-tuning changed. before, after: records."""
     old, new = summarize(before), summarize(after)
     parts = [f"the log-likelihood went from {old['logp']:.2f} to {new['logp']:.2f} nats per token"]
@@ -91,7 +91,7 @@ def show_summary(before, after):
     if new["rouge_l"] is not None:
         parts.append(f"ROUGE-L from {old['rouge_l']:.3f} to {new['rouge_l']:.3f}")
     pir = np.concatenate([record["pir"] for record in after])
-    say(f"With fine-tuning {', '.join(parts)}.")
+    say(f"{name}: {', '.join(parts)}.")
     say(
         f"PIR is at most {CLIP_MIN} on {(pir <= CLIP_MIN).mean():.0%} of the tokens, where PerCE is"
         f" {CLIP_MIN} times CE. The other tokens count more, up to {CLIP_MAX:g} times"

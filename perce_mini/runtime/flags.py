@@ -15,12 +15,27 @@ DATA = Path(os.path.relpath(Path(__file__).resolve().parents[2] / "data"))
 DEFAULT_DATA, SHIPPED_BASE = DATA / "personas", DATA / "base"
 LR_PRETRAINED, LR_LORA = 2e-5, 2e-4  # default learning rates for real models: all weights, LoRA
 
+CONTRAST = {  # eval.py has this flag, too
+    "choices": CONTRASTS,
+    "default": "none",
+    "help": "the profile in the plain view: none, or that of a stranger",
+}
+
 
 def parse_train_args(description):
     """The checked flags, and what follows from them: args.start (the folder to start from) and
     args.folders ({loss: the folder of its run})."""
-    usual = Settings()
     p = cli.Parser(description=description)
+    add_run_flags(p)
+    add_optimisation_flags(p.add_argument_group("optimisation"))
+    add_model_flags(p.add_argument_group("real models (--init with a Hugging Face folder)"))
+    add_machine_flags(p.add_argument_group("machine and scoring"))
+    args = p.parse_args()
+    validate_args(p, args)
+    return args
+
+
+def add_run_flags(p):
     help = "how response tokens are weighted; several losses are trained one after the other"
     p.add_argument("--loss", nargs="+", choices=LOSSES, default=["perce"], help=help)
     clip = number(float, -1e6, 1e6)
@@ -34,15 +49,16 @@ def parse_train_args(description):
     help = "run or Hugging Face folder to start from"
     help += " (default: data/base; for your own data out/base-NAME, trained on first use)"
     p.add_argument("--init", type=Path, metavar="DIR", help=help)
-    help = "the profile in the plain view: none, or that of a stranger"
-    p.add_argument("--contrast", choices=CONTRASTS, default="none", help=help)
+    p.add_argument("--contrast", **CONTRAST)
     help = "folder to write (default: out/LOSS); with several losses, their parent (default: out)"
     p.add_argument("--out", type=Path, metavar="DIR", help=help)
     again = p.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="continue an interrupted run in --out")
     again.add_argument("--overwrite", action="store_true", help="replace the run in --out")
 
-    g = p.add_argument_group("optimisation")
+
+def add_optimisation_flags(g):
+    usual = Settings()
     length = g.add_mutually_exclusive_group()
     length.add_argument("--steps", type=COUNT, help=f"optimisation steps (default: {usual.steps})")
     length.add_argument(
@@ -62,7 +78,8 @@ def parse_train_args(description):
     g.add_argument("--seed", type=cli.SEED, default=0, help="for batches, LoRA and sampled texts")
     g.add_argument("--save-every", type=COUNT, default=SAVE_EVERY, help="steps between checkpoints")
 
-    g = p.add_argument_group("real models (--init with a Hugging Face folder)")
+
+def add_model_flags(g):
     help = "rank of LoRA adapters; 0 trains all weights"
     g.add_argument("--lora-rank", type=number(int, 0, 4096), default=0, metavar="R", help=help)
     help = "maximum sequence length in tokens (default: what the model allows, at most 5000)"
@@ -74,14 +91,18 @@ def parse_train_args(description):
     help = "recompute activations in the backward pass: slower, but needs less memory"
     g.add_argument("--recompute", action="store_true", help=help)
 
-    g = p.add_argument_group("machine and scoring")
+
+def add_machine_flags(g):
     g.add_argument("--device", **cli.DEVICE)
     help = "torch.compile the blocks: slow start, faster steps"
     g.add_argument("--compile", action="store_true", help=help)
     help = "number of held-out examples to score; 0 skips scoring"
     g.add_argument("--eval-examples", type=COUNT_OR_NONE, default=120, help=help)
     g.add_argument("--temperature", **cli.TEMPERATURE)
-    args = p.parse_args()
+
+
+def validate_args(p, args):
+    """Refuse flags that contradict each other, and add what follows from them."""
     if not args.clip_min <= args.clip_max:
         p.error(f"--clip-min {args.clip_min} is above --clip-max {args.clip_max}")
     if args.template and not args.init:
@@ -105,4 +126,3 @@ def parse_train_args(description):
             p.error(f"--out {out} is the model to start from: give another folder")
         if hf.is_folder(out):
             p.error(f"--out {out} holds a Hugging Face model: give another folder")
-    return args

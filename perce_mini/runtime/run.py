@@ -65,13 +65,8 @@ def fit(model, tokenizer, examples, settings, out, save_every=SAVE_EVERY, state=
     micro_batches = settings.grad_accum * settings.processes
     batches = training_steps(examples, settings.batch_size, micro_batches, settings.seed, first)
     is_first = distributed.rank() == 0
-    bar = tqdm(
-        total=settings.steps,
-        initial=first,
-        bar_format=BAR,
-        dynamic_ncols=True,
-        disable=not is_first,
-    )
+    how = {"bar_format": BAR, "dynamic_ncols": True, "disable": not is_first}
+    bar = tqdm(total=settings.steps, initial=first, **how)
     saved = first
     try:
         with locked(out if is_first else None), interrupt_after_step() as interrupted:
@@ -83,14 +78,14 @@ def fit(model, tokenizer, examples, settings, out, save_every=SAVE_EVERY, state=
                 if done % save_every == 0 or done == settings.steps or interrupted:
                     if is_first:
                         checkpoint.save(out, model, tokenizer, settings, done, log, optimizer)
-                        for name in REPORTS:  # they are of an older checkpoint
-                            Path(out, name).unlink(missing_ok=True)
+                        remove_reports(out)
                     saved = done
                 if interrupted:
                     raise KeyboardInterrupt
     except NotFiniteError as error:
         advice = f"lower --lr (now {settings.lr:g}) and train again"
-        raise NotFiniteError(f"{error}: {advice}; {out} holds step {saved}") from None
+        kept = f"{out} holds step {saved}" if saved else "nothing was saved yet"
+        raise NotFiniteError(f"{error}: {advice}; {kept}") from None
     except (OSError, UserError) as error:
         raise UserError(f"{error}; {saved_message(out, settings, saved)}") from None
     except KeyboardInterrupt:
@@ -100,6 +95,12 @@ def fit(model, tokenizer, examples, settings, out, save_every=SAVE_EVERY, state=
     finally:
         bar.close()
     distributed.barrier()  # until the first process has written the checkpoint
+
+
+def remove_reports(out):
+    """Remove the reports of an older checkpoint."""
+    for name in REPORTS:
+        Path(out, name).unlink(missing_ok=True)
 
 
 @contextmanager
