@@ -50,6 +50,10 @@ def read_examples(path):
                 rows.append(read_row(line, f"{path}:{number}"))
     if not rows:
         raise DataError(f"{path}: the file holds no examples")
+    n_answers = sum(gives_answer(item, row) for row in rows for item in row["profile"])
+    if n_answers:  # encode_profile leaves them out
+        note = f"{n_answers} profile items equal their row's response and are not used"
+        print(f"note: {path}: {note}", file=sys.stderr)
     return rows
 
 
@@ -234,9 +238,6 @@ def encode_rows(rows, tokenizer, block_size, top_k, max_new_tokens=0):
     examples = []
     for row in tqdm(rows, "encode", unit="row", dynamic_ncols=True, leave=False, delay=2):
         examples.append(encode_example(row, tokenizer, block_size, top_k, max_new_tokens))
-    dropped = sum(gives_answer(item, row) for row in rows for item in row["profile"])
-    if dropped:
-        print(f"note: left out {dropped} profile items that equal the response", file=sys.stderr)
     return examples
 
 

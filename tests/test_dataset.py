@@ -127,7 +127,7 @@ def test_the_best_items_stand_in_the_prompt_oldest_first():
     assert dataset.retrieve("a red kettle", in_answers, 2) == [1, 2]  # responses count, too
 
 
-def test_an_item_that_equals_the_response_never_reaches_the_prompt(capsys):
+def test_an_item_that_equals_the_response_never_reaches_the_prompt():
     """Neither view may hold the answer, and the other items do not lose their numbers."""
     answer = {"query": "a red kettle", "response": "Howdy,  it boils.\n"}
     rows = [make_row(profile=[answer, LAMP, answer, KETTLE]), make_row(profile=[answer])]
@@ -137,7 +137,6 @@ def test_an_item_that_equals_the_response_never_reaches_the_prompt(capsys):
     assert first.prompt == make_example(profile=[KETTLE]).prompt
     assert first.plain_prompt == make_example(profile=[LAMP]).prompt
     assert second.prompt == second.plain_prompt
-    assert "3 profile items" in capsys.readouterr().err
 
 
 def test_both_views_predict_the_same_response_token_for_token():
@@ -231,3 +230,11 @@ def test_training_can_start_at_any_step():
     for first in range(6):
         steps = dataset.training_steps(examples, 4, 2, 0, first)
         assert [ids(next(steps)) for _ in range(5)] == first_ten[first : first + 5]
+
+
+def test_items_that_give_the_answer_away_are_counted_once_for_a_file(tmp_path, capsys):
+    copy = {"query": "before", "response": ROW["response"]}
+    rows = read(tmp_path, ROW, dict(ROW) | {"profile": [copy, *ROW["profile"], copy]})
+    assert len(rows) == 2 and capsys.readouterr().err.count("2 profile items") == 1
+    read(tmp_path, ROW)
+    assert capsys.readouterr().err == ""
