@@ -11,13 +11,14 @@ import torch
 from tqdm import tqdm
 
 from perce_mini.dataset import collate
+from perce_mini.meteor import meteor_exact
 from perce_mini.percontrast import (
     CLIP_MIN,
     personal_influence_ratio,
     token_entropies,
     token_logprobs,
 )
-from perce_mini.rouge import RougeL, rouge_l
+from perce_mini.rouge import RougeL, rouge_l, words
 from perce_mini.runtime.device import autocast
 from perce_mini.runtime.errors import UserError
 
@@ -26,6 +27,8 @@ METRICS = {
     "rouge_l": "ROUGE-L F of generated text",
     "rouge_p": "ROUGE-L precision",
     "rouge_r": "ROUGE-L recall",
+    "meteor_exact": "METEOR, exact matches only",
+    "length": "words written / user's words",
     "logp": "log P with persona, nats/token",
     "logp_plain": "log P without persona",
     "logp_personal": "log P of personal tokens",
@@ -68,8 +71,8 @@ def evaluate(
     """Score every example, and generate a text for it unless max_new_tokens is 0.
 
     Returns one record (dict) per example: what `score_tokens` measures, "row", "profile_indices",
-    "response" (ids), "personal" (bools), "prediction" (text) and "rouge" (RougeL or None). Raises
-    UserError if a probability is NaN or infinite.
+    "response" (ids), "personal" (bools), "prediction" (text), "rouge" (RougeL, or None without
+    a text) and "meteor". Raises UserError if a probability is NaN or infinite.
     """
     records = []
     batch_size = batch_size or (8 if tokenizer.pretrained else 32)  # real models need more memory
@@ -95,6 +98,7 @@ def evaluate(
                 "personal": np.array(e.personal),
                 "prediction": text,
                 "rouge": rouge_l(text, e.row["response"]) if max_new_tokens else None,
+                "meteor": meteor_exact(text, e.row["response"]),
             }
             records.append(record | score)
         bar.update(len(group))
@@ -115,10 +119,13 @@ def tallies(record):
     true_positives = (flagged & personal).sum()
     n, generated = len(logp), record["rouge"] is not None
     rouge = record["rouge"] or RougeL(0, 0, 0)
+    n_written, n_words = len(words(record["prediction"])), len(words(record["row"]["response"]))
     return {
         "rouge_l": (rouge.fmeasure, generated),
         "rouge_p": (rouge.precision, generated),
         "rouge_r": (rouge.recall, generated),
+        "meteor_exact": (record["meteor"], generated),
+        "length": (n_written, n_words * generated),
         "logp": (logp.sum(), n),
         "logp_plain": (record["logp_plain"].sum(), n),
         "logp_personal": (logp[personal].sum(), personal.sum()),

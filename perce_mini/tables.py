@@ -19,7 +19,8 @@ from perce_mini.runtime.errors import printable
 from perce_mini.runtime.files import write_jsonl_atomic, write_text_atomic
 from perce_mini.scoring import METRICS, by_task, difference, summarize
 
-HEADLINES = ["rouge_l", "logp", "logp_plain", "pir", "personal_accuracy", "pir_f1"]
+HEADLINES = ["rouge_l", "meteor_exact", "length"]
+HEADLINES += ["logp", "logp_plain", "pir", "personal_accuracy", "pir_f1"]
 FEW_USERS = 20  # with fewer, no difference is called significant
 COMPARED = ["rouge_l", "logp", "personal_accuracy", "pir_f1"]  # more is better
 

@@ -12,7 +12,7 @@ runtime/run.py calls it in a loop that saves checkpoints and can be interrupted 
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -37,6 +37,7 @@ class Settings:
     loss: str = "perce"  # one of percontrast.LOSSES
     clip_min: float = CLIP_MIN
     clip_max: float = CLIP_MAX
+    ce_first: float = 0.0  # fraction of the steps that use CE before the loss takes over
     lr: float = 1e-3  # peak learning rate of AdamW
     steps: int = 60  # optimisation steps
     warmup: float = 0.1  # fraction of the steps in which the learning rate rises
@@ -106,6 +107,8 @@ def training_step(model, optimizer, micro_batches, settings, step):
     Raises NotFiniteError instead of updating with NaN or infinity.
     """
     start, device = time.perf_counter(), model.head.device
+    if step < settings.ce_first * settings.steps:
+        settings = replace(settings, loss="ce")
     n_tokens = sum(len(e.response) for examples in micro_batches for e in examples)
     sums = torch.zeros(len(LOGGED), device=device)
     optimizer.zero_grad()

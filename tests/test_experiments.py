@@ -183,7 +183,7 @@ def test_a_run_is_trained_scored_and_used_again(tiny):
     state = checkpoint.read(folder)
     assert (state["settings"].loss, state["settings"].seed, state["step"]) == ("ce", 1, 2)
     assert state["settings"].examples == 9 and state["settings"].init == "data/base"
-    assert {"rouge_l, topic", "personal_accuracy", runs.LENGTH} <= set(figures["base"][0])
+    assert {"rouge_l, topic", "personal_accuracy", "length"} <= set(figures["base"][0])
     before = {path: path.stat().st_mtime_ns for path in Path("out/experiments").rglob("*.json")}
     assert tiny.figures(tiny.repeat(kinds), "tiny", ON) == figures and len(before) == 6
     assert before == {path: path.stat().st_mtime_ns for path in before}
@@ -320,7 +320,7 @@ def test_real_texts_are_an_experiment_of_the_same_kind(tiny, tmp_path):
         figures, _ = runs.scores_of(run, scored)
         assert seed[column] == pytest.approx(figures[column.split(",")[0]], abs=1e-6)
     assert seed["pir, against a stranger"] != seed["pir"]
-    assert seed[runs.LENGTH] != seed[f"{runs.LENGTH}, greedy"]
+    assert seed["length"] != seed["length, greedy"]
     shutil.copytree("data/personas", "out/val", ignore=shutil.ignore_patterns("test.jsonl"))
     words[4] = "out/val"
     assert "test.jsonl" in call(experiments.main, *words).error

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from perce_mini import scoring
+from perce_mini.meteor import meteor_exact
 from perce_mini.rouge import rouge_l
 from perce_mini.runtime.errors import UserError
 from tests.tiny import TOKENIZER, make_example, make_examples, make_model, response_logprobs
@@ -20,7 +21,8 @@ def record(logp, plain, hit, personal, user="u", prediction="a b", reference="a 
     pir = np.array(logp) - np.array(plain)
     arrays = {"logp": logp, "logp_plain": plain, "pir": pir, "hit": hit, "personal": personal}
     scores = {name: np.array(values) for name, values in arrays.items()}
-    return {"row": row, "prediction": prediction, "rouge": rouge_l(prediction, reference)} | scores
+    texts = {"rouge": rouge_l(prediction, reference), "meteor": meteor_exact(prediction, reference)}
+    return {"row": row, "prediction": prediction} | texts | scores
 
 
 RECORDS = [
@@ -36,6 +38,8 @@ def test_metrics_by_hand():
         "rouge_l": (0.5 + 1 / 3) / 2,
         "rouge_p": (1 / 2 + 1 / 4) / 2,
         "rouge_r": (1 / 2 + 1 / 2) / 2,
+        "meteor_exact": (0.5 * 0.5 + 0.5 / 0.55 * 0.5) / 2,  # matched: a | a and c, in two chunks
+        "length": 6 / 4,
         "logp": -12.5 / 6,
         "logp_plain": -18 / 6,
         "logp_personal": (-1 - 2 - 6) / 3,

@@ -19,7 +19,7 @@ def scored(shift=0.0, users=30, **fields):
         one = record("abc", rng.normal(1, 1, 4), personal=[0], **row)
         one["row"]["personal"] = [[0, 1]]
         one["logp"] = one["logp"] + x
-        records.append(one | {"prediction": "a b", "rouge": rouge_l("a b", "a c")})
+        records.append(one | {"prediction": "a b", "rouge": rouge_l("a b", "a c"), "meteor": 0.5})
     return records
 
 
@@ -120,7 +120,7 @@ def test_warnings_say_what_makes_scores_hard_to_trust(capsys):
     row = {"user": "u", "task": "t", "query": "q", "response": "日本", "profile": []}
     bad = {"logp": np.full(3, -9.0), "logp_plain": np.full(3, -8.0), "pir": np.full(3, -1.0)}
     bad |= {"hit": np.zeros(3), "personal": np.zeros(3, dtype=bool), "row": row}
-    bad |= {"prediction": "\n\n", "rouge": RougeL(0.0, 0.0, 0.0)}
+    bad |= {"prediction": "\n\n", "rouge": RougeL(0.0, 0.0, 0.0), "meteor": 0.0}
     tables.show_warnings([bad], vocab_size=4096)
     assert capsys.readouterr().out.count("Warning:") == 4
     good = bad | {"logp": np.full(3, -8.0), "logp_plain": np.full(3, -8.1), "pir": np.full(3, 0.1)}

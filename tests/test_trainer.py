@@ -84,6 +84,17 @@ def test_a_step_equals_a_plain_loop_over_tokens(loss):
     assert loss != "perce" or 0 < logged["cap"] < logged["floor"]
 
 
+def test_ce_first_uses_ce_for_the_first_steps():
+    """With half of four steps: the first two log no PIR and are CE's, the others are PerCE's."""
+    model, settings = make_model(), Settings(steps=4, ce_first=0.5)
+    lines = take_steps(model, settings, [EXAMPLES], 4)
+    assert [line["pir"] != 0 for line in lines] == [False, False, True, True]
+    as_ce, ce = copy.deepcopy(make_model()), Settings(loss="ce", steps=4)
+    assert [line["loss"] for line in take_steps(as_ce, ce, [EXAMPLES], 2)] == [
+        line["loss"] for line in lines[:2]
+    ]
+
+
 def test_a_step_computes_in_bfloat16_where_the_device_can(monkeypatch):
     gradients = []
     for enabled in [False, True]:

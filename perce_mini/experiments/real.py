@@ -13,7 +13,7 @@ from pathlib import Path
 from perce_mini.dataset import held_out_file
 from perce_mini.experiments.records import dump, provenance, table
 from perce_mini.experiments.report import markdown_table
-from perce_mini.experiments.runs import LENGTH, PIR_SHARE, Run, Scored
+from perce_mini.experiments.runs import PIR_SHARE, Run, Scored
 from perce_mini.experiments.suite import PAIRED, Suite, difference
 from perce_mini.experiments.tabulate import named
 from perce_mini.runtime import cli
@@ -28,7 +28,7 @@ KINDS = {
     "perce-cap-2": Run(clip_max=2.0),
 }
 GREEDY, STRANGER = ", greedy", ", against a stranger"
-OF_TEXTS = ["rouge_l", "rouge_p", "rouge_r", LENGTH]
+OF_TEXTS = ["rouge_l", "rouge_p", "rouge_r", "meteor_exact", "length"]
 
 
 def parse_args(words):
@@ -99,7 +99,7 @@ def minus_ce(groups, texts, greedy):
         for metric, change in difference(runs, groups["ce"], greedy).items():
             changes[metric + GREEDY] = change
         rows[name] = [changes]
-    columns = [metric + suffix for suffix in ["", GREEDY] for metric in OF_TEXTS[:3]]
+    columns = [metric + suffix for suffix in ["", GREEDY] for metric in OF_TEXTS]
     caption = f"Differences to CE: {PAIRED}."
     return table(caption, [*columns, "logp"], rows, "minus CE", transposed=True)
 

@@ -27,7 +27,6 @@ from perce_mini.trainer import NotFiniteError, Settings
 
 # Figures that are no metrics of scoring.py:
 PERSONAL_SHARE, PIR_SHARE = "share of personal tokens", f"share of tokens with PIR > {CLIP_MIN}"
-LENGTH = "words written / words of the user"
 
 
 @dataclass(frozen=True)
@@ -158,8 +157,6 @@ def figures_of(records):
         figures |= {f"{metric}{suffix}": value for metric, value in summarize(some).items()}
     figures[PERSONAL_SHARE] = float(np.concatenate([r["personal"] for r in records]).mean())
     figures[PIR_SHARE] = float((np.concatenate([r["pir"] for r in records]) > CLIP_MIN).mean())
-    written = sum(len(r["prediction"].split()) for r in records)
-    figures[LENGTH] = written / sum(len(r["row"]["response"].split()) for r in records)
     return {name: value for name, value in figures.items() if value is not None}
 
 
