@@ -99,6 +99,7 @@ def check_outputs(args, data_file):
 def main():
     args = parse_args()
     device = pick_device(args.device)
+    print(f"loading {', '.join(map(str, args.runs))}", flush=True)
     loaded = load_runs(args, device)
     note_differences(loaded)
     first = next(iter(loaded.values())).settings

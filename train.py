@@ -47,21 +47,31 @@ def load_rows(args):
     distributed.barrier()
     if not args.data.is_dir():
         raise UserError(f"no such folder: {args.data}")
-    rows = subsample(read_examples(args.data / "train.jsonl"), args.examples)
-    held_out = []
+    train_file = args.data / "train.jsonl"
     if args.eval_examples:
-        held_out = subsample(read_examples(held_out_file(args.data)), args.eval_examples)
+        split = args.eval_split
+        file = args.data / f"{split}.jsonl" if split else held_out_file(args.data)
+        print(f"training on {train_file}, scoring {file.name}", flush=True)
+        held_out = subsample(read_examples(file), args.eval_examples)
+    else:
+        print(f"training on {train_file}", flush=True)
+        held_out = []
+    rows = subsample(read_examples(train_file), args.examples)
     if args.contrast == "stranger":
         add_strangers(rows)
         add_strangers(held_out)
     return rows, held_out
 
 
+def dtype_of(args, device):
+    """The weights that LoRA freezes do not need float32 on a GPU."""
+    return torch.bfloat16 if args.lora_rank and device.type == "cuda" else torch.float32
+
+
 def load_start(args, device):
     """The model that a run starts from: --init, or the base model of the data."""
     if args.init:
-        half = args.lora_rank and device.type == "cuda"  # frozen weights do not need float32
-        dtype = torch.bfloat16 if half else torch.float32
+        dtype = dtype_of(args, device)
         return load_model(args.init, device, dtype, args.template, args.block_size)
     if not args.start.is_dir():
         raise UserError(f"{args.start} is missing: git checkout {args.start}")
@@ -127,12 +137,18 @@ def find_runs(args, n_rows):
 
 def train(args, settings, state, out, rows, held_out, device):
     """Fine-tune and return (model, tokenizer). state: the checkpoint to continue from, or None."""
-    model, tokenizer, _ = checkpoint.load(out, device) if state else load_start(args, device)
-    torch.manual_seed(args.seed)
-    if not state:
+    if state:
+        model, tokenizer, _ = checkpoint.load(out, device, dtype_of(args, device))
+        torch.manual_seed(args.seed)
+    else:
+        model, tokenizer, _ = load_start(args, device)
+        torch.manual_seed(args.seed)
         lora.merge(model)  # the adapters of the run that this one starts from, if any
         if args.lora_rank:
             lora.add(model, args.lora_rank)
+    if args.lora_rank:
+        n_trained = sum(p.numel() for p in lora.adapters(model).values())
+        print(f"training {n_trained:,} of {model.n_parameters():,} parameters", flush=True)
     model.recompute = args.recompute
     if args.compile:
         model.compile_blocks()

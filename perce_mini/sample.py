@@ -165,6 +165,7 @@ def find_people(args, settings):
 
 def main():
     args = parse_args()
+    print(f"loading {args.run}", flush=True)
     run = load_model(args.run, pick_device(args.device))
     people, query = find_people(args, run.settings)
     if args.query is not None:

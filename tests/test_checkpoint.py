@@ -3,6 +3,7 @@
 import io
 import math
 import random
+import shutil
 import struct
 import time
 import zipfile
@@ -13,6 +14,7 @@ import torch
 
 from perce_mini.runtime import checkpoint, lora
 from perce_mini.runtime.errors import UserError
+from perce_mini.runtime.models import fingerprint
 from perce_mini.trainer import Settings, make_optimizer
 from tests.conftest import same
 from tests.tiny import TOKENIZER, make_model
@@ -20,10 +22,19 @@ from tests.tiny import TOKENIZER, make_model
 IDS = torch.tensor([[1, 2, 3]])
 
 
-def make_run(folder, rank=0):
-    """Save a run that has made one step. Returns what the model then said."""
+def make_run(folder, rank=0, source=None):
+    """Save a run that has made one step. Returns what the model then said.
+
+    source: the folder of the model that it adapts; that of another such run by default.
+    """
     model, settings = make_model(n_embd=16), Settings(loss="ce", lora_rank=rank, warmup=0)
     if rank:
+        if source is None:
+            source = folder / "source"
+            make_run(source)
+        settings.init, settings.init_sha256 = str(source), fingerprint(source)
+        model = checkpoint.load(source).model
+        lora.merge(model)
         lora.add(model, rank)
     optimizer = make_optimizer(model, settings)
     model(IDS).sum().backward()
@@ -60,7 +71,7 @@ def test_what_is_saved_comes_back(tmp_path, rank):
     model, tokenizer, state = loaded = checkpoint.load(tmp_path)
     assert torch.equal(model(IDS), logits) and tokenizer.state() == TOKENIZER.state()
     assert state["step"] == 1 and state["log"] == [{"step": 1, "lr": 0.1}]
-    assert loaded.settings == Settings(loss="ce", lora_rank=rank, warmup=0)
+    assert (loaded.settings.loss, loaded.settings.lora_rank) == ("ce", rank)
     assert model.head.requires_grad == (rank == 0)
     assert (tmp_path / "log.jsonl").read_text() == '{"step": 1, "lr": 0.1}\n'
     state["optimizer"]["param_groups"][0]["lr"] = 1e9  # settings come from the command alone
@@ -68,6 +79,26 @@ def test_what_is_saved_comes_back(tmp_path, rank):
     checkpoint.restore(state, optimizer)
     assert same(optimizer.state_dict()["state"], state["optimizer"]["state"])
     assert optimizer.param_groups[0]["lr"] == 0.5
+
+
+def test_adapters_are_saved_alone_and_need_the_model_that_they_adapt(tmp_path):
+    """That model may be a run with adapters, too. It is refused if it is missing or has changed."""
+    make_run(tmp_path / "a", 2)
+    logits = make_run(tmp_path / "b", 3, source=tmp_path / "a")
+    assert torch.equal(checkpoint.load(tmp_path / "b").model(IDS), logits)
+    path = tmp_path / "b/checkpoint.pt"
+    state = torch.load(path, weights_only=True)
+    assert {name.split(".")[-2] for name in state["model"]} == {"a", "b"}
+    for rank in [2, 3 * 10**6]:  # not that of the file; millions would take seconds to build
+        torch.save(change(state, "settings/lora_rank", rank), path)
+        refuse(tmp_path / "b", "damaged")
+    torch.save(change(state, "model/new", FLOATS), path)
+    refuse(tmp_path / "b", "other adapters")
+    torch.save(state, path)
+    make_run(tmp_path / "a")
+    refuse(tmp_path / "b", f"{tmp_path}/a")
+    shutil.rmtree(tmp_path / "a")
+    refuse(tmp_path / "b", f"{tmp_path}/a")
 
 
 def test_a_missing_or_truncated_file_is_refused(tmp_path, whole):

@@ -69,10 +69,23 @@ def test_the_same_seed_gives_the_same_run(run_train, trained, tmp_path):
 
 
 def test_a_run_can_start_from_a_run_with_adapters(run_train, tmp_path):
-    assert run_train("--out", tmp_path / "lora", "--lora-rank", 2).status == 0
+    made = run_train("--out", tmp_path / "lora", "--lora-rank", 2)
+    n, total = re.search(r"training ([\d,]+) of ([\d,]+)", made.out).groups()
+    weights = checkpoint.read(tmp_path / "lora")["model"].values()
+    assert int(n.replace(",", "")) == sum(w.numel() for w in weights)
+    n_all = checkpoint.load(tmp_path / "lora").model.n_parameters()
+    assert int(total.replace(",", "")) == n_all
     assert run_train("--init", tmp_path / "lora").status == 0
     names = [set(checkpoint.load(tmp_path / run).model.state_dict()) for run in ["lora", "run"]]
     assert names[1] < {name.replace(".layer.", ".") for name in names[0]}
+
+
+def test_the_file_that_is_scored_is_named_and_can_be_chosen(run_train, world, tmp_path):
+    for words, split in [([], "test"), (["--eval-split", "val"], "val")]:
+        done = run_train("--eval-examples", 2, *words)
+        assert done.out.startswith(f"training on {world}/train.jsonl, scoring {split}.jsonl\n")
+        texts = (tmp_path / "run/predictions.jsonl").read_text().splitlines()
+        assert all(json.loads(line)["user"].startswith(split) for line in texts)
 
 
 def test_several_losses_epochs_and_examples(world, start, tmp_path):

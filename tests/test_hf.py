@@ -533,7 +533,10 @@ def run_train(command, start, *flags):
     return result
 
 
-@pytest.mark.parametrize("flags", [["--lr", 1e-2], ["--lora-rank", 2, "--lr", 0.1, "--recompute"]])
+LORA = ["--lora-rank", 2, "--lr", 0.1, "--recompute", "--block-size", 390]
+
+
+@pytest.mark.parametrize("flags", [["--lr", 1e-2], LORA])
 def test_a_folder_is_trained_resumed_and_written_back(command, folder, tmp_path, flags):
     run, ids, dtypes = tmp_path / "run", torch.arange(9)[None], {}
     assert "ROUGE-L" in run_train(command, folder, *flags, "--eval-examples", 2).out
@@ -543,7 +546,9 @@ def test_a_folder_is_trained_resumed_and_written_back(command, folder, tmp_path,
         tensors = read_safetensors(tmp_path / name / "model.safetensors").values()
         dtypes[name] = {tensor.dtype for tensor in tensors}
     assert dtypes == {"back": {torch.float32}, "as-it-was": {torch.bfloat16}}
-    trained, back = checkpoint.load(run)[0](ids), load(tmp_path / "back")[0](ids)
+    model = checkpoint.load(run).model
+    assert model.config.block_size == (390 if flags == LORA else 400)
+    trained, back = model(ids), load(tmp_path / "back")[0](ids)
     assert torch.allclose(trained, back, atol=1e-5)
     assert not torch.allclose(trained, load(folder)[0](ids), atol=1e-4)
     assert run_train(command, run, *flags, "--out", tmp_path / "next").status == 0  # a run of a run

@@ -50,6 +50,13 @@ def test_merging_adds_two_b_a_in_float32(dtype, std):
     assert dtype == torch.bfloat16 or torch.allclose(model(IDS), before, atol=1e-5)
 
 
+def test_merging_leaves_a_model_without_adapters_alone():
+    """On a GPU, LoRA starts from a model in bfloat16."""
+    model = make().bfloat16()
+    lora.merge(model)
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+
+
 def test_gradients_with_frozen_bfloat16_weights_or_recomputed_blocks():
     """As on a GPU: frozen weights and computation in bfloat16, adapters in float32."""
     gradients = {}

@@ -1,5 +1,6 @@
 """A run's folder: checkpoint.pt holds everything (weights, optimiser, log, random state); log.jsonl
-is a readable copy of the log.
+is a readable copy of the log. Of a LoRA run it holds only the adapters, and the path and hash of
+the model that they adapt, which is read again.
 
 A checkpoint may be damaged or malicious, so it is checked in three layers. First, the file must be
 a zip archive whose parts are stored uncompressed, each with a CRC-32. So a small file cannot expand
@@ -45,7 +46,7 @@ def save(folder, model, tokenizer, settings, step, log=(), optimizer=None):
     on_gpu = model.head.device.type == "cuda"
     state = {
         "config": asdict(model.config),
-        "model": model.state_dict(),
+        "model": lora.adapters(model) if settings.lora_rank else model.state_dict(),
         "tokenizer": tokenizer.state(),
         "settings": asdict(settings),
         "step": step,
@@ -71,20 +72,43 @@ def read(folder):
     return state
 
 
-def load(folder, device="cpu"):
-    """A run's folder -> LoadedModel (model, tokenizer, state). Raises UserError."""
-    state = read(folder)
-    with one_line(Path(folder) / "checkpoint.pt", KIND):
+def load(folder, device="cpu", dtype=torch.float32):
+    """A run's folder -> LoadedModel (model, tokenizer, state). Raises UserError.
+
+    dtype: of the frozen weights of a LoRA run; all others are float32.
+    """
+    state, path = read(folder), Path(folder) / "checkpoint.pt"
+    with one_line(path, KIND):
         tokenizer = build_tokenizer(state["tokenizer"])
-        check(tokenizer.vocab_size <= state["config"]["vocab_size"], "too many tokens")
-        with torch.device("meta"):  # shapes only; the weights come from the file
-            model = GPT(GPTConfig(**state["config"]))
-            if state["settings"].lora_rank:
-                lora.add(model, state["settings"].lora_rank)
-        model.load_state_dict(state.pop("model"), assign=True)
-    if not state["settings"].lora_rank:  # weights may be stored as bfloat16, but train in float32
-        model.float()
-    return LoadedModel(model.to(device), tokenizer, state)
+        if state["settings"].lora_rank:
+            model = load_adapted(path, state, device, dtype)
+        else:
+            with torch.device("meta"):  # shapes only; the weights come from the file
+                model = GPT(GPTConfig(**state["config"]))
+            model.load_state_dict(state.pop("model"), assign=True)
+            model = model.float().to(device)  # weights may be stored as bfloat16
+        check(tokenizer.vocab_size <= model.config.vocab_size, "too many tokens")
+    return LoadedModel(model, tokenizer, state)
+
+
+def load_adapted(path, state, device, dtype):
+    """The model that a LoRA run started from, with the run's adapters."""
+    from perce_mini.runtime import models  # only LoRA runs need it
+
+    source = state["settings"].init
+    if not source or models.fingerprint(source) != state["settings"].init_sha256:
+        what = f"{path} holds adapters for the model in {source or 'no folder'}, which is missing"
+        advice = "put it back, and start from the folder in which the run was trained"
+        raise UserError(f"{what} or has changed: {advice}")
+    load_source = models.hf.load if models.hf.is_folder(source) else load
+    model = load_source(source, device, dtype)[0]
+    model.config.block_size = state["config"]["block_size"]
+    lora.merge(model)  # if the source is a LoRA run, too
+    lora.add(model, state["settings"].lora_rank, "meta")  # takes no memory, whatever the rank is
+    weights = state.pop("model")
+    check(weights.keys() == lora.adapters(model).keys(), "other adapters")
+    model.load_state_dict(weights, strict=False, assign=True)
+    return model.to(device)
 
 
 def build_tokenizer(state):

@@ -97,7 +97,9 @@ def add_machine_flags(g):
     help = "torch.compile the blocks: slow start, faster steps"
     g.add_argument("--compile", action="store_true", help=help)
     help = "number of held-out examples to score; 0 skips scoring"
-    g.add_argument("--eval-examples", type=COUNT_OR_NONE, default=120, help=help)
+    g.add_argument("--eval-examples", type=COUNT_OR_NONE, default=120, metavar="N", help=help)
+    help = "which file to score (default: test, or val where there is no test.jsonl)"
+    g.add_argument("--eval-split", choices=["test", "val", "train"], help=help)
     g.add_argument("--temperature", **cli.TEMPERATURE)
 
 

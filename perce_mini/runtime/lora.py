@@ -16,10 +16,11 @@ SCALE = 2.0
 class LoRA(nn.Module):
     """A frozen linear layer and its adapter."""
 
-    def __init__(self, layer, rank):
+    def __init__(self, layer, rank, device=None):
         super().__init__()
         self.layer = layer
-        options = {"bias": False, "device": layer.weight.device, "dtype": torch.float32}
+        device = device or layer.weight.device
+        options = {"bias": False, "device": device, "dtype": torch.float32}
         self.a = nn.Linear(layer.in_features, rank, **options)
         self.b = nn.Linear(rank, layer.out_features, **options)
         nn.init.zeros_(self.b.weight)
@@ -44,13 +45,22 @@ def replace_layers(model, kind, make_new):
                 setattr(parent, name, make_new(layer))
 
 
-def add(model, rank):
-    """Freeze the model and add an adapter to every linear layer of its blocks."""
+def add(model, rank, device=None):
+    """Freeze the model and add an adapter to every linear layer of its blocks.
+
+    device: of the adapters (default: the device of the layer).
+    """
     model.requires_grad_(False)
-    replace_layers(model, nn.Linear, partial(LoRA, rank=rank))
+    replace_layers(model, nn.Linear, partial(LoRA, rank=rank, device=device))
+
+
+def adapters(model):
+    """{name: weight} of the adapters of a model, the only weights that are trained."""
+    return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
 
 
 def merge(model):
-    """Add the adapters to the weights, and make all weights trainable again (in float32)."""
-    replace_layers(model, LoRA, LoRA.merged)
-    model.float().requires_grad_(True)
+    """Add the adapters, if there are any, to the weights; all are then trainable, in float32."""
+    if any(isinstance(module, LoRA) for module in model.modules()):
+        replace_layers(model, LoRA, LoRA.merged)
+        model.float().requires_grad_(True)

@@ -33,17 +33,18 @@ def is_pretrained(folder):
 
 
 def load_model(folder, device, dtype=torch.float32, template=None, block_size=None):
-    """A folder -> LoadedModel. The last three arguments are for Hugging Face folders.
+    """A folder -> LoadedModel. The last two arguments are for Hugging Face folders.
 
-    template: see hf.read_template; block_size: the maximum sequence length (default: what the
-    model allows, at most 5000 tokens). Raises UserError.
+    dtype: of the weights of a Hugging Face model, also where a LoRA run adapts it; template: see
+    hf.read_template; block_size: the maximum sequence length (default: what the model allows, at
+    most 5000 tokens). Raises UserError.
     """
     if not Path(folder).is_dir():
         raise UserError(f"no such folder: {folder} (nothing is downloaded)")
     if not hf.is_folder(folder):
         if template:
             raise UserError(f"{folder} has no config.json: --template is for Hugging Face folders")
-        loaded = checkpoint.load(folder, device)
+        loaded = checkpoint.load(folder, device, dtype)
         own = loaded.model.config.block_size
         if block_size not in (None, own):
             raise UserError(f"{folder} was made with --block-size {own}, not {block_size}")
