@@ -15,7 +15,7 @@ from perce_mini.dataset import encode_rows, held_out_file, read_examples, subsam
 from perce_mini.runtime import cli
 from perce_mini.runtime.cli import COUNT, COUNT_OR_NONE
 from perce_mini.runtime.device import pick_device
-from perce_mini.runtime.errors import UserError
+from perce_mini.runtime.errors import UserError, plural
 from perce_mini.runtime.files import check_output, write_text_atomic
 from perce_mini.runtime.flags import CONTRAST
 from perce_mini.runtime.models import load_model
@@ -112,7 +112,7 @@ def main():
     rows = subsample(read_examples(data_file), args.examples)
     if args.contrast == "stranger":
         add_strangers(rows)
-    print(f"scoring {len(rows)} examples of {data_file} on {device}")
+    print(f"scoring {plural(len(rows), 'example')} of {data_file} on {device}")
     examples, scored = {}, {}
     n = args.max_new_tokens
     for name, (model, tokenizer, _) in loaded.items():  # fail early on rows that do not fit

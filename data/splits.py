@@ -4,6 +4,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
+from perce_mini.runtime.errors import plural
 from perce_mini.runtime.files import replace_files, write_jsonl
 
 FEW_USERS = 20  # with fewer held-out users, differences between models are mostly chance
@@ -29,16 +30,25 @@ def write_splits(folder: str | Path, splits: dict, dropped: dict | None = None) 
     users = {split: len({row["user"] for row in rows}) for split, rows in full.items()}
     for split, path in paths.items():
         if split in full:
-            print(f"wrote {path}: {len(full[split])} rows of {users[split]} users")
+            rows = plural(len(full[split]), "row")
+            print(f"wrote {path}: {rows} of {plural(users[split], 'user')}")
         elif path.exists():
             path.unlink()
             print(f"removed {path}: it has no rows now")
     if dropped is not None:
         print_dropped(dropped)
+    if "train" not in full:
+        warn("there are no training rows: train.py needs train.jsonl, too")
     n_held_out = users.get("test", users.get("val", 0))
-    if n_held_out < FEW_USERS:
-        reason = f"{n_held_out} held-out users are too few to compare models with"
-        print(f"warning: {reason}, {FEW_USERS} is the least", file=sys.stderr)
+    if not n_held_out:
+        warn("no rows are held out: without test.jsonl or val.jsonl nothing can be scored")
+    elif n_held_out < FEW_USERS:
+        few = plural(n_held_out, "held-out user")
+        warn(f"{few} cannot show which of two models is better; {FEW_USERS} is the least")
+
+
+def warn(reason: str) -> None:
+    print(f"warning: {reason}", file=sys.stderr)
 
 
 def print_dropped(dropped: dict) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from perce_mini.runtime.errors import UserError, one_line, short_repr
+from perce_mini.runtime.errors import UserError, one_line, plural, short_repr
 from perce_mini.runtime.files import open_regular
 
 # ---------------------------------------------------------------------------------- reading rows
@@ -52,8 +52,8 @@ def read_examples(path):
         raise DataError(f"{path}: the file holds no examples")
     n_answers = sum(gives_answer(item, row) for row in rows for item in row["profile"])
     if n_answers:  # encode_profile leaves them out
-        note = f"{n_answers} profile items equal their row's response and are not used"
-        print(f"note: {path}: {note}", file=sys.stderr)
+        items = plural(n_answers, "profile item")
+        print(f"note: {path}: {items} equal to the row's response, not used", file=sys.stderr)
     return rows
 
 

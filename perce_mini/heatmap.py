@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from perce_mini.percontrast import CLIP_MIN
-from perce_mini.runtime.errors import printable
+from perce_mini.runtime.errors import plural, printable
 from perce_mini.tables import describe_blank, short_names
 
 LIGHT = {"paper": "#ffffff", "ink": "#1f2328", "soft": "#59636e"}
@@ -154,17 +154,19 @@ def example_html(records, tokenizers, names):
             columns += f'<bdi class="text">{text}</bdi>'
         columns += "</section>"
     row, indices = record["row"], record["profile_indices"]
+    earlier = plural(len(row["profile"]), "earlier text")
     items = [item_html(i + 1, row["profile"][i], marked) for i in indices]
     note = f"; highlighted words recur above with PIR &gt; {CLIP_MIN}" if marked else ""
     return f"""<article><h2>{isolated(row["task"])}, user {isolated(row["user"])}</h2>
 <p class="soft">Query: {isolated(row["query"])}</p><div class="columns">{columns}</div><details>
-<summary>Persona in the prompt: {len(items)} of {len(row["profile"])} earlier texts{note}</summary>
+<summary>Persona in the prompt: {len(items)} of {earlier}{note}</summary>
 <ol>{"".join(items)}</ol></details></article>
 """
 
 
-def head_html(names, parts, other, stranger):
+def head_html(names, parts, other, stranger, labelled):
     """Explain PIR: in words, as a formula, with one part as an example, and with a colour scale."""
+    underlined = " Underlined tokens are marked as personal in the data." if labelled else ""
     example = next((part for part in parts if part.pir > CLIP_MIN), parts[0])
     token = f'<span style="{shade(example.pir)}">{isolated(example.text.strip())}</span>'
     bar = ""
@@ -177,8 +179,7 @@ def head_html(names, parts, other, stranger):
 − ln P(token | {stranger}query, prefix)</p>
 <p>For example, {token} in the first text below has PIR = {example.formula}.</p>
 <p class="scale">{bar}nats (× change of the probability)</p>
-<p>Orange tokens are more likely with the persona, blue tokens are less likely. Underlined tokens
-are marked as personal in the data.</p>
+<p>Orange tokens are more likely with the persona, blue tokens are less likely.{underlined}</p>
 """
 
 
@@ -194,7 +195,8 @@ def page(runs, tokenizers, contrast="none", n=10):
     examples = [{run: records[i] for run, records in runs.items()} for i in order]
     articles = [example_html(records, tokenizers, names) for records in examples]
     run, record = next(iter(examples[0].items()))
-    head = head_html(names.values(), parts_of(record, tokenizers[run]), other, stranger)
+    labelled = any("personal" in one["row"] for one in runs[run])
+    head = head_html(names.values(), parts_of(record, tokenizers[run]), other, stranger, labelled)
     digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
     policy = f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'"
     light, dark = (";".join(f"--{k}:{v}" for k, v in colours.items()) for colours in [LIGHT, DARK])
@@ -204,7 +206,8 @@ def page(runs, tokenizers, contrast="none", n=10):
 <meta http-equiv="Content-Security-Policy" content="{policy}; form-action 'none'">
 <style>:root{{color-scheme:light dark;{light}}}
 @media(prefers-color-scheme:dark){{:root{{{dark}}}}}{STYLE}</style></head><body>
-{head}<p class="soft">{len(examples)} of {len(spread)} examples, those whose PIR varies most:</p>
+{head}<p class="soft">{len(examples)} of {plural(len(spread), "example")}, those whose PIR varies
+most:</p>
 {"".join(articles)}<footer>PIR = ln(P with the persona / P {other})
 <output>Point at a token, tap it, or press Tab.</output></footer>
 <script>{SCRIPT}</script></body></html>

@@ -21,11 +21,11 @@ from perce_mini.dataset import Row, encode_rows
 from perce_mini.percontrast import CLIP_MIN
 from perce_mini.runtime import cli
 from perce_mini.runtime.device import pick_device
-from perce_mini.runtime.errors import UserError, printable
+from perce_mini.runtime.errors import UserError, plural, printable
 from perce_mini.runtime.files import check_output, read_text, write_text_atomic
 from perce_mini.runtime.models import load_model
 from perce_mini.runtime.profile import read_profile
-from perce_mini.sample import marked, uses_colour
+from perce_mini.sample import marked, note_made_up_world, uses_colour
 from perce_mini.scoring import evaluate
 from perce_mini.tables import say, show_text
 
@@ -90,7 +90,9 @@ def main():
     if args.html:
         check_output(args.html, [args.text, args.profile, *args.model.glob("*")])
     print(f"loading {args.model}", flush=True)
-    model, tokenizer, _ = load_model(args.model, pick_device(args.device))
+    loaded = load_model(args.model, pick_device(args.device))
+    model, tokenizer, _ = loaded
+    note_made_up_world(loaded.settings)
     query = args.query or "Write a text."  # a prompt must not be empty
     record = score_text(model, tokenizer, profile, query, text, args.top_k)
     parts = [(part.text, part.pir > CLIP_MIN) for part in heatmap.parts_of(record, tokenizer)]
@@ -99,9 +101,9 @@ def main():
     show_top_tokens(record, tokenizer)
     pir = record["pir"]
     share = (pir > CLIP_MIN).mean()
-    n = len(record["profile_indices"])
+    earlier = plural(len(record["profile_indices"]), "earlier text")
     say(
-        f"{share:.0%} of {len(pir)} tokens have PIR > {CLIP_MIN}: with {n} earlier texts in the"
+        f"{share:.0%} of {len(pir)} tokens have PIR > {CLIP_MIN}: with {earlier} in the"
         f" prompt they are more than {math.exp(CLIP_MIN):.1f} times as likely as without."
         f" Mean PIR: {pir.mean():+.2f} nats."
     )

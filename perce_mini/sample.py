@@ -72,6 +72,14 @@ def uses_colour():
     return bool(sys.stdout and sys.stdout.isatty()) and "NO_COLOR" not in os.environ
 
 
+def note_made_up_world(settings):
+    """Print a note if the model knows nothing but the default data."""
+    folders = [settings.data, settings.init]
+    if any(folder.endswith(("data/personas", "data/base")) for folder in folders):
+        world = "the made-up world of data/personas"
+        say(f"Note: this model knows only {world}. For real texts use a pretrained model.")
+
+
 def show_answers(model, tokenizer, people, query, **how):
     """Print the answers for [(name, profile), ...] and return their texts. how: see `answers`."""
     profiles = [profile for _, profile in people]
@@ -91,7 +99,10 @@ def show_two_users_and_nobody(model, tokenizer, rows, top_k):
     users. The two users whose answers contain the most words from their own profiles are shown.
     """
     best = (-1, [], "")
-    n_users = 2 if tokenizer.pretrained else CANDIDATES  # a pretrained model is slow
+    n_users = CANDIDATES
+    if tokenizer.pretrained:  # a large model takes minutes on a CPU
+        n_users = 2
+        print("\nwriting texts for two users of each task ...", flush=True)
     for query, candidates in pick_candidates(rows, n_users):
         profiles = [row["profile"] for row in candidates]
         texts = answers(model, tokenizer, profiles, query, top_k)
@@ -167,6 +178,8 @@ def main():
     args = parse_args()
     print(f"loading {args.run}", flush=True)
     run = load_model(args.run, pick_device(args.device))
+    if args.profile:
+        note_made_up_world(run.settings)
     people, query = find_people(args, run.settings)
     if args.query is not None:
         query = args.query

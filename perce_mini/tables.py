@@ -15,7 +15,7 @@ import numpy as np
 from perce_mini.dataset import subsample
 from perce_mini.percontrast import CLIP_MAX, CLIP_MIN
 from perce_mini.rouge import words
-from perce_mini.runtime.errors import printable
+from perce_mini.runtime.errors import plural, printable
 from perce_mini.runtime.files import write_jsonl_atomic, write_text_atomic
 from perce_mini.scoring import METRICS, by_task, difference, summarize
 
@@ -41,7 +41,7 @@ def show_table(runs, every_figure=False):
         rows[1:1] = [(f"  task {task}", task, "rouge_l") for task in tasks[1:]]  # below ROUGE-L
     for i in range(0, len(names), 4):  # four runs fit side by side
         print()
-        title = f"{len(first)} examples of {users} user{'s' * (users > 1)}"
+        title = f"{plural(len(first), 'example')} of {plural(users, 'user')}"
         show_row(title, [name for _, name in names[i : i + 4]])
         scores = [scores_by_task(runs[run]) for run, _ in names[i : i + 4]]
         for label, task, metric in rows:

@@ -372,6 +372,7 @@ BAD_TRAIN = {
     f"--steps {10**400}": "--steps",  # more digits than Python converts
     "--epochs 1": "--epochs",  # beside --steps
     "--clip-min 6": "--clip-max 5",
+    "--loss ce --clip-min 1": "--clip-min",
     "--lr nan": "--lr",
     "--device cuda:99": "cuda:99",
     "--data nowhere": "nowhere",

@@ -78,15 +78,23 @@ def test_splits_are_counted_and_a_split_without_rows_loses_its_file(tmp_path, ca
     write_splits(tmp_path, new, {"bad": 2, "good": 0, "long": 1})
     wrote_train, removed_val, wrote_test, dropped = capsys.readouterr().out.splitlines()
     assert "train.jsonl: 3 rows of 2 users" in wrote_train and "val.jsonl" in removed_val
-    assert "test.jsonl: 1 rows of 1 users" in wrote_test and dropped == "dropped: 2 bad, 1 long"
+    assert "test.jsonl: 1 row of 1 user" in wrote_test and dropped == "dropped: 2 bad, 1 long"
     assert rows_in(tmp_path) == {"train": new["train"], "test": new["test"]}
 
 
-@pytest.mark.parametrize("n_users, split", [(0, "val"), (19, "val"), (19, "test"), (20, "test")])
+@pytest.mark.parametrize("n_users, split", [(1, "val"), (19, "val"), (19, "test"), (20, "test")])
 def test_fewer_than_20_held_out_users_are_warned_of(tmp_path, capsys, n_users, split):
     rows = [ROW | {"user": str(i // 2)} for i in range(2 * n_users)]
     write_splits(tmp_path, {"train": [ROW], split: rows})
-    assert (f"{n_users} held-out users" in capsys.readouterr().err) == (n_users < 20)
+    assert (f"{n_users} held-out user" in capsys.readouterr().err) == (n_users < 20)
+
+
+@pytest.mark.parametrize("split, missing", [("train", "test.jsonl"), ("test", "train.jsonl")])
+def test_a_split_that_train_py_misses_is_named(tmp_path, capsys, split, missing):
+    write_splits(tmp_path, {"train": [], "val": [], "test": []} | {split: [{"user": "u"}] * 2})
+    said = capsys.readouterr()
+    assert "2 rows of 1 user\n" in said.out
+    assert missing in "".join(line for line in said.err.splitlines() if "no " in line)
 
 
 def test_an_error_leaves_all_old_files_as_they_were(tmp_path):
@@ -323,7 +331,8 @@ def test_a_bad_key_is_refused_and_stays(prepare, repository, tmp_path, key):
 def test_too_few_authors_are_one_line_after_what_was_dropped(command, tmp_path):
     repo = make_repository(tmp_path / "repo", changes("a", n=4) + [("b", "Short\n\nOne two.")])
     done = command(gitlog.main, repo, "--out", tmp_path / "rows")
-    assert done.status == 2 and "1 authors" in done.error and "1 body under" in done.out
+    assert done.status == 2 and "1 author" in done.error and "1 body under" in done.out
+    assert not contents(tmp_path / "rows")  # no key either
     assert command(gitlog.main, repo, "--out", tmp_path / "rows", "--temporal").status == 0
 
 
@@ -473,7 +482,7 @@ def test_official_rows(convert, task, form):
     text = json.dumps(official(task))
     text = f"[{text}, {text}]" if form == "json" else f"\ufeff{text}\n{text}\n"
     splits, said = convert(task, text, f"test.{form}")
-    assert "2 rows of 1 users" in said and "dropped: nothing" in said
+    assert "2 rows of 1 user\n" in said and "dropped: nothing" in said
     profile = splits["test"][0].pop("profile")
     assert splits["test"][0] == {"user": "n", "task": task, "query": "i", "response": "o"}
     texts = {"abstract": ["a"], "review": ["good", "fine"], "topic": ["c", "c"]}[task]

@@ -63,6 +63,9 @@ def test_hues_show_the_sign_and_personal_tokens_are_underlined():
     hues = [shade(x).split(",")[:3] for x in [0.01, 9, -0.01, -9]]
     assert hues[0] == hues[1] != hues[2] == hues[3] and shade(9) == shade(5) != shade(1)
     html = make_page(record("ab", [1, -1], personal=[1]))
+    one = record()
+    labelled = one | {"row": one["row"] | {"personal": []}}
+    assert "Underlined" not in make_page(one) and "Underlined" in make_page(labelled)
     styles = [(kind, style) for kind, style, _, _ in tokens_of(html)]
     assert styles == [("token", shade(1)), ("token personal", shade(-1))]
     assert re.search(r"\.personal {[^}]*border-bottom: 2px", html)

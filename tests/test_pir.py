@@ -10,7 +10,7 @@ from perce_mini.dataset import collate, encode_example
 from perce_mini.percontrast import token_logprobs
 from perce_mini.runtime.errors import UserError
 from perce_mini.runtime.profile import read_profile
-from tests.conftest import call
+from tests.conftest import ROOT, call
 from tests.tiny import TOKENIZER, make_model, make_row
 
 TEXTS = ["Howdy, it shines.", "It boils."]
@@ -55,8 +55,11 @@ def test_the_command_marks_a_text_and_writes_a_page(trained, tmp_path):
     html = ["--html", tmp_path / "pir.html", "--device", "cpu"]
     result = call(pir.main, trained / "out/perce", *profile, *text, *html)
     assert result.status == 0, result.err
+    assert "made-up" not in result.out  # its base model read other rows than the shipped one
     assert "Howdy, it boils!" in result.out.replace("[", "").replace("]", "")
     assert "PIR" in (tmp_path / "pir.html").read_text()
+    shipped = call(pir.main, ROOT / "data/base", *profile, *text, *html, "--top-k", 1)
+    assert "made-up" in shipped.out and "1 earlier text " in shipped.out
     before = (tmp_path / "mine.txt").read_text()
     html[1] = tmp_path / "mine.txt"  # an input is never replaced
     assert call(pir.main, trained / "out/perce", *profile, *text, *html).is_refusal("mine.txt")

@@ -10,7 +10,7 @@ from perce_mini import sample
 from perce_mini.dataset import Row, encode_example, read_examples
 from perce_mini.percontrast import token_logprobs
 from perce_mini.runtime import checkpoint
-from tests.conftest import call, spy
+from tests.conftest import ROOT, call, spy
 
 
 @pytest.fixture
@@ -63,8 +63,11 @@ def test_own_texts_are_a_profile_of_one_item_per_paragraph(run_sample, monkeypat
     assert result.status == 0 and "say <|end|>" in result.out, result.err
     texts = [item["response"] for item in calls[0][0][0]["profile"]]
     assert texts == ["One text in two lines.", "Another one.", "A third."]
+    assert "made-up" not in result.out
+    words = ["--profile", "mine.txt", "--query", "say", "--device", "cpu"]
+    assert "made-up" in call(sample.main, ROOT / "data/base", *words).out
     top_k = checkpoint.read(trained / "out/perce")["settings"].top_k
-    assert [args[3] for args, _ in calls] == [top_k, top_k]  # for these texts, and for nobody
+    assert [args[3] for args, _ in calls[:2]] == [top_k, top_k]  # for these texts, and for nobody
 
 
 def test_temperature_and_seed_reach_the_text(run_sample):

@@ -16,13 +16,14 @@ import secrets
 import subprocess
 import sys
 from collections import Counter, defaultdict, namedtuple
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # so that this runs from any folder
 
 from data.splits import print_dropped, without_answer, write_splits
 from perce_mini.runtime import cli
-from perce_mini.runtime.errors import UserError
+from perce_mini.runtime.errors import UserError, plural
 from perce_mini.runtime.files import check_writable, read_text, replace_file
 
 BOT = re.compile(r"\[bot\]|\bbot\b|dependabot|renovate|github-actions|weblate", re.I)
@@ -164,19 +165,17 @@ def name_users(people, names, key):
 
 
 def read_key(folder):
-    """The secret of the hashes: made on first use, readable by its owner only. Raises UserError."""
+    """The secret of the hashes: that of the folder, or a new one. Raises UserError."""
     path = folder / "key"
-    if not path.exists():
-        replace_file(path, write_key)
-    key = read_text(path).strip()
+    key = read_text(path).strip() if path.exists() else secrets.token_hex(32)
     if not re.fullmatch("[0-9a-fA-F]{64}", key):
         raise UserError(f"{path}: not 64 hexadecimal digits; remove it to get a new key")
     return key.encode()
 
 
-def write_key(path):
-    path.touch(mode=0o600)
-    path.write_text(secrets.token_hex(32))
+def write_key(key, path):
+    path.touch(mode=0o600)  # readable by its owner only
+    path.write_bytes(key)
 
 
 # ---------------------------------------------------------------------------------- rows to splits
@@ -230,7 +229,10 @@ def main():
     if not splits["train"]:
         print_dropped(dict(dropped.most_common()))
         enough = "a split by author needs 3, --temporal one with 4 commits and --max-rows 3"
-        raise UserError(f"{len(authors)} authors with 3 commits or more are too few: {enough}")
+        few = plural(len(authors), "author")
+        raise UserError(f"{few} with 3 commits or more: too few, {enough}")
+    if key and not (args.out / "key").exists():
+        replace_file(args.out / "key", partial(write_key, key))
     write_splits(args.out, splits, dict(dropped.most_common()))
 
 

@@ -13,7 +13,7 @@ import tiktoken
 
 from perce_mini.hf.safetensors import MAX_BYTES
 from perce_mini.runtime.checkpoint import check
-from perce_mini.runtime.errors import one_line, short_repr
+from perce_mini.runtime.errors import UserError, one_line, short_repr
 from perce_mini.runtime.files import read_json, read_text
 from perce_mini.tokenizer import TEMPLATE, Tokenizer
 
@@ -112,6 +112,10 @@ def read_tokenizer(folder, settings, template=None):
         check(normalizer in (None, NFC), f"normalizer {short_repr(normalizer)}")
         pattern = read_pattern(content["pre_tokenizer"])
         start = read_start(content.get("post_processor") or LEVEL, special)
+        end = (template or {}).get("end", "")
+        if end not in ["", *special]:
+            what = f'the "end" {short_repr(end)} in the --template file'
+            raise UserError(f"{what} is no control token of {folder}: {short_repr([*special])}")
         template = make_template(special, read_ends(folder, settings), start) | (template or {})
         id_of = order_tokens(content["model"], special)
         tokens, ids = list(id_of), list(id_of.values())

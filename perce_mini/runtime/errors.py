@@ -28,6 +28,11 @@ def short_repr(value):
     return text if len(text) <= 60 else text[:57] + "..."
 
 
+def plural(n, noun):
+    """plural(2, "earlier text") -> "2 earlier texts" """
+    return f"{n} {noun}{'s' * (n != 1)}"
+
+
 @contextmanager
 def one_line(where, kind):
     """Turn every exception of a block that reads a file into a UserError with a one-line message.

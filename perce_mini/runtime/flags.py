@@ -107,6 +107,8 @@ def validate_args(p, args):
     """Refuse flags that contradict each other, and add what follows from them."""
     if not args.clip_min <= args.clip_max:
         p.error(f"--clip-min {args.clip_min} is above --clip-max {args.clip_max}")
+    if args.loss == ["ce"] and (args.clip_min, args.clip_max) != (CLIP_MIN, CLIP_MAX):
+        p.error("--loss ce weights all tokens equally: --clip-min and --clip-max have no effect")
     if args.template and not args.init:
         p.error("--template needs --init with a Hugging Face folder")
     if args.init and not args.init.is_dir() and not args.resume:
