@@ -17,9 +17,10 @@ from perce_mini.runtime.cli import COUNT, COUNT_OR_NONE
 from perce_mini.runtime.device import pick_device
 from perce_mini.runtime.errors import UserError, plural
 from perce_mini.runtime.files import check_output, write_text_atomic
-from perce_mini.runtime.flags import CONTRAST
+from perce_mini.runtime.flags import CONTRAST, EVAL_BATCH, NEW_TOKENS
 from perce_mini.runtime.models import load_model
-from perce_mini.scoring import MAX_NEW_TOKENS, evaluate
+from perce_mini.runtime.texts import open_texts
+from perce_mini.scoring import evaluate
 
 MAY_DIFFER = ["loss", "clip_min", "clip_max", "contrast", "lr", "data"]  # in a comparison of losses
 
@@ -43,8 +44,8 @@ def parse_args():
     p.add_argument("--examples", type=COUNT_OR_NONE, default=120, metavar="N", help=help)
     help = "number of profile items in the prompt (default: as in the training of the first run)"
     p.add_argument("--top-k", **cli.TOP_K | {"help": help})
-    help = "maximum length of generated texts in tokens; 0 generates none"
-    p.add_argument("--max-new-tokens", type=COUNT_OR_NONE, default=MAX_NEW_TOKENS, help=help)
+    p.add_argument("--max-new-tokens", **NEW_TOKENS)
+    p.add_argument("--eval-batch-size", **EVAL_BATCH)
     p.add_argument("--temperature", **cli.TEMPERATURE)
     p.add_argument("--seed", **cli.TEXT_SEED)
     help = "number of examples whose generated texts are shown next to the reference"
@@ -53,6 +54,9 @@ def parse_args():
     p.add_argument("--json", type=Path, metavar="FILE", help="write every metric (JSON)")
     help = "write every generated text (JSONL)"
     p.add_argument("--predictions", type=Path, metavar="FILE", help=help)
+    help = "keep every text here as soon as it is written: the same command, repeated after an"
+    help += " interruption, reads it back"
+    p.add_argument("--keep-texts", type=Path, metavar="DIR", help=help)
     help = "write a page that shades tokens by their PIR (HTML)"
     p.add_argument("--heatmap", type=Path, metavar="FILE", help=help)
     p.add_argument("--device", **cli.DEVICE)
@@ -118,9 +122,11 @@ def main():
     for name, (model, tokenizer, _) in loaded.items():  # fail early on rows that do not fit
         examples[name] = encode_rows(rows, tokenizer, model.config.block_size, top_k, n)
     for name, (model, tokenizer, _) in loaded.items():
-        scored[name] = evaluate(
-            model, tokenizer, examples[name], n, args.temperature, args.seed, desc=name
-        )
+        how, batch_size, kept = (n, args.temperature, args.seed), args.eval_batch_size, ()
+        if args.keep_texts and n:
+            settings = *how, batch_size
+            kept = open_texts(args.keep_texts, name, loaded[name], examples[name], settings)
+        scored[name] = evaluate(model, tokenizer, examples[name], *how, name, batch_size, *kept)
     tokenizers = {name: run.tokenizer for name, run in loaded.items()}
     if args.heatmap:
         write_text_atomic(args.heatmap, heatmap.page(scored, tokenizers, args.contrast))

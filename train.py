@@ -31,7 +31,7 @@ from perce_mini.runtime.flags import (
 from perce_mini.runtime.models import fingerprint, is_pretrained, load_model
 from perce_mini.runtime.run import REPORTS, check_folder, check_same_run, fit
 from perce_mini.sample import show_two_users_and_nobody
-from perce_mini.scoring import MAX_NEW_TOKENS, evaluate
+from perce_mini.scoring import evaluate
 from perce_mini.trainer import Settings
 
 FEW_ROWS = 1000  # with fewer a base model of one's own is useless
@@ -153,7 +153,7 @@ def train(args, settings, state, out, rows, held_out, device):
     if args.compile:
         model.compile_blocks()
     block_size = model.config.block_size
-    encode_rows(held_out, tokenizer, block_size, args.top_k, MAX_NEW_TOKENS)  # fail early
+    encode_rows(held_out, tokenizer, block_size, args.top_k, args.max_new_tokens)  # fail early
     examples = encode_rows(rows, tokenizer, block_size, args.top_k)
     check_folder(out)
     fit(model, tokenizer, examples, settings, out, args.save_every, state)
@@ -162,17 +162,18 @@ def train(args, settings, state, out, rows, held_out, device):
 
 def score(args, model, tokenizer, rows, desc):
     """The records of scoring.evaluate for the held-out rows."""
-    n = MAX_NEW_TOKENS
+    n = args.max_new_tokens
     examples = encode_rows(rows, tokenizer, model.config.block_size, args.top_k, n)
-    temperature, seed = args.temperature, args.seed
-    return evaluate(model, tokenizer, examples, n, temperature, seed, desc=f"score {desc}")
+    how = n, args.temperature, args.seed, f"score {desc}", args.eval_batch_size
+    return evaluate(model, tokenizer, examples, *how)
 
 
 def write_reports(args, out, scored, tokenizers):
     """Write results.json, predictions.jsonl and heat.html of a run. scored: {folder: records}."""
     results, predictions, heat = (out / name for name in REPORTS)
     tables.write_scores(results, scored)
-    tables.write_predictions(predictions, scored)
+    if args.max_new_tokens:
+        tables.write_predictions(predictions, scored)
     write_text_atomic(heat, heatmap.page(scored, tokenizers, args.contrast))
 
 
@@ -185,7 +186,7 @@ def main():
         if len(rows) < FEW_ROWS:
             advice = "start from a pretrained model with --init"
             print(f"Warning: from {len(rows)} rows it learns next to nothing; {advice}")
-        must_fit = [(rows, 0), (held_out, MAX_NEW_TOKENS)]
+        must_fit = [(rows, 0), (held_out, args.max_new_tokens)]
         base.train_base(args.data, args.start, device, must_fit=must_fit)
 
     models = {}
@@ -215,7 +216,9 @@ def main():
     both = {row["user"] for row in rows} & {row["user"] for row in held_out}
     if both:
         tables.say(f"Warning: {len(both)} of the held-out users also wrote training rows.")
-    show_two_users_and_nobody(model, tokenizer, held_out, args.top_k)
+    if args.max_new_tokens:
+        n = args.max_new_tokens
+        show_two_users_and_nobody(model, tokenizer, held_out, n, args.top_k)
     print(f"\n{out}/heat.html shows the PIR of every token. To see more texts:")
     print(f"python -m perce_mini.sample {out}")
 

@@ -33,16 +33,21 @@ MOST = 2000  # characters of a profile item that are shown
 CANDIDATES = 8  # users per task, two of whom are shown
 
 
-def answers(model, tokenizer, profiles, query, top_k=Settings.top_k, temperature=0.0, seed=0):
-    """What the model writes for each profile: a list of (text, is it personal?) per profile."""
-    block_size = model.config.block_size
+def answers(
+    model, tokenizer, profiles, query, n=None, top_k=Settings.top_k, temperature=0.0, seed=0
+):
+    """What the model writes for each profile: a list of (text, is it personal?) per profile.
+
+    n: the maximum length in tokens (default: MAX_NEW_TOKENS).
+    """
+    block_size, n = model.config.block_size, n or MAX_NEW_TOKENS
     examples = []
     for profile in profiles:
         row = {"query": query, "response": "?", "profile": profile}
-        examples.append(encode_example(row, tokenizer, block_size, top_k, MAX_NEW_TOKENS))
+        examples.append(encode_example(row, tokenizer, block_size, top_k, n))
     prompts = [e.prompt for e in examples]
     with autocast(model.head.device):
-        replies = model.generate(prompts, MAX_NEW_TOKENS, tokenizer.end, temperature, seed)
+        replies = model.generate(prompts, n, tokenizer.end, temperature, seed)
     written = [
         replace(e, response=[*reply, tokenizer.end], personal=[False] * (len(reply) + 1))
         for e, reply in zip(examples, replies)
@@ -92,7 +97,7 @@ def show_answers(model, tokenizer, people, query, **how):
     return ["".join(text for text, _ in parts) for parts in texts]
 
 
-def show_two_users_and_nobody(model, tokenizer, rows, top_k):
+def show_two_users_and_nobody(model, tokenizer, rows, n, top_k):
     """Answer one query for two users and for nobody.
 
     To make the difference visible, the model answers the first query of every task for several
@@ -105,14 +110,14 @@ def show_two_users_and_nobody(model, tokenizer, rows, top_k):
         print("\nwriting texts for two users of each task ...", flush=True)
     for query, candidates in pick_candidates(rows, n_users):
         profiles = [row["profile"] for row in candidates]
-        texts = answers(model, tokenizer, profiles, query, top_k)
+        texts = answers(model, tokenizer, profiles, query, n, top_k)
         n_own = [len(own_words(parts, row)) for parts, row in zip(texts, candidates)]
         order = sorted(range(len(candidates)), key=lambda i: -n_own[i])[:2]
         people = [(f"user {candidates[i]['user']}", profiles[i]) for i in order]
         best = max(best, (sum(n_own[i] for i in order), people, query), key=lambda item: item[0])
     _, people, query = best
     say(f"The same query for two held-out users and for nobody: {query}")
-    show_answers(model, tokenizer, [*people, ("nobody", [])], query, top_k=top_k)
+    show_answers(model, tokenizer, [*people, ("nobody", [])], query, n=n, top_k=top_k)
 
 
 def pick_candidates(rows, n_users):

@@ -66,31 +66,54 @@ def score_tokens(model, examples):
 
 
 def evaluate(
-    model, tokenizer, examples, max_new_tokens, temperature, seed=0, desc="score", batch_size=None
+    model,
+    tokenizer,
+    examples,
+    max_new_tokens,
+    temperature,
+    seed=0,
+    desc="score",
+    batch_size=None,
+    texts=(),
+    save=None,
 ):
     """Score every example, and generate a text for it unless max_new_tokens is 0.
+
+    batch_size: 32 by default, 8 for pretrained models; it is halved where a GPU has too little
+    memory. texts: those that were already generated for the first examples; save(texts) is called
+    after every batch with all texts so far (see runtime/texts.py).
 
     Returns one record (dict) per example: what `score_tokens` measures, "row", "profile_indices",
     "response" (ids), "personal" (bools), "prediction" (text), "rouge" (RougeL, or None without
     a text) and "meteor". Raises UserError if a probability is NaN or infinite.
     """
-    records = []
+    records, texts = [], list(texts) if max_new_tokens else [""] * len(examples)
     batch_size = batch_size or (8 if tokenizer.pretrained else 32)  # real models need more memory
-    quiet = desc is None
+    quiet, was_halved = desc is None, False
     bar = tqdm(total=len(examples), desc=desc, unit="row", dynamic_ncols=True, disable=quiet)
-    for i in range(0, len(examples), batch_size):
+    while len(records) < len(examples):
+        i = len(records)
         group = examples[i : i + batch_size]
-        scores, replies = score_tokens(model, group), [[]] * len(group)
-        if not all(np.isfinite(score["logp"] + score["pir"]).all() for score in scores):
-            advice = "the learning rate was probably too high"
-            raise UserError(f"{desc}: the model's probabilities are not finite; {advice}")
-        if max_new_tokens:
-            with autocast(model.head.device):
-                prompts = [e.prompt for e in group]
-                end = tokenizer.end
-                replies = model.generate(prompts, max_new_tokens, end, temperature, seed + i)
-        for e, score, reply in zip(group, scores, replies):
-            text = tokenizer.decode(reply)
+        try:
+            scores = score_tokens(model, group)
+            if not all(np.isfinite(score["logp"] + score["pir"]).all() for score in scores):
+                advice = "the learning rate was probably too high"
+                raise UserError(f"{desc}: the model's probabilities are not finite; {advice}")
+            if len(texts) < i + len(group):
+                prompts, end = [e.prompt for e in group], tokenizer.end
+                with autocast(model.head.device):
+                    replies = model.generate(prompts, max_new_tokens, end, temperature, seed + i)
+                texts[i:] = [tokenizer.decode(reply) for reply in replies]
+                if save:
+                    save(texts)
+        except torch.OutOfMemoryError:
+            if len(group) == 1:
+                raise
+            if not was_halved:
+                bar.write(f"not enough memory for {len(group)} examples at a time: trying fewer")
+            batch_size, was_halved = len(group) // 2, True
+            continue
+        for e, score, text in zip(group, scores, texts[i:]):
             record = {
                 "row": e.row,
                 "profile_indices": e.profile_indices,

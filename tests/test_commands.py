@@ -18,6 +18,7 @@ from tqdm import tqdm
 import eval as evaluation
 import train
 from perce_mini import base
+from perce_mini.model import GPT
 from perce_mini.rouge import rouge_l
 from perce_mini.runtime import checkpoint, cli, flags
 from perce_mini.runtime import run as training
@@ -115,15 +116,17 @@ def test_flags_reach_the_run(run_train, monkeypatch):
 @pytest.mark.parametrize("script", [train, evaluation])
 def test_flags_reach_the_scoring(run_train, trained, world, tmp_path, monkeypatch, script):
     scored, encoded = (spy(monkeypatch, script, name) for name in ["evaluate", "encode_rows"])
-    words, n = ["--temperature", 0.7, "--seed", 3, "--top-k", 2, "--contrast", "stranger"], 160
+    words, n = ["--temperature", 0.7, "--seed", 3, "--top-k", 2, "--contrast", "stranger"], 5
+    words += ["--max-new-tokens", n, "--eval-batch-size", 2]
     if script is train:
         done = run_train(*words, "--eval-examples", 3)
     else:
-        n, page = 5, tmp_path / "run/heat.html"
-        words += ["--data", world, "--heatmap", page, "--max-new-tokens", n, "--device", "cpu"]
+        page = tmp_path / "run/heat.html"
+        words += ["--data", world, "--heatmap", page, "--device", "cpu"]
         done = call(evaluation.main, trained / "out/ce", *words)
     assert done.status == 0, done.err
-    assert all(args[3:6] == (n, 0.7, 3) for args, _ in scored) and encoded[-1][0][3:] == (2, n)
+    assert all(args[3:6] == (n, 0.7, 3) and args[7] == 2 for args, _ in scored)
+    assert encoded[-1][0][3:] == (2, n)
     assert "3 of 3" in done.err  # rows without a stranger
     assert "stranger" in (tmp_path / "run/heat.html").read_text()
 
@@ -191,6 +194,31 @@ def test_eval_compares_two_runs_and_writes_everything(trained, world, tmp_path):
     rouge = rouge_l(lines[0]["prediction"], lines[0]["reference"])
     assert len(lines) == 6 and lines[0]["rouge_l"] == rouge.fmeasure
     assert "perce" in page.read_text()
+
+
+def test_eval_keeps_texts_for_the_same_model_data_and_settings(
+    trained, world, tmp_path, monkeypatch
+):
+    texts, calls = tmp_path / "texts", spy(monkeypatch, GPT, "generate")
+    usual = ["--data", world, "--device", "cpu", "--max-new-tokens", 4, "--keep-texts", texts]
+    outputs = []
+    changes = [[], [], ["--seed", 1], ["--examples", 2], ["--top-k", 1], ["--eval-batch-size", 2]]
+    for words in changes:
+        calls.clear()
+        done = call(evaluation.main, trained / "out/ce", *usual, *words)
+        outputs.append((done.status, len(calls), len(os.listdir(texts))))
+    assert outputs == [(0, 1, 1), (0, 0, 1), (0, 1, 2), (0, 1, 3), (0, 1, 4), (0, 2, 5)]
+    assert call(evaluation.main, trained / "out/perce", *usual).status == 0
+    assert len(calls) == 3
+    for file in texts.iterdir():
+        file.write_text('{"a": 1}\n')
+    assert call(evaluation.main, trained / "out/ce", *usual).is_refusal(f"{texts}/texts-")
+
+
+def test_without_texts_train_writes_and_shows_none(run_train, tmp_path):
+    done = run_train("--eval-examples", 2, "--max-new-tokens", 0)
+    assert done.status == 0 and "for nobody" not in done.out, done.err
+    assert not (tmp_path / "run/predictions.jsonl").exists()
 
 
 def test_eval_of_runs_that_differ_says_so_and_takes_the_first_ones_top_k(
@@ -426,7 +454,7 @@ def test_which_errors_are_one_line():
     wrong = call(lambda: fail(UserError("two\nlines\tand \x1b[31mcolour")))
     assert wrong.err == "error: two lines and \ufffd[31mcolour\n" and wrong.status == 2
     full = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nSee the manual")
-    assert call(lambda: fail(full)).is_refusal("CUDA out of memory", "--batch-size")
+    assert call(lambda: fail(full)).is_refusal("CUDA out of memory", "--block-size")
     with pytest.raises(RuntimeError, match="a fault"):
         call(lambda: fail(RuntimeError("a fault of the project")))
 

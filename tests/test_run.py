@@ -10,7 +10,7 @@ import torch
 
 from perce_mini.runtime import checkpoint, run
 from perce_mini.runtime.errors import UserError
-from perce_mini.runtime.run import check_same_run, fit, locked
+from perce_mini.runtime.run import check_same_run, fit, locked, memory_advice
 from perce_mini.trainer import NotFiniteError, Settings, learning_rate
 from tests.conftest import same
 from tests.tiny import TOKENIZER, make_examples, make_model
@@ -104,6 +104,29 @@ def test_an_absurd_learning_rate_ends_the_run_and_saves_no_nan(tmp_path):
         start(tmp_path, replace(SETTINGS, lr=1e30), save_every=1)
     assert "\n" not in str(caught.value)
     assert checkpoint.read(tmp_path)["step"] == 1  # `read` refuses weights that are not finite
+
+
+def test_too_little_memory_names_the_flags_that_help_most(tmp_path, monkeypatch):
+    def fail(step):
+        if step == 3:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+
+    before_each_step(monkeypatch, fail)
+    init = replace(SETTINGS, init="m", batch_size=2)
+    for save_every, reason in [
+        (9, "--batch-size 1 --grad-accum 4; nothing"),
+        (2, "--recompute; .*step 2"),
+    ]:
+        with pytest.raises(UserError, match=f"^CUDA out of memory: train with {reason}"):
+            start(tmp_path, init, save_every)
+    model = make_model()
+    model.recompute = True
+    one = replace(init, batch_size=1)
+    assert memory_advice(make_model(), one, 0) == "--recompute"
+    assert memory_advice(model, one, 0) == "--lora-rank 16"
+    assert memory_advice(model, init, 2) == "--batch-size 1 --grad-accum 4 --overwrite"
+    assert "--block-size" in memory_advice(model, replace(one, lora_rank=2), 0)
+    assert "--block-size" in memory_advice(model, SETTINGS, 2)  # a base model has few flags
 
 
 def test_only_one_process_trains_in_a_folder(tmp_path):

@@ -52,9 +52,9 @@ def test_train_shows_the_two_users_who_are_recognised_best(trained, monkeypatch)
 
     monkeypatch.setattr(sample, "answers", answers)
     shown = spy(monkeypatch, sample, "show_answers")
-    sample.show_two_users_and_nobody(run.model, run.tokenizer, rows, 3)
+    sample.show_two_users_and_nobody(run.model, run.tokenizer, rows, 7, 3)
     people = [("user c", profiles["c"]), ("user a", profiles["a"]), ("nobody", [])]
-    assert shown[0][0][2:] == (people, "of a") and shown[0][1]["top_k"] == 3
+    assert shown[0][0][2:] == (people, "of a") and shown[0][1] == {"n": 7, "top_k": 3}
 
 
 def test_own_texts_are_a_profile_of_one_item_per_paragraph(run_sample, monkeypatch, trained):

@@ -110,6 +110,50 @@ def test_records_of_an_evaluation(monkeypatch):
     assert [one["rouge"] for one in silent] == [None] * 4 and len(calls) == 2
 
 
+def test_a_batch_that_needs_too_much_memory_is_halved(monkeypatch, capsys):
+    model, examples, limit = make_model(), make_examples(), 9
+    expected = scoring.evaluate(model, TOKENIZER, examples, 5, 0.0, batch_size=1)
+    real, sizes = model.generate, []
+
+    def generate(prompts, *how):
+        sizes.append(len(prompts))
+        if len(prompts) > limit:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+        return real(prompts, *how)
+
+    monkeypatch.setattr(model, "generate", generate)
+    for most in [2, 1]:
+        limit = most
+        records = scoring.evaluate(model, TOKENIZER, examples, 5, 0.0)
+        for name in ["prediction", "row"]:
+            assert [one[name] for one in records] == [one[name] for one in expected]
+        assert capsys.readouterr().out.count("memory") == 1
+    assert sizes == [4, 2, 2, 4, 2, 1, 1, 1, 1]
+    limit = 0
+    with pytest.raises(torch.OutOfMemoryError):
+        scoring.evaluate(model, TOKENIZER, examples, 5, 0.0)
+
+
+def test_texts_are_saved_after_every_batch_and_not_written_twice(monkeypatch):
+    model, examples, saved = make_model(), make_examples(), []
+    expected = scoring.evaluate(model, TOKENIZER, examples, 5, 0.9, batch_size=2)
+    how, real, n_calls = (model, TOKENIZER, examples, 5, 0.9, 0, None, 2), model.generate, []
+
+    def generate(*args):
+        n_calls.append(1)
+        if len(n_calls) == 2:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(model, "generate", generate)
+    with pytest.raises(KeyboardInterrupt):
+        scoring.evaluate(*how, save=lambda texts: saved.append([*texts]))
+    texts = [one["prediction"] for one in expected]
+    assert saved == [texts[:2]]
+    records = scoring.evaluate(*how, saved[0], lambda texts: saved.append([*texts]))
+    assert [one["prediction"] for one in records] == texts == saved[-1] and len(n_calls) == 3
+
+
 def test_scores_that_are_not_finite_are_an_error():
     model = make_model()
     model.norm.weight.data.fill_(math.inf)

@@ -97,15 +97,11 @@ def run(main):
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError":  # torch's; importing torch here is slow
             raise
-        print(f"error: {out_of_memory(error)}", file=sys.stderr)
+        reason = str(error).split(". ")[0]
+        print(f"error: {reason}: choose a smaller --block-size or model", file=sys.stderr)
         sys.exit(2)
 
 
 def discard_output():
     """Let the interpreter's last flush of stdout succeed: nothing more can be written."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-
-
-def out_of_memory(error):
-    advice = "try --batch-size 1 --grad-accum 8, then --recompute, a smaller --block-size"
-    return f"{str(error).split('. ')[0]}: {advice}, or --lora-rank 16"

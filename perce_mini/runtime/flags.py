@@ -9,16 +9,30 @@ from perce_mini.percontrast import CLIP_MAX, CLIP_MIN, LOSSES
 from perce_mini.runtime import cli
 from perce_mini.runtime.cli import COUNT, COUNT_OR_NONE, number
 from perce_mini.runtime.run import SAVE_EVERY
+from perce_mini.scoring import MAX_NEW_TOKENS
 from perce_mini.trainer import Settings
 
 DATA = Path(os.path.relpath(Path(__file__).resolve().parents[2] / "data"))
 DEFAULT_DATA, SHIPPED_BASE = DATA / "personas", DATA / "base"
 LR_PRETRAINED, LR_LORA = 2e-5, 2e-4  # default learning rates for real models: all weights, LoRA
 
-CONTRAST = {  # eval.py has this flag, too
+# Flags that eval.py has, too.
+CONTRAST = {
     "choices": CONTRASTS,
     "default": "none",
     "help": "the profile in the plain view: none, or that of a stranger",
+}
+NEW_TOKENS = {
+    "type": COUNT_OR_NONE,
+    "default": MAX_NEW_TOKENS,
+    "metavar": "N",
+    "help": "maximum length of generated texts in tokens; 0 generates none",
+}
+EVAL_BATCH = {
+    "type": COUNT,
+    "metavar": "N",
+    "help": "examples scored at a time; sampled texts depend on it (default: 32, or 8 for a"
+    " pretrained model)",
 }
 
 
@@ -100,6 +114,8 @@ def add_machine_flags(g):
     g.add_argument("--eval-examples", type=COUNT_OR_NONE, default=120, metavar="N", help=help)
     help = "which file to score (default: test, or val where there is no test.jsonl)"
     g.add_argument("--eval-split", choices=["test", "val", "train"], help=help)
+    g.add_argument("--eval-batch-size", **EVAL_BATCH)
+    g.add_argument("--max-new-tokens", **NEW_TOKENS)
     g.add_argument("--temperature", **cli.TEMPERATURE)
 
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
 
 try:
@@ -86,6 +87,10 @@ def fit(model, tokenizer, examples, settings, out, save_every=SAVE_EVERY, state=
         advice = f"lower --lr (now {settings.lr:g}) and train again"
         kept = f"{out} holds step {saved}" if saved else "nothing was saved yet"
         raise NotFiniteError(f"{error}: {advice}; {kept}") from None
+    except torch.OutOfMemoryError as error:
+        reason, advice = str(error).split(". ")[0], memory_advice(model, settings, saved)
+        message = saved_message(out, settings, saved)
+        raise UserError(f"{reason}: train with {advice}; {message}") from None
     except (OSError, UserError) as error:
         raise UserError(f"{error}; {saved_message(out, settings, saved)}") from None
     except KeyboardInterrupt:
@@ -95,6 +100,20 @@ def fit(model, tokenizer, examples, settings, out, save_every=SAVE_EVERY, state=
     finally:
         bar.close()
     distributed.barrier()  # until the first process has written the checkpoint
+
+
+def memory_advice(model, settings, saved):
+    """The flags that save the most memory. Only --recompute can be added to a run that exists."""
+    new = " --overwrite" if saved else ""
+    if not settings.init:  # a base model
+        return "a smaller --block-size"
+    if saved and not model.recompute:
+        return "--recompute"
+    if settings.batch_size > 1:
+        return f"--batch-size 1 --grad-accum {settings.batch_size * settings.grad_accum}{new}"
+    if not model.recompute:
+        return "--recompute"
+    return ("a smaller --block-size" if settings.lora_rank else "--lora-rank 16") + new
 
 
 def remove_reports(out):
