@@ -217,8 +217,7 @@ def main():
     if both:
         tables.say(f"Warning: {len(both)} of the held-out users also wrote training rows.")
     if args.max_new_tokens:
-        n = args.max_new_tokens
-        show_two_users_and_nobody(model, tokenizer, held_out, n, args.top_k)
+        show_two_users_and_nobody(model, tokenizer, held_out, args.max_new_tokens, args.top_k)
     print(f"\n{out}/heat.html shows the PIR of every token. To see more texts:")
     print(f"python -m perce_mini.sample {out}")
 
