@@ -137,12 +137,10 @@ def find_runs(args, n_rows):
 
 def train(args, settings, state, out, rows, held_out, device):
     """Fine-tune and return (model, tokenizer). state: the checkpoint to continue from, or None."""
-    if state:
-        model, tokenizer, _ = checkpoint.load(out, device, dtype_of(args, device))
-        torch.manual_seed(args.seed)
-    else:
-        model, tokenizer, _ = load_start(args, device)
-        torch.manual_seed(args.seed)
+    dtype = dtype_of(args, device)
+    model, tokenizer, _ = checkpoint.load(out, device, dtype) if state else load_start(args, device)
+    torch.manual_seed(args.seed)
+    if not state:
         lora.merge(model)  # the adapters of the run that this one starts from, if any
         if args.lora_rank:
             lora.add(model, args.lora_rank)
