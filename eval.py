@@ -122,11 +122,11 @@ def main():
     for name, (model, tokenizer, _) in loaded.items():  # fail early on rows that do not fit
         examples[name] = encode_rows(rows, tokenizer, model.config.block_size, top_k, n)
     for name, (model, tokenizer, _) in loaded.items():
-        how, batch_size, kept = (n, args.temperature, args.seed), args.eval_batch_size, ()
+        how, batch_size, texts = (n, args.temperature, args.seed), args.eval_batch_size, []
         if args.keep_texts and n:
             settings = *how, batch_size
-            kept = open_texts(args.keep_texts, name, loaded[name], examples[name], settings)
-        scored[name] = evaluate(model, tokenizer, examples[name], *how, name, batch_size, *kept)
+            texts = open_texts(args.keep_texts, name, loaded[name], examples[name], settings)
+        scored[name] = evaluate(model, tokenizer, examples[name], *how, name, batch_size, texts)
     tokenizers = {name: run.tokenizer for name, run in loaded.items()}
     if args.heatmap:
         write_text_atomic(args.heatmap, heatmap.page(scored, tokenizers, args.contrast))

@@ -19,7 +19,7 @@ from perce_mini.percontrast import (
     token_logprobs,
 )
 from perce_mini.rouge import RougeL, rouge_l, words
-from perce_mini.runtime.device import autocast
+from perce_mini.runtime.device import autocast, in_batches
 from perce_mini.runtime.errors import UserError
 
 # {metric: label}, in the order of the tables. Which tokens are personal is marked in the data.
@@ -74,46 +74,38 @@ def evaluate(
     seed=0,
     desc="score",
     batch_size=None,
-    texts=(),
-    save=None,
+    texts=None,
 ):
     """Score every example, and generate a text for it unless max_new_tokens is 0.
 
-    batch_size: 32 by default, 8 for pretrained models; it is halved where a GPU has too little
-    memory. texts: those that were already generated for the first examples; save(texts) is called
-    after every batch with all texts so far (see runtime/texts.py).
+    batch_size: 32 by default, and 8 for a pretrained model, which needs more memory. texts: the
+    list that generated texts are added to; texts that it holds already are used as they are.
 
     Returns one record (dict) per example: what `score_tokens` measures, "row", "profile_indices",
     "response" (ids), "personal" (bools), "prediction" (text), "rouge" (RougeL, or None without
     a text) and "meteor". Raises UserError if a probability is NaN or infinite.
     """
-    records, texts = [], list(texts) if max_new_tokens else [""] * len(examples)
-    batch_size = batch_size or (8 if tokenizer.pretrained else 32)  # real models need more memory
-    quiet, was_halved = desc is None, False
+    records, texts = [], [] if texts is None else texts
+
+    def score_and_write(batch, start):
+        scores = score_tokens(model, batch)
+        if not all(np.isfinite(score["logp"] + score["pir"]).all() for score in scores):
+            advice = "the learning rate was probably too high"
+            raise UserError(f"{desc}: the model's probabilities are not finite; {advice}")
+        if max_new_tokens and len(texts) < start + len(batch):
+            prompts, end = [e.prompt for e in batch], tokenizer.end
+            with autocast(model.head.device):
+                replies = model.generate(prompts, max_new_tokens, end, temperature, seed + start)
+            del texts[start:]
+            texts.extend(tokenizer.decode(reply) for reply in replies)
+        return scores
+
+    batch_size = batch_size or (8 if tokenizer.pretrained else 32)
+    quiet = desc is None
     bar = tqdm(total=len(examples), desc=desc, unit="row", dynamic_ncols=True, disable=quiet)
-    while len(records) < len(examples):
-        i = len(records)
-        group = examples[i : i + batch_size]
-        try:
-            scores = score_tokens(model, group)
-            if not all(np.isfinite(score["logp"] + score["pir"]).all() for score in scores):
-                advice = "the learning rate was probably too high"
-                raise UserError(f"{desc}: the model's probabilities are not finite; {advice}")
-            if len(texts) < i + len(group):
-                prompts, end = [e.prompt for e in group], tokenizer.end
-                with autocast(model.head.device):
-                    replies = model.generate(prompts, max_new_tokens, end, temperature, seed + i)
-                texts[i:] = [tokenizer.decode(reply) for reply in replies]
-                if save:
-                    save(texts)
-        except torch.OutOfMemoryError:
-            if len(group) == 1:
-                raise
-            if not was_halved:
-                bar.write(f"not enough memory for {len(group)} examples at a time: trying fewer")
-            batch_size, was_halved = len(group) // 2, True
-            continue
-        for e, score, text in zip(group, scores, texts[i:]):
+    for batch, scores in in_batches(examples, batch_size, score_and_write):
+        for e, score in zip(batch, scores):
+            text = texts[len(records)] if max_new_tokens else ""
             record = {
                 "row": e.row,
                 "profile_indices": e.profile_indices,
@@ -124,7 +116,7 @@ def evaluate(
                 "meteor": meteor_exact(text, e.row["response"]),
             }
             records.append(record | score)
-        bar.update(len(group))
+        bar.update(len(batch))
     bar.close()
     return records
 

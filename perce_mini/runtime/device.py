@@ -1,4 +1,6 @@
-"""The device to compute on, and the precision."""
+"""The device to compute on, the precision, and how much fits into its memory."""
+
+import sys
 
 import torch
 
@@ -30,3 +32,24 @@ def autocast(device):
     """A context that computes in bfloat16 on a GPU that supports it; weights stay float32."""
     supported = device.type == "cuda" and torch.cuda.is_bf16_supported()
     return torch.autocast(device.type, torch.bfloat16, enabled=supported)
+
+
+def in_batches(items, batch_size, compute):
+    """Yield (batch, compute(batch, start)) for one batch of the list after the other.
+
+    If a GPU has too little memory for a batch, half as many items are tried from there on.
+    """
+    start = 0
+    while start < len(items):
+        batch = items[start : start + batch_size]
+        try:
+            result = compute(batch, start)
+        except torch.OutOfMemoryError:
+            if len(batch) == 1:
+                raise
+            batch_size = len(batch) // 2
+            note = f"not enough memory for {len(batch)} examples at a time, trying {batch_size}"
+            print(f"\n{note}", file=sys.stderr)
+            continue
+        yield batch, result
+        start += len(batch)
