@@ -12,9 +12,10 @@ import torch
 from perce_mini.dataset import read_row
 from perce_mini.experiments import report
 from perce_mini.hf.tokenizer import PLAIN
+from perce_mini.runtime import checkpoint
 from tests.conftest import ROOT, run_inside, start_process
 from tests.test_distributed import be_one_of_two, free_port
-from tests.test_hf import write_folder
+from tests.test_hf import QWEN3, write_folder
 
 TINY_TRAINING = ["--steps", "2", "--batch-size", "2", "--eval-examples", "1", "--device", "cpu"]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -24,6 +25,9 @@ BLOCKS = re.findall(r"^ *```(\w+)\n(.*?)^ *```", README, flags=re.S | re.M)
 
 def blocks(language):
     return [text for kind, text in BLOCKS if kind == language]
+
+
+(RECIPE,) = [block for block in blocks("bash") if "for task in" in block]
 
 
 def test_there_is_a_test_for_every_kind_of_block():
@@ -114,24 +118,29 @@ def make_history(folder):
 
 def made_tiny(words):
     """The same command with flags that make it take a second."""
-    if "train.py" in words:
-        return words + TINY_TRAINING
     if "eval.py" in words:
         return [*words, "--examples", "2", "--max-new-tokens", "5", "--device", "cpu"]
+    if "train.py" in words and "--epochs" not in words:
+        return words + TINY_TRAINING
     if "perce_mini.walkthrough" in words:
         return [*words, "--row", "1"]
     return words
 
 
-def test_shell_blocks_run_in_order(world, tmp_path, monkeypatch):
-    """In a copy of the project. What installs or tests is skipped: the test run itself needs it."""
-    project = tmp_path / "project"
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A copy of the project, to run commands in."""
     ignored = shutil.ignore_patterns(".git", "out", "__pycache__", "*.jsonl", "key")
-    shutil.copytree(ROOT, project, ignore=ignored)
+    shutil.copytree(ROOT, tmp_path / "project", ignore=ignored)
+    monkeypatch.chdir(tmp_path / "project")
+    return tmp_path / "project"
+
+
+def test_shell_blocks_run_in_order(world, project, tmp_path):
+    """What installs or tests is skipped: the test run itself needs it."""
     for split in ["train", "val", "test"]:
         shutil.copy(world / f"{split}.jsonl", project / "data/personas")
         (project / f"reviews_{split}.json").write_text(json.dumps(reviews(8)))
-    monkeypatch.chdir(project)
     hf_config = {"eos_token_id": 257, "max_position_embeddings": 4096}
     places = {
         "PATH_TO_A_REPOSITORY": make_history(tmp_path / "repository"),
@@ -141,7 +150,8 @@ def test_shell_blocks_run_in_order(world, tmp_path, monkeypatch):
         "MODEL_FOLDER": write_folder(tmp_path / "model", hf_config),
     }
     processes = []
-    for command in "".join(blocks("bash")).replace("&&", "\n").splitlines():
+    commands = "".join(block for block in blocks("bash") if block != RECIPE)
+    for command in commands.replace("&&", "\n").splitlines():
         words = [str(places.get(word, word)) for word in shlex.split(command, comments=True)]
         if (
             not words
@@ -166,6 +176,63 @@ def test_shell_blocks_run_in_order(world, tmp_path, monkeypatch):
     for file in [*written, "out/lora/ce/results.json", "out/my-model/model.safetensors"]:
         assert (project / file).exists(), file
     exec([code for code in blocks("python") if "log.jsonl" in code][0].replace("  ", ""), {})
+
+
+LONGLAMP = {  # task: (a row of it without its profile, a profile item)
+    "abstract": (
+        {"name": "n", "input": 'Generate an abstract for the title "A kettle"'},
+        {"id": "1", "title": "A lamp", "abstract": "Howdy, it shines.", "year": 2020},
+    ),
+    "review": (
+        {"reviewerId": "n", "input": "Generate the review text of a kettle"},
+        {"overall": 5.0, "description": "lamp", "summary": "s", "reviewText": "Howdy, it shines."},
+    ),
+    "topic": (
+        {"author": "n", "input": "Generate the content for a reddit post about kettles"},
+        {"author": "n", "content": "Howdy, it shines.", "id": "1", "summary": "a lamp"},
+    ),
+}
+
+
+def write_longlamp(folder):
+    """Twelve rows of every task, in the official form."""
+    for task, (row, item) in LONGLAMP.items():
+        (user,) = row.keys() - {"input"}
+        (folder / task).mkdir(parents=True)
+        for split, n in {"train": 6, "val": 2, "test": 4}.items():
+            texts = [f"Howdy, kettle {i} boils." for i in range(n)]
+            rows = [
+                row | {user: f"{split} {text}", "output": text, "profile": [item]} for text in texts
+            ]
+            lines = [json.dumps(row) + "\n" for row in rows]
+            (folder / task / f"{split}.jsonl").write_text("".join(lines))
+
+
+def test_the_recipe_for_longlamp(project, tmp_path, capfd):
+    """bash unrolls the loops and prints the commands; they run with a tiny random Qwen3."""
+    write_longlamp(project / "longlamp")
+    change = QWEN3 | {"eos_token_id": 257, "max_position_embeddings": 8192}
+    block = RECIPE.replace("MODEL_FOLDER", str(write_folder(tmp_path / "model", change)))
+    echo = 'python() { echo "python $@"; }\n'
+    result = subprocess.run(["bash", "-c", echo + block], capture_output=True, text=True)
+    for command in result.stdout.splitlines():
+        run_inside(made_tiny(command.split()))
+    for task in LONGLAMP:
+        for seed in [0, 1]:
+            settings = checkpoint.read(project / f"out/{task}-{seed}/perce")["settings"]
+            assert (settings.seed, settings.steps, settings.lora_rank) == (seed, 3, 16)
+            assert (project / f"out/{task}-{seed}.json").exists()
+    assert capfd.readouterr().out.count("perce minus") == 6  # a verdict for each task and seed
+
+
+def test_the_measured_memory_and_speed_are_those_of_the_record():
+    record = json.loads((ROOT / "data/results/gpu.json").read_text())
+    (row,) = [row for row in record["tables"][0]["rows"] if row["labels"] == ["Qwen3-4B, LoRA 16"]]
+    (values,) = row["seeds"]
+    section = README.split("### Real models on one GPU")[1]
+    texts = [f"{values['GB, PerCE']:.1f} GB", f"{values['tokens/s, CE']:,}"]
+    for text in [*texts, f"PerCE takes {values['PerCE / CE, time']:.2f} times"]:
+        assert text in section, text
 
 
 # -------------------------------------------------------------------------- filled parts and links
