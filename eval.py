@@ -69,8 +69,9 @@ def parse_args():
     return args
 
 
-def load_runs(args, device):
-    """{folder: LoadedModel}. --template and --block-size are for the Hugging Face folders."""
+def load_runs(args):
+    """{folder: LoadedModel}, on the CPU. --template and --block-size are for the Hugging Face
+    folders."""
     template = hf.read_template(args.template) if args.template else None
     if template and not any(map(hf.is_folder, args.runs)):
         raise UserError(f"--template {args.template} is for Hugging Face folders; there is none")
@@ -78,7 +79,7 @@ def load_runs(args, device):
     for folder in args.runs:
         own_template = template if hf.is_folder(folder) else None
         loaded[str(folder)] = load_model(
-            folder, device, template=own_template, block_size=args.block_size
+            folder, "cpu", template=own_template, block_size=args.block_size
         )
     return loaded
 
@@ -104,7 +105,7 @@ def main():
     args = parse_args()
     device = pick_device(args.device)
     print(f"loading {', '.join(map(str, args.runs))}", flush=True)
-    loaded = load_runs(args, device)
+    loaded = load_runs(args)
     note_differences(loaded)
     first = next(iter(loaded.values())).settings
     top_k = first.top_k if args.top_k is None else args.top_k
@@ -122,11 +123,13 @@ def main():
     for name, (model, tokenizer, _) in loaded.items():  # fail early on rows that do not fit
         examples[name] = encode_rows(rows, tokenizer, model.config.block_size, top_k, n)
     for name, (model, tokenizer, _) in loaded.items():
+        model.to(device)  # one model at a time: a GPU may not hold all of them
         how, batch_size, texts = (n, args.temperature, args.seed), args.eval_batch_size, []
         if args.keep_texts and n:
             settings = *how, batch_size
             texts = open_texts(args.keep_texts, name, loaded[name], examples[name], settings)
         scored[name] = evaluate(model, tokenizer, examples[name], *how, name, batch_size, texts)
+        model.cpu()
     tokenizers = {name: run.tokenizer for name, run in loaded.items()}
     if args.heatmap:
         write_text_atomic(args.heatmap, heatmap.page(scored, tokenizers, args.contrast))

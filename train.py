@@ -192,6 +192,7 @@ def main():
         out = args.folders[loss]
         print(f"fine-tuning {args.start} with {loss} into {out} on {device}", flush=True)
         models[loss] = train(args, settings, state, out, rows, held_out, device)
+        models[loss][0].cpu()  # leaves the GPU's memory to the next run
     rank = distributed.rank()
     distributed.shutdown()
     if rank or not held_out:
@@ -202,7 +203,8 @@ def main():
     tokenizers = {str(args.start): tokenizer}
     for loss, (model, tokenizer) in models.items():
         out = args.folders[loss]
-        scored[str(out)] = score(args, model, tokenizer, held_out, f"after {loss}")
+        scored[str(out)] = score(args, model.to(device), tokenizer, held_out, f"after {loss}")
+        model.cpu()
         tokenizers[str(out)] = tokenizer
         pair = [str(args.start), str(out)]
         write_reports(args, out, {name: scored[name] for name in pair}, tokenizers)
@@ -215,7 +217,8 @@ def main():
     if both:
         tables.say(f"Warning: {len(both)} of the held-out users also wrote training rows.")
     if args.max_new_tokens:
-        show_two_users_and_nobody(model, tokenizer, held_out, args.max_new_tokens, args.top_k)
+        n, top_k = args.max_new_tokens, args.top_k
+        show_two_users_and_nobody(model.to(device), tokenizer, held_out, n, top_k)
     print(f"\n{out}/heat.html shows the PIR of every token. To see more texts:")
     print(f"python -m perce_mini.sample {out}")
 
