@@ -8,31 +8,21 @@ writes for two of them. `--loss ce perce` trains with both losses, one after the
 them.
 """
 
-import json
-import math
-
 import torch
 
 from data.personas import prepare
 from perce_mini import base, heatmap, tables
 from perce_mini.contrast import add_strangers
-from perce_mini.dataset import encode_rows, held_out_file, read_examples, steps_per_epoch, subsample
+from perce_mini.dataset import encode_rows, held_out_file, read_examples, subsample
 from perce_mini.runtime import checkpoint, cli, distributed, lora
 from perce_mini.runtime.device import pick_device
 from perce_mini.runtime.errors import UserError
 from perce_mini.runtime.files import sha256, write_text_atomic
-from perce_mini.runtime.flags import (
-    DEFAULT_DATA,
-    LR_LORA,
-    LR_PRETRAINED,
-    SHIPPED_BASE,
-    parse_train_args,
-)
-from perce_mini.runtime.models import fingerprint, is_pretrained, load_model
-from perce_mini.runtime.run import REPORTS, check_folder, check_same_run, fit
+from perce_mini.runtime.flags import DEFAULT_DATA, SHIPPED_BASE, find_runs, parse_train_args
+from perce_mini.runtime.models import load_model
+from perce_mini.runtime.run import REPORTS, check_folder, fit
 from perce_mini.sample import show_two_users_and_nobody
 from perce_mini.scoring import evaluate
-from perce_mini.trainer import Settings
 
 FEW_ROWS = 1000  # with fewer a base model of one's own is useless
 
@@ -83,56 +73,7 @@ def load_start(args, device):
     return start
 
 
-def make_settings(args, loss, n_rows, pretrained):
-    """The Settings of a run: the flags, and what follows from the data and the model."""
-    micro_batches = args.grad_accum * distributed.world_size()
-    steps = args.steps or Settings.steps
-    if args.epochs:
-        per_epoch = steps_per_epoch(n_rows, args.batch_size, micro_batches)
-        steps = math.ceil(args.epochs * per_epoch)
-    lr = Settings.lr
-    if pretrained:
-        lr = LR_LORA if args.lora_rank else LR_PRETRAINED
-    flags = ["clip_min", "clip_max", "contrast", "top_k", "lora_rank"]
-    flags += ["warmup", "batch_size", "grad_accum", "seed"]
-    return Settings(
-        **{name: getattr(args, name) for name in flags},
-        loss=loss,
-        lr=args.lr or lr,
-        steps=steps,
-        processes=distributed.world_size(),
-        data=str(args.data),
-        data_sha256=sha256(args.data / "train.jsonl"),
-        examples=n_rows,
-        init=str(args.start),
-        init_sha256=fingerprint(args.start),
-        template=json.dumps(args.template) if args.template else "",
-    )
-
-
 # ------------------------------------------------------------------------------------------ the run
-
-
-def find_runs(args, n_rows):
-    """{loss: (Settings, checkpoint of an existing run or None)}.
-
-    Raises UserError up front if a folder already holds a different or an unfinished run.
-    """
-    runs = {}
-    for loss, out in args.folders.items():
-        exists = (out / "checkpoint.pt").exists() and not args.overwrite
-        must_exist = args.resume and len(args.folders) == 1  # of several, later ones may be missing
-        state = checkpoint.read(out) if exists or must_exist else None
-        pretrained = "pattern" in state["tokenizer"] if state else is_pretrained(args.start)
-        settings = make_settings(args, loss, n_rows, pretrained)
-        if state:
-            check_same_run(state, settings, out)
-            if state["step"] < settings.steps and not args.resume:
-                done = f"{out} holds {state['step']} of {settings.steps} steps of this run"
-                advice = "add --resume to continue it, or --overwrite to start again"
-                raise UserError(f"{done}: {advice}")
-        runs[loss] = settings, state
-    return runs
 
 
 def train(args, settings, state, out, rows, held_out, device):

@@ -16,6 +16,7 @@ from perce_mini.hf.__main__ import main
 from perce_mini.hf.safetensors import read_safetensors
 from perce_mini.hf.tokenizer import PATTERNS, PretrainedTokenizer, bytes_of_characters, split_at
 from perce_mini.runtime import checkpoint, lora
+from perce_mini.runtime import flags as train_flags
 from perce_mini.runtime.errors import UserError
 from perce_mini.runtime.models import load_model
 from perce_mini.trainer import Settings
@@ -598,6 +599,6 @@ def test_lora_is_merged_before_a_model_is_saved_and_in_float32(folder, tmp_path)
 
 
 def test_learning_rates_fit_what_is_trained(command, folder):
-    for rank, lr in [(0, train.LR_PRETRAINED), (1, train.LR_LORA)]:
+    for rank, lr in [(0, train_flags.LR_PRETRAINED), (1, train_flags.LR_LORA)]:
         run_train(command, folder, "--lora-rank", rank, "--overwrite")
         assert checkpoint.read(folder.parent / "run")["settings"].lr == lr

@@ -1,14 +1,20 @@
-"""The flags of train.py."""
+"""The flags of train.py, and the runs that they ask for."""
 
+import json
+import math
 import os
 from pathlib import Path
 
 from perce_mini import base, hf
 from perce_mini.contrast import CONTRASTS
+from perce_mini.dataset import steps_per_epoch
 from perce_mini.percontrast import CLIP_MAX, CLIP_MIN, LOSSES
-from perce_mini.runtime import cli
+from perce_mini.runtime import checkpoint, cli, distributed
 from perce_mini.runtime.cli import COUNT, COUNT_OR_NONE, number
-from perce_mini.runtime.run import SAVE_EVERY
+from perce_mini.runtime.errors import UserError
+from perce_mini.runtime.files import sha256
+from perce_mini.runtime.models import fingerprint, is_pretrained
+from perce_mini.runtime.run import SAVE_EVERY, check_same_run
 from perce_mini.scoring import MAX_NEW_TOKENS
 from perce_mini.trainer import Settings
 
@@ -146,3 +152,55 @@ def validate_args(p, args):
             p.error(f"--out {out} is the model to start from: give another folder")
         if hf.is_folder(out):
             p.error(f"--out {out} holds a Hugging Face model: give another folder")
+
+
+# ---------------------------------------------------------------- the runs that the flags ask for
+
+
+def make_settings(args, loss, n_rows, pretrained):
+    """The Settings of a run: the flags, and what follows from the data and the model."""
+    micro_batches = args.grad_accum * distributed.world_size()
+    steps = args.steps or Settings.steps
+    if args.epochs:
+        per_epoch = steps_per_epoch(n_rows, args.batch_size, micro_batches)
+        steps = math.ceil(args.epochs * per_epoch)
+    lr = Settings.lr
+    if pretrained:
+        lr = LR_LORA if args.lora_rank else LR_PRETRAINED
+    flags = ["clip_min", "clip_max", "contrast", "top_k", "lora_rank"]
+    flags += ["warmup", "batch_size", "grad_accum", "seed"]
+    return Settings(
+        **{name: getattr(args, name) for name in flags},
+        loss=loss,
+        lr=args.lr or lr,
+        steps=steps,
+        processes=distributed.world_size(),
+        data=str(args.data),
+        data_sha256=sha256(args.data / "train.jsonl"),
+        examples=n_rows,
+        init=str(args.start),
+        init_sha256=fingerprint(args.start),
+        template=json.dumps(args.template) if args.template else "",
+    )
+
+
+def find_runs(args, n_rows):
+    """{loss: (Settings, checkpoint of an existing run or None)}.
+
+    Raises UserError up front if a folder already holds a different or an unfinished run.
+    """
+    runs = {}
+    for loss, out in args.folders.items():
+        exists = (out / "checkpoint.pt").exists() and not args.overwrite
+        must_exist = args.resume and len(args.folders) == 1  # of several, later ones may be missing
+        state = checkpoint.read(out) if exists or must_exist else None
+        pretrained = "pattern" in state["tokenizer"] if state else is_pretrained(args.start)
+        settings = make_settings(args, loss, n_rows, pretrained)
+        if state:
+            check_same_run(state, settings, out)
+            if state["step"] < settings.steps and not args.resume:
+                done = f"{out} holds {state['step']} of {settings.steps} steps of this run"
+                advice = "add --resume to continue it, or --overwrite to start again"
+                raise UserError(f"{done}: {advice}")
+        runs[loss] = settings, state
+    return runs
