@@ -140,13 +140,24 @@ def test_thresholds_come_from_validation_users_and_mistakes_are_counted(monkeypa
 
 
 def test_weight_rules():
+    """PIR is 1, 0, 6; PerCE's weights are 1, 0.5, 2; the responses have one token and two."""
     step = {"logp_persona": torch.tensor([-1.0, -2.0, -3.0]), "clip_min": 0.5, "clip_max": 2.0}
     step |= {"logp_plain": torch.tensor([-2.0, -2.0, -9.0]), "logits": None}
-    step["examples"] = [SimpleNamespace(row={"exact_tokens": np.array(x)}) for x in [[9], [1, -1]]]
-    weight = {name: LOSSES[name](**step).tolist() for name in ["longce", "mean_one", "oracle"]}
-    assert weight["longce"] == pytest.approx([np.e, 1, 5])
-    assert weight["mean_one"] == pytest.approx(np.array([1, 0.5, 2]) / 3.5 * 3)
-    assert weight["oracle"] == [2, 1, 0.5]
+    step["examples"] = [
+        SimpleNamespace(row={"exact_tokens": np.array(x)}, response=x) for x in [[9], [1, -1]]
+    ]
+    p = np.exp([-1, -2, -3])
+    for name, expected in {
+        "mean_one": np.array([1, 0.5, 2]) / 3.5 * 3,
+        "end": [1, 0.5, 1.25],
+        "per_response": [1 * 3 / 2 / 1, 0.5 * 3 / 2 / 2, 2 * 3 / 2 / 2],
+        "oracle": [2, 1, 0.5],
+        "longce": [np.e, 1, 5],
+        "absolute": np.array([1, 0, 6]) / 7 * 3,
+        "nextquill": np.array([0.9, 0.1, 0.1]) / 1.1 * 3,  # P rises by 0.23, 0 and 0.0497
+        "dft": p,
+    }.items():
+        assert LOSSES[name](**step).tolist() == pytest.approx(expected), name
 
 
 # ------------------------------------------------------------------------------- tiny runs for real
