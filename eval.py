@@ -54,8 +54,8 @@ def parse_args():
     p.add_argument("--json", type=Path, metavar="FILE", help="write every metric (JSON)")
     help = "write every generated text (JSONL)"
     p.add_argument("--predictions", type=Path, metavar="FILE", help=help)
-    help = "keep every text here as soon as it is written: the same command, repeated after an"
-    help += " interruption, reads it back"
+    help = "save every text here as soon as it is generated; after an interruption the same command"
+    help += " reuses the saved texts"
     p.add_argument("--keep-texts", type=Path, metavar="DIR", help=help)
     help = "write a page that shades tokens by their PIR (HTML)"
     p.add_argument("--heatmap", type=Path, metavar="FILE", help=help)
@@ -74,7 +74,7 @@ def load_runs(args):
     folders."""
     template = hf.read_template(args.template) if args.template else None
     if template and not any(map(hf.is_folder, args.runs)):
-        raise UserError(f"--template {args.template} is for Hugging Face folders; there is none")
+        raise UserError(f"--template {args.template} is for Hugging Face folders, not for runs")
     loaded = {}
     for folder in args.runs:
         own_template = template if hf.is_folder(folder) else None

@@ -24,7 +24,7 @@ from perce_mini.runtime.run import REPORTS, check_folder, fit
 from perce_mini.sample import show_two_users_and_nobody
 from perce_mini.scoring import evaluate
 
-FEW_ROWS = 1000  # with fewer a base model of one's own is useless
+FEW_ROWS = 1000  # with fewer, a base model trained on them is useless
 
 
 # --------------------------------------------------------------------------------- what a run needs
@@ -133,7 +133,7 @@ def main():
         out = args.folders[loss]
         print(f"fine-tuning {args.start} with {loss} into {out} on {device}", flush=True)
         models[loss] = train(args, settings, state, out, rows, held_out, device)
-        models[loss][0].cpu()  # leaves the GPU's memory to the next run
+        models[loss][0].cpu()  # frees the GPU's memory for the next run
     rank = distributed.rank()
     distributed.shutdown()
     if rank or not held_out:

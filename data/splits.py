@@ -44,7 +44,7 @@ def write_splits(folder: str | Path, splits: dict, dropped: dict | None = None) 
         warn("no rows are held out: without test.jsonl or val.jsonl nothing can be scored")
     elif n_held_out < FEW_USERS:
         few = plural(n_held_out, "held-out user")
-        warn(f"{few} cannot show which of two models is better; {FEW_USERS} is the least")
+        warn(f"{few} cannot show which of two models is better; use at least {FEW_USERS}")
 
 
 def warn(reason: str) -> None:

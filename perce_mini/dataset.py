@@ -63,7 +63,7 @@ def read_row(line, where):
         row = json.loads(line)
     except (ValueError, TypeError, RecursionError) as error:
         reason = str(error).splitlines()[0]
-        advice = "every row must stand on one line, see data/README.md"
+        advice = "every row must be on one line, see data/README.md"
         raise DataError(f"{where}: not JSON ({reason}); {advice}") from None
     check_texts(row, ["user", "task", "query", "response"], where)
     row = Row(row)

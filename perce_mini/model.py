@@ -76,7 +76,7 @@ def rotary_table(positions, config):
 
 
 def stretch_rotations(speeds, config):
-    """Llama 3.1 reads longer texts than in its first training, where they had rope_original tokens.
+    """Llama 3.1 was first trained on texts of rope_original tokens, and reads longer ones.
 
     Rotations that turn less than rope_low times in such a text become rope_factor times slower.
     Those that turn more than rope_high times stay unchanged, and those in between are interpolated.

@@ -168,7 +168,7 @@ def find_people(args, settings):
     path = held_out_file(data)
     rows = {row["user"]: row for row in read_examples(path) if row["profile"]}
     rows = list(rows.values())
-    if args.query:  # users of the task that asks such things come first
+    if args.query:  # users of the task with the most similar query come first
         likeness = bm25(args.query, [row["query"] for row in rows])
         best = rows[likeness.index(max(likeness, default=0))]["task"] if rows else ""
         rows.sort(key=lambda row: row["task"] != best)

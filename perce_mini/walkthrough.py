@@ -128,7 +128,7 @@ def show_step(model, example, batch, tokenizer, logp, logp_plain):
     for loss in losses:
         trained, settings = copy.deepcopy(model), Settings(loss=loss, lr=0.05, steps=1, warmup=0)
         # Plain gradient descent shows where each loss pulls; the first step of AdamW, which
-        # train.py uses, ignores how large a gradient is. Both gradients are clipped to one length.
+        # train.py uses, ignores how large a gradient is. Both gradients are clipped at norm 1.
         optimizer = torch.optim.SGD(trained.parameters(), lr=settings.lr)
         training_step(trained, optimizer, [[example]], settings, step=0)
         changes.append(score(trained, batch)[0] - logp)

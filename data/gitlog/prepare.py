@@ -189,7 +189,7 @@ def split_by_author(authors):
 
 
 def split_by_time(n_rows):
-    """The split of each row of an author: the last tenth, at least one, test, as many more val."""
+    """The split of an author's rows: the last tenth (at least one) is test, the one before val."""
     tenth = max(1, n_rows // 10)
     splits = ["train"] * n_rows + ["val"] * tenth + ["test"] * tenth
     return splits[-n_rows:]
@@ -216,7 +216,7 @@ def main():
     add = p.add_argument
     add("repositories", nargs="+", type=Path, metavar="PATH", help="a git repository")
     add("--out", type=Path, default=Path(__file__).parent, help="output folder (default: this one)")
-    add("--temporal", action="store_true", help="hold out last commits, not some authors")
+    add("--temporal", action="store_true", help="hold out each author's last commits, not authors")
     add("--names", action="store_true", help="keep the authors' names, not hashes of them")
     add("--max-chars", type=cli.COUNT, default=600, help="drop longer bodies")
     add("--profile", type=cli.COUNT_OR_NONE, default=20, help="latest commits in a profile")
@@ -228,9 +228,9 @@ def main():
     splits = make_splits(authors, args.temporal, args.profile, args.max_rows, dropped)
     if not splits["train"]:
         print_dropped(dict(dropped.most_common()))
-        enough = "a split by author needs 3, --temporal one with 4 commits and --max-rows 3"
+        enough = "a split by author needs 3, --temporal needs --max-rows 3 and one with 4 commits"
         few = plural(len(authors), "author")
-        raise UserError(f"{few} with 3 commits or more: too few, {enough}")
+        raise UserError(f"{few} with 3 commits or more: too few; {enough}")
     if key and not (args.out / "key").exists():
         replace_file(args.out / "key", partial(write_key, key))
     write_splits(args.out, splits, dict(dropped.most_common()))

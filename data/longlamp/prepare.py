@@ -119,7 +119,7 @@ def fill(template, item):
 
 
 def lamp_task(row):
-    """The task of a LaMP row, which only the keys of its profile tell; None if it is empty."""
+    """The task of a LaMP row, read from the keys of its profile; None if the profile is empty."""
     keys = {key for item in row["profile"] if isinstance(item, dict) for key in item}
     tasks = {"abstract": "LaMP_5", "title": "LaMP_4", "text": "LaMP_7"}
     return next((task for key, task in tasks.items() if key in keys), None)
@@ -143,7 +143,7 @@ def convert(row, where, task, dropped):
 
 
 def split_of(path, user):
-    """The split that the name of the file says, or one by the hash of the user."""
+    """The split that the file name gives, or else one chosen by the hash of the user."""
     word = "(?<![a-z])(train|val|dev|test)(ing|idation)?(?![a-z])"
     if match := re.search(word, path.name.lower()):
         return match[1].replace("dev", "val")

@@ -1,4 +1,4 @@
-"""Exact probabilities in the made-up world: what a reader expects who knows the generator.
+"""Exact probabilities in the made-up world: what a reader who knows the generator expects.
 
 A text is a chain of random choices, so its probability is a sum over all chains that write it, and
 
@@ -9,7 +9,7 @@ it follows the options that agree with the text, and records the probability of 
 Reading the profile first, and keeping the style from text to text, gives P(y | persona). Starting
 without a style gives P(y). Their log-ratio is the exact PIR, of characters instead of tokens.
 
-`write_again` answers a query once more in a given style: what two texts by one user have in common.
+`write_again` answers a query again in a given style, to show what two texts by one user share.
 """
 
 from contextlib import suppress
@@ -92,7 +92,7 @@ class Reader(Writer):
 
 
 def n_ordinary(task, response):
-    """The number of ordinary sentences in a response: all texts of a task have as many others."""
+    """How many ordinary sentences a response has. The number of others is fixed for each task."""
     others = compose(task, User(Rng(0)), Rng(0))["response"]
     return sum(response.count(end) - others.count(end) for end in ".!")
 

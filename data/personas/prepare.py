@@ -270,8 +270,8 @@ def as_row(name, task, texts):
 def user_rows(split, n_rows, rng, ordinary=N_ORDINARY, faith=FAITH):
     """n_rows rows per task with a profile of six texts; one row per user, or two if held out.
 
-    In train, every fourth row has an empty profile. Otherwise the model would forget how texts go
-    without a persona, and PIR compares with exactly that.
+    In train, every fourth row has an empty profile. Otherwise the model would forget how to
+    predict without a persona, and PIR needs that prediction.
     """
     rows, held_out = [], split != "train"
     for task in TASKS:

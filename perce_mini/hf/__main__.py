@@ -32,7 +32,7 @@ def main():
     source = find_source(args.run)
     now = read_tokenizer(source, read_config(source)[0], tokenizer.template)
     if now.state() != tokenizer.state():
-        raise UserError(f"{source} has another tokenizer than when {args.run} was trained")
+        raise UserError(f"{source} no longer has the tokenizer that {args.run} was trained with")
     lora.merge(model)
     save(model, source, args.out, args.dtype and getattr(torch, args.dtype))
     print(f"wrote {args.out}")

@@ -1,10 +1,10 @@
-"""A Hugging Face folder becomes the GPT of model.py and a tokenizer, and goes back.
+"""Convert a Hugging Face folder to the GPT of model.py and a tokenizer, and back.
 
     model, tokenizer = load("SmolLM2-135M")     config.json, *.safetensors, tokenizer.json
     save(model, "SmolLM2-135M", "out/mine")     the same, for others to load
 
-Llama 2 and 3, SmolLM2, Qwen2, Qwen2.5 and Qwen3. A model that is nearly right gives finite, wrong
-numbers, so every setting that would make another model is refused by name.
+Llama 2 and 3, SmolLM2, Qwen2, Qwen2.5 and Qwen3. A model that is nearly right gives plausible but
+wrong numbers, so every unsupported setting is refused with an error that names it.
 """
 
 import json
@@ -29,7 +29,7 @@ FIELDS |= {"num_key_value_heads": "n_kv_head", "head_dim": "head_size", "rms_nor
 FIELDS |= {"max_position_embeddings": "block_size", "tie_word_embeddings": "tied"}
 ROPE = {"factor": "rope_factor", "low_freq_factor": "rope_low", "high_freq_factor": "rope_high"}
 ROPE |= {"original_max_position_embeddings": "rope_original"}
-# What the GPT does not have, with the value that says that a model does not have it either.
+# Settings for which the GPT supports one value only.
 ABSENT = {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False}
 ABSENT |= {"use_sliding_window": False, "partial_rotary_factor": 1, "quantization_config": None}
 
@@ -145,13 +145,13 @@ COPIED += ["generation_config.json", "chat_template.jinja"]
 def save(model, source, folder, dtype=None):
     """Write `model` as a Hugging Face folder with the configuration and tokenizer of `source`.
 
-    dtype: of the weights (default: as in `source`). Raises UserError if the model is another than
+    dtype: of the weights (default: as in `source`). Raises UserError if the model differs from
     that of `source`, if LoRA adapters are not merged, or if `folder` holds a model.
     """
     source, folder = Path(source), Path(folder)
     settings, config = read_config(source)
     if replace(model.config, block_size=config.block_size) != config:
-        raise UserError(f"{folder}: the model is another one than that of {source}")
+        raise UserError(f"{folder}: the model is not the same as that of {source}")
     for path in [folder / "checkpoint.pt", folder / "config.json", *folder.glob("*.safetensors*")]:
         if path.exists():
             raise UserError(f"{path} exists, and no model is overwritten: give another folder")

@@ -13,7 +13,7 @@ from perce_mini.runtime.errors import UserError, one_line, short_repr
 from perce_mini.runtime.files import open_regular, read_json, replace_file
 
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-MAX_BYTES = 40 * 2**20  # of a header or a JSON file; the tokenizer.json of Llama 3 has 17 MB
+MAX_BYTES = 40 * 2**20  # of a header or a JSON file; the tokenizer.json of Llama 3 is 17 MB
 
 
 def read_weights(folder):
@@ -39,7 +39,7 @@ def read_weights(folder):
 
 def read_safetensors(path):
     """{name: tensor} of one file, as views of the memory-mapped file. Raises UserError."""
-    with open_regular(path) as file, one_line(path, "a whole safetensors file"):
+    with open_regular(path) as file, one_line(path, "a complete safetensors file"):
         data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
         begin = 8 + int.from_bytes(data[:8], "little")
         check(begin <= min(len(data), MAX_BYTES), f"a header of {begin - 8} bytes")

@@ -1,8 +1,8 @@
 """The tokenizer of a pretrained model, from tokenizer.json or from vocab.json and merges.txt.
 
-Byte-level BPE: a pattern cuts a text into pieces, and in every piece neighbours are merged in the
-order of the file's merges. A model that reads other ids than it was trained on gives finite, wrong
-numbers, so whatever would give other ids than the package `tokenizers` gives is refused by name.
+Byte-level BPE: a pattern cuts a text into pieces, and adjacent tokens in a piece are merged in the
+order of the file's merges. A model that reads the wrong ids gives plausible but wrong numbers, so
+anything that would make the ids differ from those of the package `tokenizers` raises an error.
 """
 
 import re
@@ -18,7 +18,7 @@ from perce_mini.runtime.files import read_json, read_text
 from perce_mini.tokenizer import TEMPLATE, Tokenizer
 
 GPT2 = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-# The same after every digit was split off; a digit ends what stands before it, white space too.
+# The same, but every digit is split off first, so it ends the piece before it, even white space.
 DIGITS = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?=\p{N})|\s+(?!\S)|\s+"
 QWEN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
 QWEN += r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -27,7 +27,7 @@ PATTERNS = [GPT2, DIGITS, LLAMA3, QWEN]
 
 # The regex engine of tiktoken overflows its stack at a million spaces in a row.
 too_many_spaces = re.compile(r"(?<!\s)\s{500000}").search
-# Control tokens such as <think> and [PAD]: nobody means one by writing it into a text.
+# Control tokens such as <think> and [PAD], which are never part of ordinary text.
 is_markup = re.compile(r"<\S+>|\[\S+\]").fullmatch
 
 
@@ -41,12 +41,12 @@ class PretrainedTokenizer(Tokenizer):
         Raises ValueError if these contradict each other.
         """
         numbers, n = [*ids, *special.values()], len(set(tokens)) + len(special)
-        check(all(type(i) is int and i >= 0 for i in numbers), "ids that are no whole numbers")
+        check(all(type(i) is int and i >= 0 for i in numbers), "ids that are not whole numbers")
         check(len(numbers) == len(set(numbers)) == n, "tokens without an id of their own")
         check(set(tokens) >= {bytes([i]) for i in range(32, 127)}, "printable ASCII without ids")
         check(pattern in PATTERNS and normal_form in ("NFC", None), "an unknown way to cut texts")
         end = template["end"]
-        check(end in ["", *special], f"the template's end {short_repr(end)} is no control token")
+        check(end in ["", *special], f"the template's end {short_repr(end)} is not a control token")
         self.tokens, self.ids, self.pattern, self.special = tokens, ids, pattern, special
         self.template, self.normal_form = {part: template[part] for part in TEMPLATE}, normal_form
         # tiktoken needs all 256 bytes; some vocabularies lack a few, which then have no id.
@@ -115,7 +115,7 @@ def read_tokenizer(folder, settings, template=None):
         end = (template or {}).get("end", "")
         if end not in ["", *special]:
             what = f'the "end" {short_repr(end)} in the --template file'
-            raise UserError(f"{what} is no control token of {folder}: {short_repr([*special])}")
+            raise UserError(f"{what} is not a control token of {folder}: {short_repr([*special])}")
         template = make_template(special, read_ends(folder, settings), start) | (template or {})
         id_of = order_tokens(content["model"], special)
         tokens, ids = list(id_of), list(id_of.values())
@@ -186,11 +186,11 @@ def read_ends(folder, settings):
 def order_tokens(model, special):
     """{bytes: id} of the ordinary tokens, in the order of the merges that complete them.
 
-    tiktoken merges any two neighbours that are a token together, the first in this order first. The
-    file allows listed pairs only. Both give the same ids if the listed merges make every token out
-    of its letters, which is checked here. With "ignore_merges" a piece that is a token stays whole,
-    as in tiktoken; the merges may then leave a token in three or more parts, but not in two, which
-    tiktoken would join.
+    tiktoken merges any two adjacent parts that together are a token, the earliest in this order
+    first. The file allows only the listed pairs. Both give the same ids if the listed merges build
+    every token from its letters, which is checked here. With "ignore_merges" a piece that is a
+    token stays whole, as in tiktoken. The merges may then leave a token in three or more parts, but
+    not in two, which tiktoken would join.
     """
     for name in OTHER_BPE:
         check(not model.get(name), f"{name} {short_repr(model.get(name))}")
@@ -263,5 +263,5 @@ def read_template(path):
         for part, text in template.items():
             slot = {"item": "{response}", "query": "{query}"}.get(part, "")
             fits = part in TEMPLATE and isinstance(text, str) and slot in text
-            check(fits, f"{short_repr(part)} is no part of a template, or has no {slot}")
+            check(fits, f"{short_repr(part)} is not part of a template, or has no {slot}")
     return template

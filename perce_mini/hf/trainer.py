@@ -40,7 +40,7 @@ def encode_chat(tokenizer, messages):
     """A chat -> the ids of its prompt, and of its response with the token that ends it.
 
     Whatever the chat template writes before the response is prompt, such as Qwen3's empty thought.
-    Raises ValueError if the prompt depends on the response, or if somebody else speaks last.
+    Raises ValueError if the prompt depends on the response, or if the assistant is not last.
     """
 
     def render(response):
@@ -52,7 +52,7 @@ def encode_chat(tokenizer, messages):
     prompt, end = render(MARK).split(MARK)
     text = render(messages[-1]["content"])
     if not (text.startswith(prompt) and text.endswith(end)):
-        raise ValueError("the chat template writes another prompt for another response")
+        raise ValueError("the chat template writes a prompt that depends on the response")
     texts = [prompt, text.removeprefix(prompt).rstrip()]
     return tokenizer(texts, add_special_tokens=False)["input_ids"]
 
@@ -96,8 +96,8 @@ class PerCEMixin:
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """This micro-batch's part of the PerCE loss.
 
-        The noise of dropout would pass for PIR, so the weights come from passes without dropout. A
-        model that has dropout runs the persona view once more for that.
+        PIR would mistake the noise of dropout for the persona's influence, so the weights come from
+        passes without dropout. A model with dropout needs a second pass of the persona view.
         """
         persona, labels = inputs["persona"], inputs["labels"]
         logp_plain = score_without_dropout(model, inputs["plain"], inputs["plain_labels"])

@@ -1,6 +1,6 @@
 """A run's folder: checkpoint.pt holds everything (weights, optimiser, log, random state); log.jsonl
-is a readable copy of the log. Of a LoRA run it holds only the adapters, and the path and hash of
-the model that they adapt, which is read again.
+is a readable copy of the log. A LoRA run stores only the adapters, and the path and hash of the
+model that they adapt; loading the run reads that model again.
 
 A checkpoint may be damaged or malicious, so it is checked in three layers. First, the file must be
 a zip archive whose parts are stored uncompressed, each with a CRC-32. So a small file cannot expand
@@ -112,7 +112,7 @@ def load_adapted(path, state, device, dtype):
 
 
 def build_tokenizer(state):
-    """The Tokenizer whose `state()` this is. Without a token for a byte it could not encode it."""
+    """The Tokenizer whose `state()` this is. It cannot encode a byte that has no token."""
     tokens = set(state["tokens"])
     check(len(tokens) == len(state["tokens"]), "the same token twice")
     check(all(bytes([i]) in tokens for i in range(32, 127)), "no token for a letter")

@@ -35,7 +35,7 @@ def autocast(device):
 
 
 def in_batches(items, batch_size, compute):
-    """Yield (batch, compute(batch, start)) for one batch of the list after the other.
+    """Yield (batch, compute(batch, start)) for each batch of the list in turn.
 
     If a GPU has too little memory for a batch, half as many items are tried from there on.
     """

@@ -23,7 +23,7 @@ def init_distributed(device):
             device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
             torch.cuda.set_device(device)
         # Creating an optimizer imports this module. If it were imported after the process group was
-        # made, it would keep the group alive, whose threads then crash the interpreter at exit.
+        # made, it would keep the group alive, and the group's threads would crash Python at exit.
         from torch.distributed import nn as _  # noqa: F401
 
         try:

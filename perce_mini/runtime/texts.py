@@ -10,7 +10,7 @@ from perce_mini.runtime.models import fingerprint
 
 
 class KeptTexts(list):
-    """A list of texts that is also in a file, once it has been extended."""
+    """A list of texts that is written to a file whenever it is extended."""
 
     def __init__(self, path):
         self.path = path
@@ -29,8 +29,8 @@ def open_texts(folder, model_folder, loaded, examples, settings):
     """The KeptTexts of an evaluation: the texts that an earlier call wrote, if there was one.
 
     loaded: the LoadedModel of model_folder; settings: what else the texts depend on. The name of
-    the file is a hash of all this, so a text never serves another model, prompt or setting. Raises
-    UserError.
+    the file is a hash of all this, so a text is never reused for another model, prompt or setting.
+    Raises UserError.
     """
     model, tokenizer, _ = loaded
     key = [fingerprint(model_folder), model.head.dtype, model.head.device.type, settings]
