@@ -1,6 +1,6 @@
 """Tests that need more packages than the project; a file whose packages are missing is skipped:
 
-pip install transformers accelerate trl tokenizers safetensors rouge_score
+pip install transformers accelerate trl tokenizers safetensors rouge_score nltk
 """
 
 from importlib.util import find_spec
@@ -12,6 +12,7 @@ NEEDED = {
     "test_tokenizers.py": ["tokenizers"],
     "test_safetensors.py": ["safetensors"],
     "test_rouge_score.py": ["rouge_score"],
+    "test_nltk.py": ["nltk"],
     "test_trainers.py": ["tokenizers", "transformers", "accelerate"],
 }
 
