@@ -116,7 +116,8 @@ def show_two_users_and_nobody(model, tokenizer, rows, n, top_k):
         people = [(f"user {candidates[i]['user']}", profiles[i]) for i in order]
         best = max(best, (sum(n_own[i] for i in order), people, query), key=lambda item: item[0])
     _, people, query = best
-    say(f"The same query for two held-out users and for nobody: {query}")
+    who = "two held-out users" if len(people) > 1 else "a held-out user"
+    say(f"The same query for {who} and for nobody: {query}")
     show_answers(model, tokenizer, [*people, ("nobody", [])], query, n=n, top_k=top_k)
 
 
