@@ -197,6 +197,9 @@ def page(runs, tokenizers, contrast="none", n=10):
     run, record = next(iter(examples[0].items()))
     labelled = any("personal" in one["row"] for one in runs[run])
     head = head_html(names.values(), parts_of(record, tokenizers[run]), other, stranger, labelled)
+    which = plural(len(spread), "example")
+    if len(examples) < len(spread):
+        which = f"{len(examples)} of {which}, those whose PIR varies most:"
     digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
     policy = f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'"
     light, dark = (";".join(f"--{k}:{v}" for k, v in colours.items()) for colours in [LIGHT, DARK])
@@ -206,8 +209,7 @@ def page(runs, tokenizers, contrast="none", n=10):
 <meta http-equiv="Content-Security-Policy" content="{policy}; form-action 'none'">
 <style>:root{{color-scheme:light dark;{light}}}
 @media(prefers-color-scheme:dark){{:root{{{dark}}}}}{STYLE}</style></head><body>
-{head}<p class="soft">{len(examples)} of {plural(len(spread), "example")}, those whose PIR varies
-most:</p>
+{head}<p class="soft">{which}</p>
 {"".join(articles)}<footer>PIR = ln(P with the persona / P {other})
 <output>Point at a token, tap it, or press Tab.</output></footer>
 <script>{SCRIPT}</script></body></html>
