@@ -90,6 +90,13 @@ def test_examples_whose_pir_varies_most_come_first():
     assert re.findall(r"user <bdi>(.*?)</bdi>", html) == ["u5.5", "u5", "u2"] and "3 of 6" in html
 
 
+@pytest.mark.parametrize(
+    "n, text", [(3, ">2 of 3 examples"), (2, ">2 examples<"), (1, ">1 example<")]
+)
+def test_the_page_says_how_many_examples_it_shows(n, text):
+    assert text in page({"run": [record()] * n}, {"run": TOKENIZER}, n=2)
+
+
 def test_words_that_recur_with_a_high_pir_are_marked_in_the_persona():
     profile = [{"query": f"q{i}", "response": f"AHOY <{i}> the Ahoyer"} for i in range(5)]
     html = make_page(record("the Ahoy", [0.7, 0, 0, 0, 1, 0, 0, 0], profile=profile))
