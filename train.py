@@ -37,16 +37,13 @@ def load_rows(args):
     distributed.barrier()
     if not args.data.is_dir():
         raise UserError(f"no such folder: {args.data}")
-    train_file = args.data / "train.jsonl"
+    train_file, file = args.data / "train.jsonl", None
     if args.eval_examples:
         split = args.eval_split
         file = args.data / f"{split}.jsonl" if split else held_out_file(args.data)
-        print(f"training on {train_file}, scoring {file.name}", flush=True)
-        held_out = subsample(read_examples(file), args.eval_examples)
-    else:
-        print(f"training on {train_file}", flush=True)
-        held_out = []
+    print(f"training on {train_file}, scoring {file.name if file else 'nothing'}", flush=True)
     rows = subsample(read_examples(train_file), args.examples)
+    held_out = subsample(read_examples(file), args.eval_examples) if file else []
     if args.contrast == "stranger":
         add_strangers(rows)
         add_strangers(held_out)

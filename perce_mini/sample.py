@@ -27,20 +27,15 @@ from perce_mini.runtime.models import load_model
 from perce_mini.runtime.profile import read_profile
 from perce_mini.scoring import MAX_NEW_TOKENS, score_tokens
 from perce_mini.tables import say, show_text
-from perce_mini.trainer import Settings
 
 MOST = 2000  # characters of a profile item that are shown
 CANDIDATES = 8  # users per task, two of whom are shown
 
 
-def answers(
-    model, tokenizer, profiles, query, n=None, top_k=Settings.top_k, temperature=0.0, seed=0
-):
-    """What the model writes for each profile: a list of (text, is it personal?) per profile.
-
-    n: the maximum length in tokens (default: MAX_NEW_TOKENS).
-    """
-    block_size, n = model.config.block_size, n or MAX_NEW_TOKENS
+def answers(model, tokenizer, profiles, query, n=MAX_NEW_TOKENS, top_k=4, temperature=0.0, seed=0):
+    """What the model writes for each profile, in at most n tokens: a list of (text, is it
+    personal?) per profile."""
+    block_size = model.config.block_size
     examples = []
     for profile in profiles:
         row = {"query": query, "response": "?", "profile": profile}
@@ -198,7 +193,8 @@ def main():
     for item in profile[-4:]:
         show_text(printable(item["query"][:MOST]) or "text", printable(item["response"][:MOST]))
     say(f"Query: {query}")
-    how = {"top_k": run.settings.top_k, "temperature": args.temperature, "seed": args.seed}
+    how = {"n": MAX_NEW_TOKENS, "top_k": run.settings.top_k}
+    how |= {"temperature": args.temperature, "seed": args.seed}
     show_answers(run.model, run.tokenizer, [*people, ("nobody", [])], query, **how)
 
 

@@ -80,7 +80,6 @@ def test_temperature_and_seed_reach_the_text(run_sample):
 def test_tokens_that_the_profile_makes_likelier_are_marked(trained, world, monkeypatch):
     """PIR of the written tokens from logits of every position; the threshold is their median."""
     model, tokenizer, _ = checkpoint.load(trained / "out/perce")
-    monkeypatch.setattr(sample, "MAX_NEW_TOKENS", 12)
     row = next(row for row in read_examples(world / "test.jsonl") if row["profile"])
     e = encode_example(row | {"response": "?"}, tokenizer, model.config.block_size, 4, 12)
     (ids,) = model.generate([e.prompt], 12, tokenizer.end)
@@ -91,7 +90,7 @@ def test_tokens_that_the_profile_makes_likelier_are_marked(trained, world, monke
     pir = (logp[0] - logp[1]).detach()
     threshold = pir.median().item() + 1e-5  # above the middle token by more than rounding
     monkeypatch.setattr(sample, "CLIP_MIN", threshold)
-    (parts,) = sample.answers(model, tokenizer, [row["profile"]], row["query"])
+    (parts,) = sample.answers(model, tokenizer, [row["profile"]], row["query"], n=12)
     assert "".join(text for text, _ in parts) == tokenizer.decode(ids)
     groups = [group for _, group in sample.pieces([tokenizer.bytes_of[i] for i in ids])]
     expected = [sum(pir[group]).item() > threshold for group in groups]

@@ -157,7 +157,7 @@ def validate_args(p, args):
 # ---------------------------------------------------------------- the runs that the flags ask for
 
 
-def make_settings(args, loss, n_rows, pretrained):
+def make_settings(args, loss, n_rows, pretrained, hashes):
     """The Settings of a run: the flags, and what follows from the data and the model."""
     micro_batches = args.grad_accum * distributed.world_size()
     steps = args.steps or Settings.steps
@@ -176,11 +176,10 @@ def make_settings(args, loss, n_rows, pretrained):
         steps=steps,
         processes=distributed.world_size(),
         data=str(args.data),
-        data_sha256=sha256(args.data / "train.jsonl"),
         examples=n_rows,
         init=str(args.start),
-        init_sha256=fingerprint(args.start),
         template=json.dumps(args.template) if args.template else "",
+        **hashes,
     )
 
 
@@ -190,12 +189,14 @@ def find_runs(args, n_rows):
     Raises UserError up front if a folder already holds a different or an unfinished run.
     """
     runs = {}
+    hashes = {"data_sha256": sha256(args.data / "train.jsonl")}
+    hashes["init_sha256"] = fingerprint(args.start)  # a large model takes a while
     for loss, out in args.folders.items():
         exists = (out / "checkpoint.pt").exists() and not args.overwrite
         must_exist = args.resume and len(args.folders) == 1  # of several, later ones may be missing
         state = checkpoint.read(out) if exists or must_exist else None
         pretrained = "pattern" in state["tokenizer"] if state else is_pretrained(args.start)
-        settings = make_settings(args, loss, n_rows, pretrained)
+        settings = make_settings(args, loss, n_rows, pretrained, hashes)
         if state:
             check_same_run(state, settings, out)
             if state["step"] < settings.steps and not args.resume:
