@@ -3,8 +3,8 @@
     python eval.py out/perce
     python eval.py out/ce out/perce --samples 3 --heatmap out/heat.html
 
-Every run is compared with the first one on the same examples. A difference comes with a paired
-bootstrap 95 % interval over users.
+Every run is compared with the first one on the same examples. Each difference is printed with a
+paired bootstrap 95 % interval over users.
 """
 
 from pathlib import Path
@@ -36,28 +36,28 @@ def parse_args():
     )
     p.add_argument("--data", type=Path, metavar="PATH", help=help)
     p.add_argument("--contrast", **CONTRAST)
-    help = "JSON file with the prompt's parts, for Hugging Face folders (see train.py -h)"
+    help = "JSON file with the prompt template, for Hugging Face folders (see train.py -h)"
     p.add_argument("--template", type=Path, metavar="FILE", help=help)
     help = "maximum sequence length in tokens, for Hugging Face folders"
     p.add_argument("--block-size", type=COUNT, metavar="N", help=help)
-    help = "number of examples to score, always the same subsample; 0 scores all"
+    help = "number of examples to score (always the same ones); 0 scores all"
     p.add_argument("--examples", type=COUNT_OR_NONE, default=120, metavar="N", help=help)
-    help = "number of profile items in the prompt (default: as in the training of the first run)"
+    help = "number of profile items in the prompt (default: as when the first run was trained)"
     p.add_argument("--top-k", **cli.TOP_K | {"help": help})
     p.add_argument("--max-new-tokens", **NEW_TOKENS)
     p.add_argument("--eval-batch-size", **EVAL_BATCH)
     p.add_argument("--temperature", **cli.TEMPERATURE)
     p.add_argument("--seed", **cli.TEXT_SEED)
-    help = "number of examples whose generated texts are shown next to the reference"
+    help = "number of examples for which to show the generated texts next to the reference"
     p.add_argument("--samples", type=COUNT_OR_NONE, default=1, metavar="N", help=help)
     p.add_argument("--all", action="store_true", help="show every metric, for every task")
     p.add_argument("--json", type=Path, metavar="FILE", help="write every metric (JSON)")
     help = "write every generated text (JSONL)"
     p.add_argument("--predictions", type=Path, metavar="FILE", help=help)
-    help = "save every text here as soon as it is generated; after an interruption the same command"
-    help += " reuses the saved texts"
+    help = "save every text here as soon as it is generated; if you repeat an interrupted command,"
+    help += " it reuses the saved texts"
     p.add_argument("--keep-texts", type=Path, metavar="DIR", help=help)
-    help = "write a page that shades tokens by their PIR (HTML)"
+    help = "write a page that shades every token by its PIR (HTML)"
     p.add_argument("--heatmap", type=Path, metavar="FILE", help=help)
     p.add_argument("--device", **cli.DEVICE)
     args = p.parse_args()
@@ -65,16 +65,16 @@ def parse_args():
     if not args.runs:
         p.error("give at least one folder to score")
     if args.predictions and not args.max_new_tokens:
-        p.error("--predictions writes generated texts, and --max-new-tokens 0 generates none")
+        p.error("--predictions needs generated texts, but --max-new-tokens 0 generates none")
     return args
 
 
 def load_runs(args):
-    """{folder: LoadedModel}, on the CPU. --template and --block-size are for the Hugging Face
+    """{folder: LoadedModel}, on the CPU. --template and --block-size apply only to Hugging Face
     folders."""
     template = hf.read_template(args.template) if args.template else None
     if template and not any(map(hf.is_folder, args.runs)):
-        raise UserError(f"--template {args.template} is for Hugging Face folders, not for runs")
+        raise UserError(f"--template {args.template} applies to Hugging Face folders, not to runs")
     loaded = {}
     for folder in args.runs:
         own_template = template if hf.is_folder(folder) else None
@@ -111,7 +111,7 @@ def main():
     top_k = first.top_k if args.top_k is None else args.top_k
     data = args.data or first.data
     if not data:
-        raise UserError("--data must say which texts to score a Hugging Face model on")
+        raise UserError("give --data with the texts to score: a Hugging Face model has none")
     data_file = held_out_file(data)
     check_outputs(args, data_file)
     rows = subsample(read_examples(data_file), args.examples)

@@ -24,14 +24,14 @@ from perce_mini.runtime.run import REPORTS, check_folder, fit
 from perce_mini.sample import show_two_users_and_nobody
 from perce_mini.scoring import evaluate
 
-FEW_ROWS = 1000  # with fewer, a base model trained on them is useless
+FEW_ROWS = 1000  # a base model trained on fewer rows is useless
 
 
 # --------------------------------------------------------------------------------- what a run needs
 
 
 def load_rows(args):
-    """The rows to train on and the rows to score. Generates the default data on first use."""
+    """Return the rows to train on and the rows to score. Generates the default data if needed."""
     if args.data == DEFAULT_DATA and distributed.rank() == 0:
         prepare.write_once(DEFAULT_DATA)
     distributed.barrier()
@@ -51,7 +51,7 @@ def load_rows(args):
 
 
 def dtype_of(args, device):
-    """The weights that LoRA freezes do not need float32 on a GPU."""
+    """bfloat16 for weights that LoRA freezes on a GPU, otherwise float32."""
     return torch.bfloat16 if args.lora_rank and device.type == "cuda" else torch.float32
 
 
@@ -61,12 +61,12 @@ def load_start(args, device):
         dtype = dtype_of(args, device)
         return load_model(args.init, device, dtype, args.template, args.block_size)
     if not args.start.is_dir():
-        raise UserError(f"{args.start} is missing: git checkout {args.start}")
+        raise UserError(f"{args.start} is missing: restore it with git checkout {args.start}")
     start = checkpoint.load(args.start, device)
     file = base.base_file(args.data)
     if args.data != DEFAULT_DATA and start.settings.data_sha256 != sha256(file):
         advice = "remove that folder to train a new base model"
-        raise UserError(f"{args.start} was not trained on the rows that {file} holds now: {advice}")
+        raise UserError(f"{args.start} was not trained on the current rows of {file}: {advice}")
     return start
 
 
@@ -79,7 +79,7 @@ def train(args, settings, state, out, rows, held_out, device):
     model, tokenizer, _ = checkpoint.load(out, device, dtype) if state else load_start(args, device)
     torch.manual_seed(args.seed)
     if not state:
-        lora.merge(model)  # the adapters of the run that this one starts from, if any
+        lora.merge(model)  # if this run starts from another LoRA run
         if args.lora_rank:
             lora.add(model, args.lora_rank)
     if args.lora_rank:
@@ -97,7 +97,7 @@ def train(args, settings, state, out, rows, held_out, device):
 
 
 def score(args, model, tokenizer, rows, desc):
-    """The records of scoring.evaluate for the held-out rows."""
+    """Score the held-out rows. Returns the records of scoring.evaluate."""
     n = args.max_new_tokens
     examples = encode_rows(rows, tokenizer, model.config.block_size, args.top_k, n)
     how = n, args.temperature, args.seed, f"score {desc}", args.eval_batch_size
@@ -118,10 +118,10 @@ def main():
     device = distributed.init_distributed(pick_device(args.device))
     rows, held_out = load_rows(args)
     if not args.init and args.start != SHIPPED_BASE and not base.is_finished(args.start):
-        print(f"training a base model for {args.data} into {args.start} first")
+        print(f"first training a base model for {args.data} into {args.start}")
         if len(rows) < FEW_ROWS:
             advice = "start from a pretrained model with --init"
-            print(f"Warning: from {len(rows)} rows it learns next to nothing; {advice}")
+            print(f"Warning: it learns next to nothing from {len(rows)} rows; {advice}")
         must_fit = [(rows, 0), (held_out, args.max_new_tokens)]
         base.train_base(args.data, args.start, device, must_fit=must_fit)
 

@@ -1,4 +1,4 @@
-"""What the prepare.py scripts share: profiles without the answer, and how rows are written."""
+"""Shared by the prepare.py scripts: remove the answer from profiles, and write the splits."""
 
 import sys
 from functools import partial
@@ -11,18 +11,18 @@ FEW_USERS = 20  # with fewer held-out users, differences between models are most
 
 
 def without_answer(profile: list, response: str) -> list:
-    """The profile without the items whose text is the response, up to white space.
+    """The profile without the items whose text equals the response, ignoring white space.
 
-    A model that finds the answer in its prompt only has to copy it.
+    If the answer is in the prompt, the model only has to copy it.
     """
     return [item for item in profile if item["response"].split() != response.split()]
 
 
 def write_splits(folder: str | Path, splits: dict, dropped: dict | None = None) -> None:
-    """Write folder/SPLIT.jsonl for {split: rows}; remove the file of a split without rows.
+    """Write folder/SPLIT.jsonl for {split: rows}, and remove the file of a split without rows.
 
-    Prints the numbers of rows and users, and `dropped`, {reason: number}. Warns if few users are
-    held out. After an error all old files are as before. Raises UserError, OSError.
+    Prints the number of rows and users, and `dropped`, {reason: number}. Warns if few users are
+    held out. If an error occurs, all old files stay unchanged. Raises UserError or OSError.
     """
     paths = {split: Path(folder) / f"{split}.jsonl" for split in splits}
     full = {split: rows for split, rows in splits.items() if rows}
@@ -34,17 +34,17 @@ def write_splits(folder: str | Path, splits: dict, dropped: dict | None = None) 
             print(f"wrote {path}: {rows} of {plural(users[split], 'user')}")
         elif path.exists():
             path.unlink()
-            print(f"removed {path}: it has no rows now")
+            print(f"removed {path}: this split has no rows")
     if dropped is not None:
         print_dropped(dropped)
     if "train" not in full:
-        warn("there are no training rows: train.py needs train.jsonl, too")
+        warn("there are no training rows: train.py needs train.jsonl")
     n_held_out = users.get("test", users.get("val", 0))
     if not n_held_out:
         warn("no rows are held out: without test.jsonl or val.jsonl nothing can be scored")
     elif n_held_out < FEW_USERS:
         few = plural(n_held_out, "held-out user")
-        warn(f"{few} cannot show which of two models is better; use at least {FEW_USERS}")
+        warn(f"{few} cannot show which of two models is better; hold out at least {FEW_USERS}")
 
 
 def warn(reason: str) -> None:

@@ -2,9 +2,9 @@
 
     python -m perce_mini.base --data out/commits
 
-It reads DIR/base.jsonl, or train.jsonl if there is none, trains a tokenizer on it, and trains a
-model into out/base-NAME. train.py starts from that folder, and trains the base model by itself if
-it is missing. The default data come with a base model in data/base.
+This command reads DIR/base.jsonl, or train.jsonl if there is none. It trains a tokenizer and a
+model on it and saves them in out/base-NAME. train.py starts from that folder; if the folder is
+missing, train.py trains the base model first. The default data come with a base model in data/base.
 """
 
 import os
@@ -49,7 +49,7 @@ def base_file(data):
 
 
 def is_finished(folder):
-    """True if the folder holds a base model that is trained to the end."""
+    """True if the folder contains a base model whose training is finished."""
     if not (Path(folder) / "checkpoint.pt").exists():
         return False
     state = checkpoint.read(folder)
@@ -63,17 +63,18 @@ def as_document(example):
 
 
 def train_tokenizer(rows, vocab_size):
-    """Learn a vocabulary from the texts of the rows; a text in several rows counts once."""
+    """Learn a vocabulary from the texts of the rows. A text in several rows counts only once."""
     items = [item for row in rows for item in [row, *row["profile"]]]
     texts = dict.fromkeys(item[key] for item in items for key in ["query", "response"])
     return Tokenizer.train("\n".join(texts), vocab_size)
 
 
 def train_base(data, out, device, settings=None, shape=None, must_fit=(), **options):
-    """Train the base model of a data folder into `out`, or continue there. Raises UserError.
+    """Train the base model of a data folder and save it in `out`, or resume it from there.
 
-    settings, shape: by default those of the model in `out`, or SETTINGS and SHAPE for a new one.
-    must_fit: [(rows, max_new_tokens), ...] that are used later and must fit into the block size.
+    Raises UserError. settings, shape: default to those of the model in `out`, or to SETTINGS and
+    SHAPE for a new model. must_fit: [(rows, max_new_tokens), ...] for rows that are used later and
+    must fit into the block size, which is checked before training.
     options: vocab_size, save_every, compile.
     """
     file = base_file(data)
@@ -87,7 +88,7 @@ def train_base(data, out, device, settings=None, shape=None, must_fit=(), **opti
         check_same_run(state, settings, out)
         for name, value in (shape or {}).items():
             if getattr(model.config, name) != value:
-                raise UserError(f"{out} holds a model with another {name}: give another --out")
+                raise UserError(f"{out} has a model with a different {name}: give another --out")
     else:
         tokenizer = train_tokenizer(rows, options.get("vocab_size", VOCAB_SIZE))
         settings = replace(settings or SETTINGS, **where)
@@ -104,7 +105,7 @@ def train_base(data, out, device, settings=None, shape=None, must_fit=(), **opti
 
 
 def export(source, out):
-    """Write a base model in bfloat16 and without optimiser state: a sixth of the size."""
+    """Write a base model in bfloat16 and without optimiser state, to shrink it to a sixth."""
     model, tokenizer, state = checkpoint.load(source)
     if state["settings"].init:
         raise UserError(f"{source} is a fine-tuned run, not a base model")
@@ -168,7 +169,7 @@ def main():
         new = args.export / "checkpoint.pt"
         check_writable(new)
         if new.exists() or os.path.realpath(args.export) == os.path.realpath(out):
-            raise UserError(f"--export {args.export} holds a model: give another folder")
+            raise UserError(f"--export {args.export} already has a model: give another folder")
     options = {name: getattr(args, name) for name in ["vocab_size", "save_every", "compile"]}
     device = pick_device(args.device)
     print(f"training a base model on {base_file(args.data)} into {out}, {args.steps} steps")

@@ -1,8 +1,8 @@
-"""A stranger's profile in the plain view, instead of nothing.
+"""Put a stranger's profile into the plain view, instead of no profile.
 
 A profile shows two things: how this user writes, and what such texts look like in general. If the
-plain view has no profile, PIR counts both. If it has a stranger's profile, PIR counts only what is
-specific to the user.
+plain view has no profile, PIR measures both. If it has a stranger's profile, PIR measures only what
+is specific to the user.
 """
 
 import random
@@ -12,7 +12,7 @@ CONTRASTS = ["none", "stranger"]
 
 
 def add_strangers(rows):
-    """Give every row that has a profile the profile of a stranger, for its plain view.
+    """Put a stranger's profile into the plain view of every row that has a profile.
 
     The stranger is another user of the same task who has a profile, drawn with a fixed seed.
     """
@@ -21,11 +21,11 @@ def add_strangers(rows):
         if other and row["profile"]:
             row.plain_profile = other["profile"]
     if alone := others.count(None):
-        print(f"note: {alone} of {len(rows)} rows have no stranger in their task", file=sys.stderr)
+        print(f"note: found no stranger for {alone} of {len(rows)} rows", file=sys.stderr)
 
 
 def strangers(rows):
-    """For each row a random row of the same task by another user with a profile, or None."""
+    """For each row, a random row of the same task by another user with a profile, or None."""
     rng = random.Random(0)
     by_task = {row["task"]: [] for row in rows}
     for row in rows:
@@ -40,4 +40,4 @@ def draw_stranger(row, candidates, rng):
         if other["user"] != row["user"]:
             return other
     others = [other for other in candidates if other["user"] != row["user"]]
-    return rng.choice(others) if others else None  # one user wrote nearly all texts of the task
+    return rng.choice(others) if others else None  # needed if one user wrote almost all the texts

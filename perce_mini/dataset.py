@@ -2,11 +2,11 @@
 
     JSONL line -> Row (a checked dict) -> Example (ids of two prompts and a response) -> Batch
 
-The response y is encoded ONCE. Persona, query and response are encoded separately:
+Persona, query and response are encoded separately, and the response y is encoded only ONCE:
 
     persona view   [item][item] [query] response            plain view   [query] response
 
-So both views hold the same response ids, and PIR compares them token by token.
+So both views contain the same response ids, and PIR can compare them token by token.
 """
 
 import json
@@ -49,11 +49,11 @@ def read_examples(path):
             if line.strip():
                 rows.append(read_row(line, f"{path}:{number}"))
     if not rows:
-        raise DataError(f"{path}: the file holds no examples")
+        raise DataError(f"{path}: the file contains no examples")
     n_answers = sum(gives_answer(item, row) for row in rows for item in row["profile"])
     if n_answers:  # encode_profile leaves them out
         items = plural(n_answers, "profile item")
-        print(f"note: {path}: {items} equal to the row's response, not used", file=sys.stderr)
+        print(f"note: {path}: ignoring {items} equal to the row's response", file=sys.stderr)
     return rows
 
 
@@ -69,7 +69,7 @@ def read_row(line, where):
     row = Row(row)
     row.where = where
     check(row["response"].strip(), f"{where}: 'response' is empty")
-    check(row["task"] != "all", f"{where}: a task may not be called 'all'; tables use that name")
+    check(row["task"] != "all", f"{where}: a task must not be named 'all': tables use that name")
     check(
         isinstance(row.get("profile"), list),
         f"{where}: 'profile' must be a list ([] if there is none)",
@@ -80,7 +80,7 @@ def read_row(line, where):
     for span in row.get("personal", []):
         pair = isinstance(span, list) and [type(x) for x in span] == [int, int]
         inside = pair and 0 <= span[0] < span[1] <= len(row["response"])
-        check(inside, f"{where}: personal span {short_repr(span)} is not in the response")
+        check(inside, f"{where}: personal span {short_repr(span)} does not fit the response")
     return row
 
 
@@ -90,30 +90,30 @@ def check(condition, reason):
 
 
 def check_texts(item, keys, where):
-    """`item` is an object that has a string under each of the keys. Raises DataError."""
+    """Check that `item` is an object with a string under each of the keys. Raises DataError."""
     form = " and ".join(f'"{key}"' for key in keys)
     check(isinstance(item, dict), f"{where}: must be an object with {form}, not {short_repr(item)}")
     for key in keys:
         text = item.get(key)
         check(key in item, f"{where}: {key!r} is missing")
         check(isinstance(text, str), f"{where}: {key!r} must be a string, not {short_repr(text)}")
-        bad = re.search("[\0\ud800-\udfff]", text)  # cannot be encoded, or ends a text early
+        bad = re.search("[\0\ud800-\udfff]", text)  # NUL can end a text; surrogates are not UTF-8
         check(not bad, f"{where}: {key!r} contains a NUL character or a lone surrogate")
 
 
 def held_out_file(path):
-    """The file to score: test.jsonl of a data folder, or val.jsonl where there is no test.jsonl.
+    """The file to score: test.jsonl of a data folder, or val.jsonl if there is no test.jsonl.
     A file path is returned unchanged. Raises DataError."""
     path = Path(path)
     if not path.exists():
-        raise DataError(f"{path}: no such file or folder: name the texts to score with --data")
+        raise DataError(f"{path}: no such file or folder: give the texts to score with --data")
     if not path.is_dir():
         return path
     for name in ["test.jsonl", "val.jsonl"]:
         if (path / name).exists():
             return path / name
-    advice = "train.py needs neither with --eval-examples 0"
-    raise DataError(f"{path}: no test.jsonl and no val.jsonl to score; {advice}")
+    advice = "add one, or skip scoring with train.py --eval-examples 0"
+    raise DataError(f"{path}: no test.jsonl or val.jsonl to score; {advice}")
 
 
 def subsample(rows, n):
@@ -133,19 +133,19 @@ def subsample(rows, n):
 
 
 def bm25(query, documents, k1=1.5, b=0.75):
-    """Okapi BM25: how relevant each document is to the query, a list of floats. LongLaMP's baseline
-    retrieves with it too, over words split at white space.
+    """Okapi BM25: the relevance of each document to the query, as a list of floats. Words are split
+    at white space, as in LongLaMP's own BM25 baseline.
 
         sum over the query's words of rarity * tf (k1 + 1) / (tf + k1 (1 - b + b length / average))
 
-    Rare words count more, a repeated word counts less each time, and long documents are penalised.
+    Rare words count more, each repetition of a word adds less, and long documents are penalised.
     """
     counts = [Counter(document.split()) for document in documents]
     lengths = [count.total() for count in counts]
     average = sum(lengths) / max(1, len(lengths)) or 1
     scores = [0.0] * len(documents)
     for word in query.split():
-        n = sum(word in count for count in counts)  # documents that contain the word
+        n = sum(word in count for count in counts)  # number of documents that contain the word
         rarity = math.log(1 + (len(documents) - n + 0.5) / (n + 0.5))
         for i, count in enumerate(counts):
             tf = count[word]
@@ -175,7 +175,8 @@ class Example:
 def encode_example(row, tokenizer, block_size, top_k=4, max_new_tokens=0):
     """Row -> Example of at most `block_size` tokens. Only the persona is shortened to make it fit.
 
-    max_new_tokens: leave room for a generated response of that length, if the row's own is shorter.
+    max_new_tokens: leave room for a generated response of this length, even if the row's response
+    is shorter.
     Raises DataError if query and response alone do not fit, or if the prompt is empty.
     """
     where = getattr(row, "where", Row.where)
@@ -185,7 +186,7 @@ def encode_example(row, tokenizer, block_size, top_k=4, max_new_tokens=0):
         response = [*tokenizer.encode(row["response"]), tokenizer.end]
         answer = max(len(response), max_new_tokens)
         room = block_size - len(start) - len(query) - answer
-        advice = "write a query, or a template with a start"
+        advice = "add a query, or use a template with a start"
         check(start + query, f"{where}: the prompt is empty: {advice}")
         sizes = f"query ({len(start + query)} tokens) and response ({answer})"
         check(room >= 0, f"{where}: {sizes} exceed the block size {block_size}: shorten them")
@@ -216,7 +217,7 @@ def encode_profile(profile, row, tokenizer, top_k, room):
 
 
 def gives_answer(item, row):
-    return item["response"].split() == row["response"].split()  # white space may differ
+    return item["response"].split() == row["response"].split()  # ignores white space
 
 
 def personal_tokens(row, tokenizer):
@@ -229,7 +230,7 @@ def personal_tokens(row, tokenizer):
 
 
 def byte_offset(text, at, tokenizer):
-    """A position in characters of the text -> a position in bytes of what is encoded."""
+    """Convert a character position in the text to a byte position in the encoded text."""
     return len(tokenizer.normalize(text[:at]).encode())
 
 
@@ -261,7 +262,7 @@ class Batch:
 
 
 def make_view(prompts, responses, device):
-    """A position predicts the token after it, so the last token of a sequence is never an input."""
+    """Build a View. Each position predicts the next token, so the last token is never an input."""
     sequences = [(prompt + response)[:-1] for prompt, response in zip(prompts, responses)]
     T = max(map(len, sequences))
     ids = [sequence + [0] * (T - len(sequence)) for sequence in sequences]
@@ -298,7 +299,7 @@ def epoch_batches(examples, batch_size, seed, epoch):
 
 
 def steps_per_epoch(n_examples, batch_size, micro_batches):
-    """Optimisation steps in one pass over the examples; the last step may be smaller."""
+    """Number of optimisation steps in one pass over the examples; the last one may be smaller."""
     return math.ceil(n_examples / (batch_size * micro_batches))
 
 

@@ -1,4 +1,4 @@
-"""A web page that shows what PerContrast sees: a user's own text, every token shaded by its PIR.
+"""A web page that shows what PerContrast finds: a user's own text, with every token shaded by PIR.
 
 The page is a single HTML file that loads no external resources. Text from the data is escaped, so
 it cannot become markup.
@@ -22,7 +22,7 @@ from perce_mini.tables import describe_blank, short_names
 LIGHT = {"paper": "#ffffff", "ink": "#1f2328", "soft": "#59636e"}
 DARK = {"paper": "#0d1117", "ink": "#f0f6fc", "soft": "#9198a1"}
 SCALE = [-5, -2, 0, 0.8, 2, 5]  # nats
-MARKS = ["Mn", "Mc", "Me", "Cf"]  # Unicode categories of accents and of joiners
+MARKS = ["Mn", "Mc", "Me", "Cf"]  # Unicode categories of accents and joiners
 STYLE = """
 html { scroll-padding-bottom: 6rem; } h1 { font-size: 1.5rem; line-height: 1.3; margin: 0; }
 body { font: 16px/1.6 system-ui, sans-serif; color: var(--ink); background: var(--paper);
@@ -48,22 +48,22 @@ for (const kind of ["pointerover", "focusin"]) addEventListener(kind, event => {
 
 
 def visible(text):
-    """Text for HTML or XML: no markup, no control characters."""
+    """Escape text for HTML or XML, and replace control characters."""
     return escape(printable(text))
 
 
 def isolated(text):
-    """Text as HTML that cannot reorder the text around it, even if it runs from right to left."""
+    """Text as HTML that cannot reorder the text around it, even if it is written right to left."""
     return f"<bdi>{visible(text)}</bdi>"
 
 
 def signed(x, form="+.2f"):
-    """A number with its sign and a true minus: +0.50, −2.00."""
+    """Format a number with its sign, using a real minus sign: +0.50, −2.00."""
     return f"{x:{form}}".replace("-", "−") if round(x, 2) else "0"
 
 
 def tint(pir):
-    """PIR in nats -> hue (r, g, b) and opacity. Text stays readable on the strongest shade."""
+    """PIR in nats -> hue (r, g, b) and opacity. Text stays readable even on the strongest shade."""
     hue = (240, 140, 0) if pir > 0 else (60, 120, 255)  # orange: more likely
     return hue, min(abs(pir) / 5, 1) ** 0.6 * 0.6
 
@@ -75,7 +75,7 @@ def shade(pir):
 
 class Part(NamedTuple):
     text: str
-    pir: float  # nats; the sum over its tokens, because log-ratios add up
+    pir: float  # nats, summed over its tokens, because log-ratios add up
     personal: bool
     formula: str  # for example "ln(0.246 / 0.0805) = +1.12 nats"
 
@@ -83,8 +83,8 @@ class Part(NamedTuple):
 def pieces(tokens):
     """Tokens (bytes) -> [(text, [indices of its tokens]), ...].
 
-    Each displayed character is one piece, even if it spans several tokens: the bytes of
-    a letter, a letter and its accent, an emoji and its joiners.
+    A displayed character is never split, even if it spans several tokens, such as the bytes of a
+    letter, a letter and its accent, or an emoji and its joiners.
 
     [b"caf", b"\\xc3", b"\\xa9"] -> [("caf", [0]), ("é", [1, 2])]
     """
@@ -113,7 +113,7 @@ def parts_of(record, tokenizer):
 
 
 def words_with_high_pir(parts):
-    """The words, in lower case, that contain a part with PIR > 0.8."""
+    """The lower-case words that contain a part with PIR > 0.8."""
     text = "".join(part.text for part in parts)
     high = [part.pir > CLIP_MIN for part in parts for _ in part.text]  # one per character
     words = re.finditer(r"\w+", text)
@@ -121,7 +121,7 @@ def words_with_high_pir(parts):
 
 
 def response_html(parts):
-    """A span per part. The white space around it is not shaded, unless there is nothing else."""
+    """One <span> per part. White space at its edges is not shaded, unless it has nothing else."""
     html = ""
     for part in parts:
         text = visible(part.text)
@@ -135,14 +135,14 @@ def response_html(parts):
 
 
 def item_html(number, item, marked):
-    """An item of the profile, with the words of the set `marked` highlighted."""
-    words = re.split(r"(\w+)", f"{item['query']}\n{item['response']}")  # \w+ needs no escapes
+    """An item of the profile as HTML; the words in the set `marked` are highlighted."""
+    words = re.split(r"(\w+)", f"{item['query']}\n{item['response']}")  # \w+ needs no escaping
     html = [f"<mark>{x}</mark>" if x.lower() in marked else visible(x) for x in words]
     return f'<li value="{number}"><bdi class="text">{"".join(html)}</bdi></li>'
 
 
 def example_html(records, tokenizers, names):
-    """One example, {run: its record}: the query, a column per run, the persona in the prompt."""
+    """One example as HTML: the query, a column per run, and the persona. records: {run: record}."""
     columns, marked = "", set()
     for run, record in records.items():
         name, parts = isolated(names[run]), parts_of(record, tokenizers[run])
@@ -165,7 +165,7 @@ def example_html(records, tokenizers, names):
 
 
 def head_html(names, parts, other, stranger, labelled):
-    """Explain PIR: in words, as a formula, with one part as an example, and with a colour scale."""
+    """Explain PIR in words, as a formula, with one part as an example, and with a colour scale."""
     underlined = " Underlined tokens are marked as personal in the data." if labelled else ""
     example = next((part for part in parts if part.pir > CLIP_MIN), parts[0])
     token = f'<span style="{shade(example.pir)}">{isolated(example.text.strip())}</span>'
@@ -186,7 +186,7 @@ def head_html(names, parts, other, stranger, labelled):
 def page(runs, tokenizers, contrast="none", n=10):
     """The HTML page for {run: records of scoring.evaluate} and {run: its Tokenizer}.
 
-    It shows the n examples whose PIR varies most. contrast: how the plain views were made.
+    The page shows the n examples whose PIR varies most. contrast: the --contrast of the plain view.
     """
     stranger = "stranger's texts, " if contrast == "stranger" else ""
     other = "with a stranger's texts instead" if stranger else "without it"

@@ -1,17 +1,17 @@
-"""METEOR with exact matches only, written by hand.
+"""METEOR from scratch, with exact matches only.
 
 The official METEOR also matches stems and synonyms (WordNet), so its scores are higher and must
 not be compared with these. Both texts become lists of words, as for ROUGE-L, and equal words are
-matched one to one. A chunk is a run of matched words that stand side by side in both texts:
+matched one to one. A chunk is a run of matched words that are adjacent in both texts:
 
-    reference    the cat sat on the mat         matches: 5 words (all but "a", which is "the" there)
+    reference    the cat sat on the mat         matches: 5 words (all but "a")
     prediction   on the mat sat a cat           chunks:  3 (on the mat / sat / cat)
 
     precision P = matches / words of the prediction = 5 / 6
     recall    R = matches / words of the reference  = 5 / 6
     score = P R / (0.9 P + 0.1 R) x (1 - 0.5 (chunks / matches)^3) = 0.833 x 0.892 = 0.743
 
-Recall counts nine times as much as precision, so a longer text usually scores higher.
+Recall has nine times the weight of precision, so a longer text usually scores higher.
 """
 
 from collections import defaultdict
@@ -24,9 +24,9 @@ ALPHA, BETA, GAMMA = 0.9, 3.0, 0.5  # as in NLTK and in the METEOR paper of 2007
 def match(predicted, true):
     """Pairs (i, j) with predicted[i] == true[j], in order of i; every word is in at most one pair.
 
-    As in NLTK, matching starts at the end: the last "the" goes with the last "the".
+    As in NLTK, matching starts at the end: the last "the" is paired with the last "the".
     """
-    places = defaultdict(list)  # where a word stands in the reference and is not matched yet
+    places = defaultdict(list)  # word -> its unmatched positions in the reference
     for j, word in enumerate(true):
         places[word].append(j)
     pairs = [(i, places[w].pop()) for i, w in reversed(list(enumerate(predicted))) if places[w]]

@@ -4,17 +4,18 @@
     n_layer times:
         x = x + attention(norm(x))       look at earlier tokens
         x = x + mlp(norm(x))             transform each token separately
-    logits = norm(x) @ embedding.T       (B, T, V), the scores of the next token
+    logits = norm(x) @ embedding.T       (B, T, V), the scores for the next token
 
 Positions enter only as rotations of queries and keys, so attention depends on distances, not on
-absolute positions. Without the persona in front, the distances between the remaining tokens are the
-same as with it.
+absolute positions. Removing the persona from the front of the prompt does not change the distances
+between the remaining tokens.
 
-One thing is not from the textbook. To copy from its context (after "My sister Kira", "My sister"
-goes on with "Kira"), a model must find what FOLLOWED the words that it has just read. Large models
-learn a pair of attention heads for that from billions of tokens; this one sees too few. So half of
-the key heads are shifted by one: each token is found by the token before it ("smeared keys", Olsson
-et al. 2022, arXiv 2209.11895). `n_shifted=0` is the textbook model.
+One thing is unusual. To copy from its context, for example to continue "My sister" with "Kira" if
+the prompt mentions "My sister Kira", a model must find what FOLLOWED the words that it has just
+read. Large models learn a pair of attention heads for this from billions of tokens. This model sees
+too few tokens for that. So half of its key heads are shifted by one position: each token is looked
+up by the key of the token before it ("smeared keys", Olsson et al. 2022, arXiv 2209.11895).
+`n_shifted=0` gives the standard model.
 """
 
 import math
@@ -29,11 +30,11 @@ from torch.utils.checkpoint import checkpoint
 @dataclass
 class GPTConfig:
     vocab_size: int
-    block_size: int = 512  # the longest sequence in training, in tokens
+    block_size: int = 512  # maximum sequence length in tokens
     n_layer: int = 4
     n_head: int = 4
     n_kv_head: int = 2  # n_head / n_kv_head query heads share one head of keys and values
-    n_shifted: int = 1  # how many key heads are shifted by one token
+    n_shifted: int = 1  # number of key heads that are shifted by one token
     n_embd: int = 128
     n_hidden: int = 0  # width of the MLP; 0: 8/3 of n_embd, rounded to a multiple of 8
     rope_theta: float = 10000.0
@@ -43,7 +44,7 @@ class GPTConfig:
     qk_norm: bool = False  # RMSNorm on every query and key (Qwen3)
     qkv_bias: bool = False  # the projections to queries, keys and values have biases (Qwen2)
     tied: bool = True  # the output embedding is the input embedding
-    rope_factor: float = 1.0  # Llama 3.1 slows rotations down by it (stretch_rotations); 1: none
+    rope_factor: float = 1.0  # Llama 3.1 slows rotations by this factor (stretch_rotations)
     rope_low: float = 1.0
     rope_high: float = 4.0
     rope_original: float = 8192.0
@@ -61,7 +62,7 @@ class GPTConfig:
                 f"head_size {self.head_size} must be even: rotary positions rotate pairs"
             )
         if not 0 <= self.n_shifted <= self.n_kv_head:
-            raise ValueError(f"n_shifted {self.n_shifted} must be from 0 to {self.n_kv_head}")
+            raise ValueError(f"n_shifted {self.n_shifted} must be between 0 and {self.n_kv_head}")
 
 
 def rotary_table(positions, config):
@@ -76,10 +77,11 @@ def rotary_table(positions, config):
 
 
 def stretch_rotations(speeds, config):
-    """Llama 3.1 was first trained on texts of rope_original tokens, and reads longer ones.
+    """Slow down rotations as Llama 3.1 does, to read texts longer than rope_original tokens.
 
-    Rotations that turn less than rope_low times in such a text become rope_factor times slower.
-    Those that turn more than rope_high times stay unchanged, and those in between are interpolated.
+    Rotations that turn less than rope_low times within rope_original tokens become rope_factor
+    times slower. Those that turn more than rope_high times stay unchanged, and those in between are
+    interpolated.
     """
     turns = config.rope_original * speeds / (2 * math.pi)
     kept = ((turns - config.rope_low) / (config.rope_high - config.rope_low)).clamp(0, 1)
@@ -87,18 +89,18 @@ def stretch_rotations(speeds, config):
 
 
 def rotate(x, cos, sin):
-    """Turn the pairs (x_i, x_{i + head_size/2}) of x (B, heads, T, head_size) by these angles."""
+    """Rotate the pairs (x_i, x_{i + head_size/2}) of x (B, heads, T, head_size) by the angles."""
     a, b = x.chunk(2, dim=-1)
     return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1).type_as(x)
 
 
 @dataclass
 class KVCache:
-    """What an attention layer keeps of the earlier tokens."""
+    """What an attention layer stores about the earlier tokens."""
 
     keys: torch.Tensor  # (B, n_kv_head, capacity, head_size), filled up to `length`
     values: torch.Tensor  # the same shape
-    last_unshifted_keys: torch.Tensor  # (B, n_shifted, 1, head_size): the next token's shifted keys
+    last_unshifted_keys: torch.Tensor  # (B, n_shifted, 1, head_size), for the next token
     length: int
 
 
@@ -117,7 +119,7 @@ class Attention(nn.Module):
             self.norm_k = nn.RMSNorm(self.head_size, eps=config.norm_eps)
 
     def init_shifted_queries(self):
-        """Start the queries of shifted heads from their keys: a token looks for similar tokens."""
+        """Initialise the shifted heads' queries from their keys: tokens attend to similar ones."""
         k = self.k.weight.data.view(self.n_kv_head, self.head_size, -1)[: self.n_shifted]
         q = self.q.weight.data.view(self.n_kv_head, -1, self.head_size, k.shape[-1])
         q[: self.n_shifted] = 2 * k[:, None]
@@ -125,9 +127,9 @@ class Attention(nn.Module):
     def forward(self, x, cos, sin, cache=None, mask=None):
         """x (B, T, C); cos, sin (T, head_size / 2), or (B, 1, T, head_size / 2).
 
-        cache: of the P earlier tokens, with capacity for T more. mask (B, 1, T, P + T): True where
-        a query may look; None: causal. Returns (B, T, C) and the new cache; its last_unshifted_keys
-        still hold the keys of all T tokens.
+        cache: for the P earlier tokens, with capacity for T more. mask (B, 1, T, P + T): True where
+        a query may attend; None means causal. Returns (B, T, C) and the new cache. Its
+        last_unshifted_keys still contain the keys of all T tokens.
         """
         B, T, _ = x.shape
         q = self.q(x).view(B, T, self.n_head, self.head_size).transpose(1, 2)
@@ -181,9 +183,7 @@ class GPT(nn.Module):
         self.output = None
         if not config.tied:
             self.output = nn.Linear(config.n_embd, config.vocab_size, bias=False)
-        self.recompute = (
-            False  # run blocks again in the backward pass instead of keeping activations
-        )
+        self.recompute = False  # recompute activations in the backward pass to save memory
         if not self.embedding.weight.is_meta:  # otherwise the weights come from a file
             self.init_weights()
 
@@ -192,21 +192,21 @@ class GPT(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=module.in_features**-0.5)
-        for block in self.blocks:  # what a block adds to the residual stream starts small
+        for block in self.blocks:  # blocks initially add little to the residual stream
             for layer in (block.attention.out, block.down):
                 layer.weight.data /= (2 * self.config.n_layer) ** 0.5
             block.attention.init_shifted_queries()
 
     @property
     def head(self):
-        """The output embedding (V, C): the input embedding itself if the two are tied."""
+        """The output embedding (V, C), which is the input embedding if the two are tied."""
         return self.embedding.weight if self.config.tied else self.output.weight
 
     def forward(self, ids, target_positions=None):
         """ids (B, T) int64, padded on the right -> logits (B, T, V).
 
-        target_positions (N,) int64: indices into ids.flatten(); then only the logits at these
-        positions (N, V) are computed. With a large vocabulary the logits are by far the largest
+        target_positions (N,) int64: indices into ids.flatten(). If given, only the logits at these
+        positions are computed (N, V). With a large vocabulary the logits are by far the largest
         tensor of a training step, and the loss needs only those of the response.
         """
         hidden, _ = self.forward_cached(ids, torch.arange(ids.shape[1], device=ids.device))
@@ -230,7 +230,7 @@ class GPT(nn.Module):
         return sum(p.numel() for p in self.parameters())
 
     def compile_blocks(self):
-        """Compile block by block: compiles faster than the whole model, and runs nearly as fast."""
+        """Compile each block: faster to compile than the whole model, and nearly as fast to run."""
         for block in self.blocks:
             block.compile(dynamic=True)
 
@@ -238,13 +238,13 @@ class GPT(nn.Module):
     def generate(self, prompts, max_new_tokens, end_id, temperature=0.0, seed=0):
         """Continue prompts (lists of ids, any lengths >= 1) until `end_id` or `max_new_tokens`.
 
-        temperature 0 takes the most likely token. The same seed and prompts give the same text.
+        temperature 0 picks the most likely token. The same seed and prompts give the same texts.
         Returns one list of new ids per prompt, without `end_id`.
         """
         rng = torch.Generator(self.head.device).manual_seed(seed)
         hidden, caches, real, lengths = self.read_prompts(prompts, max_new_tokens)
         replies = [[] for _ in prompts]
-        live = list(range(len(prompts)))  # the prompts whose texts have not ended
+        live = list(range(len(prompts)))  # the prompts whose texts are not finished
         for n in range(max_new_tokens):
             new = sample(F.linear(hidden, self.head).float(), temperature, rng)
             unfinished = (new != end_id).nonzero()[:, 0]
@@ -252,24 +252,24 @@ class GPT(nn.Module):
                 replies[live[row]].append(int(new[row]))
             if len(unfinished) == 0 or n + 1 == max_new_tokens:
                 break
-            if len(unfinished) < len(live):  # take finished rows out of the batch
+            if len(unfinished) < len(live):  # remove finished rows from the batch
                 live = [live[row] for row in unfinished.tolist()]
                 new, real, lengths = new[unfinished], real[unfinished], lengths[unfinished]
                 for layer in caches:
                     layer.keys, layer.values = layer.keys[unfinished], layer.values[unfinished]
                     layer.last_unshifted_keys = layer.last_unshifted_keys[unfinished]
             real = F.pad(real, (0, 1), value=True)
-            position = (lengths + n)[:, None, None]  # of the new token, in its own row
+            position = (lengths + n)[:, None, None]  # of the new token in each row
             mask = real[:, None, None]
             hidden, caches = self.forward_cached(new[:, None], position, caches, mask)
             hidden = hidden[:, 0]
         return replies
 
     def read_prompts(self, prompts, capacity):
-        """Run the prompts, padded on the right to T slots; `capacity` slots for new tokens follow.
+        """Run the prompts, padded on the right to T slots, and add `capacity` slots for new tokens.
 
-        A row never looks at its padding. Returns the last hidden state of each prompt (B, C), the
-        caches, which slots hold real tokens (B, T), and the lengths (B,).
+        Real tokens never attend to padding. Returns the last hidden state of each prompt (B, C),
+        the caches, a mask of the slots with real tokens (B, T), and the lengths (B,).
         """
         device = self.head.device
         lengths = torch.tensor([len(p) for p in prompts], device=device)
@@ -287,7 +287,7 @@ class GPT(nn.Module):
 
 def sample(logits, temperature, rng):
     """One token id per row of logits (B, V), drawn from softmax(logits / temperature)."""
-    if temperature < 0.01:  # float32 cannot divide by much less
+    if temperature < 0.01:  # dividing by much less would overflow float32
         return logits.argmax(-1)
     sums = (logits / temperature).softmax(-1).double().cumsum(-1)
     size = (len(sums), 1)

@@ -1,11 +1,11 @@
 """PerContrast and the PerCE loss (arXiv 2603.06595), complete, in one file that needs only torch.
 
 A training example is (p, x, y): a persona p (texts that the user wrote before), a query x, and the
-response y that the user really wrote. The same response is scored in two contexts,
+response y that the user actually wrote. The same response is scored in two contexts:
 
     persona view   p + x + y              plain view   x + y
 
-and a token that becomes more likely when the persona is present is a personal token:
+A token that becomes more likely when the persona is present is a personal token:
 
     PIR(y_i) = log P(y_i | p, x, y_<i) - log P(y_i | x, y_<i)                            (Eq. 2)
     w(y_i)   = clip(PIR(y_i), m, M),        m = 0.8, M = 5.0, no gradient                (Eq. 7)
@@ -28,7 +28,7 @@ CLIP_MIN, CLIP_MAX = 0.8, 5.0  # the floor m and the cap M of Eq. 7, in nats: th
 
 
 def at_least_float32(x):
-    """Half precision becomes float32: bfloat16 is too coarse for differences and long sums."""
+    """Convert half precision to float32: bfloat16 is too coarse for differences and long sums."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
@@ -45,7 +45,7 @@ def select_scored(logits, labels, ignore_index):
         logits, labels = logits[scored], labels[scored]
     vocab_size = logits.shape[-1]
     if ((labels < 0) | (labels >= vocab_size)).any():
-        raise ValueError(f"labels must be {ignore_index} or from 0 to {vocab_size - 1}")
+        raise ValueError(f"labels must be {ignore_index} or between 0 and {vocab_size - 1}")
     return logits.reshape(-1, vocab_size), labels.flatten()
 
 
@@ -54,11 +54,11 @@ def token_logprobs(logits, labels, ignore_index=-100):
 
     logits (..., V); labels (...) int64, already SHIFTED: labels[b, t] is the token predicted from
     position t, or `ignore_index` where nothing is scored (prompt, padding). Returns (N,), float32
-    or float64. If you forget the shift, nothing fails: the model learns to copy its input, and the
-    loss looks good. `causal_lm_logprobs` shifts for you.
+    or float64. If you forget the shift, you get no error: the model learns to copy its input, and
+    the loss looks good. `causal_lm_logprobs` shifts the labels for you.
     """
     logits, labels = select_scored(logits, labels, ignore_index)
-    nll = []  # a slice at a time: the backward pass of cross_entropy makes copies of its logits
+    nll = []  # work in slices, because the backward pass of cross_entropy copies its logits
     for some_logits, some_labels in zip(logits.split(256), labels.split(256)):
         some_logits = at_least_float32(some_logits)
         nll.append(F.cross_entropy(some_logits, some_labels, reduction="none"))
@@ -82,11 +82,11 @@ def token_entropies(logits):
 def personal_influence_ratio(logp_persona, logp_plain):
     """PIR of every token in nats (Eq. 2). Both arguments and the result are (N,).
 
-    P(token) = 0.5 with the persona and 0.1 without it: PIR = ln 5 = 1.609.
+    Example: if P(token) is 0.5 with the persona and 0.1 without it, PIR is ln 5 = 1.609.
 
-    PIR is the pointwise mutual information of token and persona, given the query and y_<i. Because
-    y_<i is held fixed it is a *direct* effect: where y_<i alone lets a stranger finish a phrase, as
-    in "Eliza|beth", the rest has PIR near 0 although the phrase is personal. PIR is negative where
+    PIR is the pointwise mutual information of token and persona, given the query and y_<i. It is a
+    *direct* effect, because y_<i is held fixed. If y_<i already determines the rest of a phrase, as
+    in "Eliza|beth", the rest has PIR near 0, even if the phrase is personal. PIR is negative where
     the persona makes a token less likely. It is 0, not NaN, where both views give probability 0.
     Raises ValueError if the views differ in length.
     """
@@ -101,9 +101,9 @@ def perce_weights(pir, clip_min=CLIP_MIN, clip_max=CLIP_MAX):
     """The weights (N,) of Eq. 7, without gradient. The log-ratio is clipped, not its exponential.
 
     Without `detach` the model could lower its loss by making a personal token less likely, which
-    lowers its weight. The floor keeps every token in the loss; with clip_min < 0 a token with
-    negative PIR would be trained *away* from what the user wrote. Raises ValueError unless
-    clip_min <= clip_max.
+    lowers its weight. The floor keeps every token in the loss. With clip_min < 0, a token with a
+    negative PIR could get a negative weight, and the model would be trained *away* from what the
+    user wrote. Raises ValueError unless clip_min <= clip_max.
     """
     if not clip_min <= clip_max:  # also rejects NaN
         raise ValueError(f"clip_min {clip_min} must not be above clip_max {clip_max}")
@@ -116,9 +116,9 @@ def perce_weights(pir, clip_min=CLIP_MIN, clip_max=CLIP_MAX):
 def weighted_nll(logp, weights, n_tokens=None):
     """sum_i w_i * (-log P_i) / n, a scalar (Eq. 8). logp and weights are (N,).
 
-    n_tokens: the number of response tokens of the WHOLE optimisation step (default: N). With
-    several micro-batches pass it to each and add up the results; a mean of means would be a
-    different loss. Raises ValueError if it is below 1.
+    n_tokens: the number of response tokens in the WHOLE optimisation step (default: N). If the step
+    has several micro-batches, pass the same n_tokens for each and add up the results; a mean of
+    means would be a different loss. Raises ValueError if n_tokens is below 1.
     """
     n_tokens = logp.numel() if n_tokens is None else n_tokens
     if n_tokens < 1:
@@ -130,7 +130,7 @@ def perce_loss(logp_persona, logp_plain, clip_min=CLIP_MIN, clip_max=CLIP_MAX, n
     """The PerCE loss of any causal language model: a scalar, in nats per token (Eq. 8).
 
     logp_persona, logp_plain (N,): log P of the same response tokens with and without the persona.
-    Gradient flows through logp_persona alone. n_tokens as in `weighted_nll`. Score both views
+    The gradient flows only through logp_persona. n_tokens: see `weighted_nll`. Score both views
     without dropout: PIR would mistake its noise for the influence of the persona.
     """
     pir = personal_influence_ratio(logp_persona, logp_plain)
@@ -138,9 +138,9 @@ def perce_loss(logp_persona, logp_plain, clip_min=CLIP_MIN, clip_max=CLIP_MAX, n
 
 
 # ------------------------------------------------------ the baselines
-# All losses are Eq. 8 and differ in their weights alone. A rule receives what the training step
-# knows, by keyword, and returns weights (N,) without gradient. The paper gives no formulas for
-# LossCE and EntCE; here they clip another score, also in nats, to the same interval.
+# All losses use Eq. 8; only the weights differ. The training step passes each weight function the
+# same keyword arguments, and the function returns weights (N,) without gradient. The paper gives no
+# formulas for LossCE and EntCE; here they clip the loss or the entropy to the same interval.
 
 
 def ce_weights(logp_persona, **others):
@@ -149,17 +149,17 @@ def ce_weights(logp_persona, **others):
 
 
 def lossce_weights(logp_persona, clip_min, clip_max, **others):
-    """Tokens that the model finds hard count more: clip(-log P)."""
+    """Tokens that are hard for the model get a larger weight: clip(-log P)."""
     return perce_weights(-logp_persona, clip_min, clip_max)
 
 
 def entce_weights(logits, clip_min, clip_max, **others):
-    """Tokens where the model is unsure count more: clip(entropy)."""
+    """Tokens where the model is uncertain get a larger weight: clip(entropy)."""
     return perce_weights(token_entropies(logits.detach()), clip_min, clip_max)
 
 
 def pir_weights(logp_persona, logp_plain, clip_min, clip_max, **others):
-    """Tokens that need the persona count more: clip(PIR). With these weights Eq. 8 is PerCE."""
+    """Tokens that depend on the persona get a larger weight: clip(PIR). This makes Eq. 8 PerCE."""
     pir = personal_influence_ratio(logp_persona, logp_plain)
     return perce_weights(pir, clip_min, clip_max)
 

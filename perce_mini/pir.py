@@ -35,8 +35,8 @@ TOP_TOKENS = 10
 def score_pir(model, tokenizer, profile, query, text, top_k=4):
     """PIR of every token of a text: [(token, PIR in nats), ...].
 
-    profile: the author's earlier texts, strings or {"query", "response"} items; the `top_k` most
-    relevant ones are used. Raises UserError if the text does not fit into the model's block.
+    profile: the author's earlier texts, as strings or {"query", "response"} items; the `top_k` most
+    relevant ones are used. Raises UserError if the text is longer than the model's block size.
     """
     record = score_text(model, tokenizer, profile, query, text, top_k)
     parts = heatmap.parts_of(record, tokenizer)
@@ -44,7 +44,7 @@ def score_pir(model, tokenizer, profile, query, text, top_k=4):
 
 
 def score_text(model, tokenizer, profile, query, text, top_k=4):
-    """The record of scoring.evaluate for a single text."""
+    """Score a single text. Returns its record of scoring.evaluate."""
     items = []
     for item in profile:
         items.append({"query": "", "response": item} if isinstance(item, str) else item)
@@ -86,7 +86,7 @@ def main():
     profile = read_profile(args.profile)
     text = read_text(args.text, max_bytes=2**20).replace("\0", "").strip()
     if not text:
-        raise UserError(f"{args.text} holds no text")
+        raise UserError(f"{args.text} contains no text")
     if args.html:
         check_output(args.html, [args.text, args.profile, *args.model.glob("*")])
     print(f"loading {args.model}", flush=True)

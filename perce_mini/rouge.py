@@ -1,4 +1,4 @@
-"""ROUGE-L, written by hand: Google's `rouge_score` without stemming, as LaMP and LongLaMP use it.
+"""ROUGE-L from scratch: Google's `rouge_score` without stemming, which LaMP and LongLaMP use.
 
 Both texts become lists of words. LCS is the length of their longest common subsequence:
 
@@ -25,16 +25,17 @@ def words(text):
 def lcs_length(a, b):
     """Length of the longest common subsequence of two lists of words: [a b c], [a x c] -> 2.
 
-    The textbook fills a table L[i][j] = LCS(a[:i], b[:j]). From one column to the next, a row grows
-    by 0 or 1, so it can be stored as bits: bit j is 0 where the row grows. One Python integer holds
-    a row, and one addition updates it for a word of a: the carry runs from each match up to the
-    next place where the row grew (Hyyro 2004, "Bit-parallel LCS-length computation revisited").
+    The textbook algorithm fills a table L[i][j] = LCS(a[:i], b[:j]). From one column to the next, a
+    row grows by 0 or 1, so we can store it as bits: bit j is 0 where the row grows. One Python
+    integer holds a row. One addition updates it for a word of a: the carry runs from each match up
+    to the next place where the row grew (Hyyro 2004, "Bit-parallel LCS-length computation
+    revisited").
     """
     positions = {}  # word -> bits of its positions in b
     for j, word in enumerate(b):
         positions[word] = positions.get(word, 0) | 1 << j
     all_ones = (1 << len(b)) - 1
-    row = all_ones  # no word of a has been read yet: the row does not grow
+    row = all_ones  # before the first word of a, the row is all 0, so it never grows
     for word in a:
         matches = row & positions.get(word, 0)
         row = (row + matches | row - matches) & all_ones

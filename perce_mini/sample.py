@@ -1,12 +1,12 @@
-"""The same query, answered for different people and for nobody.
+"""Answer the same query for different people and for nobody.
 
     python -m perce_mini.sample out/perce
     python -m perce_mini.sample out/perce --query "Review a red kettle, 4 of 5: solid, the rim"
     python -m perce_mini.sample out/perce --query "Post about sailing" --profile my-texts.txt
 
-Tokens that the profile makes more likely are marked: each answer is scored again with and without
-the profile, and tokens with PIR > 0.8 are coloured (or put in [brackets] if the output is not a
-terminal).
+Tokens that the profile makes more likely are marked. To find them, each answer is scored again with
+and without the profile. Tokens with PIR > 0.8 are coloured, or put in [brackets] if the output is
+not a terminal.
 """
 
 import os
@@ -28,13 +28,13 @@ from perce_mini.runtime.profile import read_profile
 from perce_mini.scoring import MAX_NEW_TOKENS, score_tokens
 from perce_mini.tables import say, show_text
 
-MOST = 2000  # characters of a profile item that are shown
-CANDIDATES = 8  # users per task, two of whom are shown
+MOST = 2000  # maximum number of characters shown of a profile item
+CANDIDATES = 8  # number of users tried per task; two of them are shown
 
 
 def answers(model, tokenizer, profiles, query, n=MAX_NEW_TOKENS, top_k=4, temperature=0.0, seed=0):
-    """What the model writes for each profile, in at most n tokens: a list of (text, is it
-    personal?) per profile."""
+    """Answer the query for each profile, in at most n tokens. Returns one list per profile:
+    [(piece of text, is it personal?), ...]."""
     block_size = model.config.block_size
     examples = []
     for profile in profiles:
@@ -56,7 +56,7 @@ def answers(model, tokenizer, profiles, query, n=MAX_NEW_TOKENS, top_k=4, temper
 
 
 def marked(parts, colour):
-    """The text as one string; runs of personal parts are in colour or in [brackets]."""
+    """The text as one string, with runs of personal parts in colour or in [brackets]."""
     start, end = ("\033[1;33m", "\033[0m") if colour else ("[", "]")
     text = ""
     for personal, group in groupby(parts, key=lambda part: part[1]):
@@ -73,11 +73,11 @@ def uses_colour():
 
 
 def note_made_up_world(settings):
-    """Print a note if the model knows nothing but the default data."""
+    """Print a note if the model was trained only on the default data."""
     folders = [settings.data, settings.init]
     if any(folder.endswith(("data/personas", "data/base")) for folder in folders):
         world = "the made-up world of data/personas"
-        say(f"Note: this model knows only {world}. For real texts use a pretrained model.")
+        say(f"Note: this model only knows {world}. For real texts, use a pretrained model.")
 
 
 def show_answers(model, tokenizer, people, query, **how):
@@ -145,7 +145,7 @@ def parse_args():
     help = "your own texts instead of held-out users: a text file (a blank line between texts), a"
     help += " folder of text files, or JSONL with a response per line"
     people.add_argument("--profile", type=Path, metavar="PATH", help=help)
-    help = "folder or JSONL file with the users (default: held-out users of the run's data)"
+    help = "folder or JSONL file with the users (default: the held-out users of the run's data)"
     people.add_argument("--data", type=Path, metavar="PATH", help=help)
     p.add_argument("--user", type=COUNT, default=1, metavar="N", help="start at the N-th user")
     p.add_argument("--temperature", **cli.TEMPERATURE | {"default": 0.0})
@@ -160,7 +160,7 @@ def find_people(args, settings):
         return [(str(args.profile), read_profile(args.profile))], ""
     data = args.data or settings.data
     if not data:
-        raise UserError("give --profile or --data to say for whom to write")
+        raise UserError("give --profile or --data, which say who the model should write for")
     path = held_out_file(data)
     rows = {row["user"]: row for row in read_examples(path) if row["profile"]}
     rows = list(rows.values())
@@ -170,7 +170,7 @@ def find_people(args, settings):
         rows.sort(key=lambda row: row["task"] != best)
     rows = rows[args.user - 1 :]
     if not rows:
-        raise UserError(f"--user {args.user}: {path} holds fewer users with a profile")
+        raise UserError(f"--user {args.user}: {path} has fewer users with a profile")
     same_task = [row for row in rows if row["task"] == rows[0]["task"]]
     return [(f"user {row['user']}", row["profile"]) for row in same_task[:3]], rows[0]["query"]
 
@@ -187,7 +187,7 @@ def main():
         if not query.strip():
             raise UserError("--query is empty")
     elif args.profile:
-        raise UserError("--profile needs --query, too: it says what the model should write")
+        raise UserError("--profile also needs --query, which says what the model should write")
     name, profile = people[0]
     print(printable(f"{name} wrote before:"))
     for item in profile[-4:]:

@@ -1,7 +1,7 @@
 """The metrics: how well a model predicts held-out responses, and how good its own texts are.
 
-Every metric is a ratio of two sums over examples. The sums of tasks and of users can be added, so a
-bootstrap only has to draw users:
+Every metric is a ratio of two sums over examples. These sums can be computed per task or per user
+and added up, so the bootstrap only has to resample users:
 
     accuracy on personal tokens = correctly predicted personal tokens / personal tokens
 """
@@ -22,7 +22,7 @@ from perce_mini.rouge import RougeL, rouge_l, words
 from perce_mini.runtime.device import autocast, in_batches
 from perce_mini.runtime.errors import UserError
 
-# {metric: label}, in the order of the tables. Which tokens are personal is marked in the data.
+# {metric: label}, in the order of the tables. The data say which tokens are personal.
 METRICS = {
     "rouge_l": "ROUGE-L F of generated text",
     "rouge_p": "ROUGE-L precision",
@@ -39,13 +39,13 @@ METRICS = {
     "pir_recall": f"recall of PIR > {CLIP_MIN}",
     "pir_f1": f"F1 of PIR > {CLIP_MIN}",
 }
-MAX_NEW_TOKENS = 160  # longest generated text
-DRAWS = 10_000  # of the bootstrap
+MAX_NEW_TOKENS = 160  # maximum length of a generated text
+DRAWS = 10_000  # number of bootstrap samples
 
 
 @torch.no_grad()
 def score_tokens(model, examples):
-    """A dict per example with arrays (float64) over its response tokens: "logp", "logp_plain",
+    """One dict per example, with float64 arrays over its response tokens: "logp", "logp_plain",
     "pir", "hit" (1.0 where the most likely token is correct) and "entropy"."""
     batch = collate(examples, model.head.device)
     with autocast(model.head.device):
@@ -78,12 +78,12 @@ def evaluate(
 ):
     """Score every example, and generate a text for it unless max_new_tokens is 0.
 
-    batch_size: 32 by default, and 8 for a pretrained model, which needs more memory. texts: the
-    list that generated texts are added to; texts that it holds already are used as they are.
+    batch_size: 32 by default, or 8 for a pretrained model, which needs more memory. texts: a list
+    to which the generated texts are appended; texts that are already in it are reused.
 
-    Returns one record (dict) per example: what `score_tokens` measures, "row", "profile_indices",
-    "response" (ids), "personal" (bools), "prediction" (text), "rouge" (RougeL, or None without
-    a text) and "meteor". Raises UserError if a probability is NaN or infinite.
+    Returns one record (dict) per example. It contains what `score_tokens` returns, "row",
+    "profile_indices", "response" (ids), "personal" (bools), "prediction" (text), "rouge" (RougeL,
+    or None without a text) and "meteor". Raises UserError if a probability is NaN or infinite.
     """
     records, texts = [], [] if texts is None else texts
 
@@ -166,7 +166,7 @@ def ratio(sums):
 
 
 def summarize(records):
-    """{metric: value}; None if there is nothing to count: no personal spans, no generated text."""
+    """{metric: value}, or None for a metric that has nothing to count, such as generated texts."""
     values = ratio(tally_table(records).sum(0))
     return {name: None if np.isnan(x) else float(x) for name, x in zip(METRICS, values)}
 
@@ -187,10 +187,10 @@ def by_task(records):
 def difference(records, reference):
     """{metric: (difference, low, high)} of two runs on the same examples.
 
-    [low, high] is a paired bootstrap 95 % interval over users. Each sample draws n of the n users
-    with replacement and takes the difference of the two runs' metrics on those users' examples;
-    the interval holds the middle 95 % of 10,000 such differences. With a single user, low and
-    high are NaN.
+    [low, high] is a paired bootstrap 95 % interval over users. Each bootstrap sample draws n of the
+    n users with replacement and computes the difference of the two runs' metrics on those users'
+    examples. The interval contains the middle 95 % of 10,000 such differences. With a single user,
+    low and high are NaN.
     """
     users = [record["row"]["user"] for record in records]
     names, index = np.unique(users, return_inverse=True)

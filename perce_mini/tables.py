@@ -1,7 +1,7 @@
-"""Output for scored runs: tables, differences, texts (in 80 columns) and result files.
+"""Output for scored runs: tables, differences and texts in 80 columns, and result files.
 
-Most functions take {run: its records of scoring.evaluate}, all on the same examples. Every run is
-compared with the first one.
+Most functions take {run: its records of scoring.evaluate}. All runs are scored on the same
+examples, and every run is compared with the first one.
 """
 
 import json
@@ -22,11 +22,11 @@ from perce_mini.scoring import METRICS, by_task, difference, summarize
 HEADLINES = ["rouge_l", "meteor_exact", "length"]
 HEADLINES += ["logp", "logp_plain", "pir", "personal_accuracy", "pir_f1"]
 FEW_USERS = 20  # with fewer, no difference is called significant
-COMPARED = ["rouge_l", "logp", "personal_accuracy", "pir_f1"]  # more is better
+COMPARED = ["rouge_l", "logp", "personal_accuracy", "pir_f1"]  # higher is better
 
 
 def short_names(runs):
-    """{run: the last part of its path}, or whole paths if those would not tell the runs apart."""
+    """{run: the last part of its path}, or the whole paths if the last parts are not unique."""
     names = {run: Path(run).name or run for run in runs}
     return names if len(set(names.values())) == len(names) else {run: run for run in runs}
 
@@ -56,16 +56,16 @@ def show_table(runs, every_figure=False):
 
 
 def show_row(label, cells):
-    """Print a row of a table. What is too long for its column continues on the next line."""
+    """Print a row of a table. Text that is too long for its column wraps onto the next line."""
     label_lines = textwrap.wrap(printable(label), 32)
     columns = [textwrap.wrap(printable(cell), 11) for cell in cells]
-    if any(columns):  # otherwise there is nothing to count, for example no generated text
+    if any(columns):  # otherwise nothing was counted, for example because no text was generated
         for first, *others in zip_longest(label_lines, *columns, fillvalue=""):
             print(f"{first:<32}" + "".join(f" {text:>11}" for text in others))
 
 
 def show_verdicts(runs):
-    """Print how every run differs from the first: paired bootstrap 95 % intervals over users."""
+    """Print how runs differ from the first, with paired bootstrap 95 % intervals over users."""
     names, first = short_names(runs), next(iter(runs))
     users = len({record["row"]["user"] for record in runs[first]})
     for run in list(runs)[1:]:
@@ -83,7 +83,7 @@ def show_verdicts(runs):
 
 
 def show_summary(name, before, after):
-    """Print in a few sentences what fine-tuning changed. before, after: records."""
+    """Summarise in a few sentences what fine-tuning changed. before, after: records."""
     old, new = summarize(before), summarize(after)
     parts = [f"the log-likelihood went from {old['logp']:.2f} to {new['logp']:.2f} nats per token"]
     if new["personal_accuracy"] is not None:
@@ -101,7 +101,7 @@ def show_summary(name, before, after):
 
 
 def show_warnings(records, vocab_size):
-    """Print a line for everything that makes the scores of a run hard to trust."""
+    """Print a warning for every reason not to trust the scores of a run."""
     scores, n = summarize(records), len(records)
     if scores["pir"] < 0:
         say(f"Warning: the persona makes the texts less likely (mean PIR {scores['pir']:.3f}).")
@@ -110,12 +110,12 @@ def show_warnings(records, vocab_size):
     silent = sum(not mostly_counted(record["row"]["response"]) for record in records)
     if silent:
         say(
-            f"Warning: ROUGE-L counts only a-z and 0-9, which are less than half of the letters in"
-            f" {silent} of {n} references. Look at the log-likelihood instead."
+            f"Warning: ROUGE-L counts only a-z and 0-9, which make up less than half of the letters"
+            f" in {silent} of {n} references. Look at the log-likelihood instead."
         )
     blank = sum(not record["prediction"].strip() for record in records)
     if scores["rouge_l"] is not None and blank > 0.9 * n:
-        say(f"Warning: {blank} of {n} generated texts are empty or hold only line breaks.")
+        say(f"Warning: {blank} of {n} generated texts are empty or contain only white space.")
 
 
 def mostly_counted(text):
@@ -125,7 +125,7 @@ def mostly_counted(text):
 
 
 def show_samples(runs, n):
-    """Print what the runs wrote for n of the examples, next to the reference."""
+    """Print the texts that the runs generated for n of the examples, next to the reference."""
     names = short_names(runs)
     for records in subsample(list(zip(*runs.values())), n) if n else []:
         row = records[0]["row"]
@@ -138,7 +138,7 @@ def show_samples(runs, n):
 
 
 def say(sentence):
-    """Print a sentence after an empty line, wrapped to 80 columns."""
+    """Print an empty line and a sentence, wrapped to 80 columns."""
     print("\n" + textwrap.fill(printable(sentence), 80, break_on_hyphens=False))
 
 
@@ -168,7 +168,7 @@ def differences_by_task(records, reference):
 
 
 def write_scores(path, runs):
-    """Write every metric of every run, by task, and the differences from the first run, as JSON."""
+    """Write all metrics of all runs, by task, and the differences from the first run, as JSON."""
     first, *others = runs
     scores = {run: scores_by_task(records) for run, records in runs.items()}
     changes = {run: differences_by_task(runs[run], runs[first]) for run in others}
@@ -178,7 +178,7 @@ def write_scores(path, runs):
 
 
 def write_predictions(path, runs):
-    """Write a JSON line per example and run: user, task, query, reference, prediction, ROUGE-L."""
+    """Write a JSON line per run and example: user, task, query, reference, prediction, ROUGE-L."""
     lines = []
     for run, records in runs.items():
         for record in records:

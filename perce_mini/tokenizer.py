@@ -12,8 +12,8 @@ So the same text gives the same vocabulary on every machine.
 
 A text is first split into pieces by PATTERN, and no token spans two pieces. All character classes
 in PATTERN are spelled out in ASCII (everything beyond ASCII counts as a letter). So Python's `re`,
-used in training, and tiktoken's Rust engine, used for encoding, split a text in the same way,
-whatever version of Unicode they know.
+used for training, and tiktoken's Rust engine, used for encoding, split a text in the same way,
+whatever version of Unicode they support.
 """
 
 import re
@@ -31,8 +31,8 @@ PATTERN = (
 # `encode` reads "<|end|>" as seven ordinary characters.
 SPECIAL = ["<|persona|>", "<|query|>", "<|response|>", "<|end|>"]
 
-# How a prompt is put together: the start, the items of the persona, the query. "end" is the token
-# that ends a response. Only the template holds control tokens; users' texts replace {query} and
+# A prompt consists of the start, the items of the persona, and the query. "end" is the token that
+# ends a response. Only the template contains control tokens; users' texts replace {query} and
 # {response}.
 TEMPLATE = {
     "start": "",
@@ -56,14 +56,14 @@ def merge_pair(ids, pair, new_id):
 def train_bpe(text, n_tokens):
     """Learn a vocabulary of `n_tokens` byte strings (at least the 256 bytes) from `text`.
 
-    Returns a list of bytes, in the order of their ids. It is shorter if nothing is left to merge.
+    Returns the byte strings in the order of their ids. There are fewer if nothing is left to merge.
     """
-    counts = Counter(re.findall(PATTERN, text))  # a frequent piece is processed only once
+    counts = Counter(re.findall(PATTERN, text))  # process equal pieces only once
     words = [list(piece.encode()) for piece in counts]
     times = list(counts.values())
     tokens = [bytes([i]) for i in range(256)]
     pair_counts = Counter()
-    words_with = defaultdict(set)  # pair -> the words that contain it, or once did
+    words_with = defaultdict(set)  # pair -> the words that contain it, or used to
 
     def count(w, sign):
         """Add (+1) or remove (-1) the pairs of word number w."""
@@ -92,7 +92,7 @@ def train_bpe(text, n_tokens):
 
 
 class Tokenizer:
-    """The ids of ordinary text are indices into `tokens`; the ids of the control tokens follow."""
+    """Ids of ordinary text are indices into `tokens`. The ids of the control tokens come after."""
 
     pretrained = False  # hf/tokenizer.py extends this class for pretrained models
 
@@ -120,11 +120,11 @@ class Tokenizer:
         return cls(train_bpe(text, vocab_size - len(SPECIAL)))
 
     def state(self):
-        """What a checkpoint stores: Tokenizer(**state) is the same tokenizer again."""
+        """What a checkpoint stores. Tokenizer(**state) restores the tokenizer."""
         return {"tokens": self.tokens}
 
     def normalize(self, text):
-        """The text as it is encoded; some pretrained models expect a Unicode normal form."""
+        """The text that `encode` encodes; some pretrained models expect a Unicode normal form."""
         return text
 
     def encode(self, text):
@@ -132,17 +132,17 @@ class Tokenizer:
         return self.encoding.encode_ordinary(text)
 
     def decode(self, ids):
-        """ids -> text. Control tokens are left out; bytes that are not UTF-8 become U+FFFD."""
+        """ids -> text. Control tokens are omitted; bytes that are not UTF-8 become U+FFFD."""
         return b"".join(self.bytes_of.get(i, b"") for i in ids).decode("utf-8", "replace")
 
     def spans(self, text):
-        """Where the tokens of `encode(text)` are: [(start, end), ...] in UTF-8 bytes of
+        """The position of each token of `encode(text)`: [(start, end), ...] in UTF-8 bytes of
         `normalize(text)`."""
         lengths = [len(self.bytes_of[i]) for i in self.encode(text)]
         return list(pairwise(accumulate(lengths, initial=0)))
 
     def encode_template(self, part, query="", response=""):
-        """The ids of a part of the template ("start", "item", "query") filled with these texts."""
+        """Fill a part of the template ("start", "item", "query") with the texts, and encode it."""
         texts = {"{query}": query, "{response}": response}
         ids = []
         for piece in self.parts[part]:

@@ -4,10 +4,10 @@ For every micro-batch the step does what the README shows for your own trainer:
 
     1. log P of the response in the plain view, under no_grad      token_logprobs
     2. log P of the response in the persona view, with gradient    token_logprobs
-    3. weights from the two; perce_loss is weighted_nll with them  LOSSES["perce"], weighted_nll
+    3. the weights and the weighted loss, together perce_loss      LOSSES["perce"], weighted_nll
     4. loss.backward()
 
-runtime/run.py calls it in a loop that saves checkpoints and can be interrupted and continued.
+runtime/run.py calls `training_step` in a loop that saves checkpoints and can be resumed.
 """
 
 import math
@@ -32,7 +32,7 @@ from perce_mini.runtime.errors import UserError
 
 @dataclass
 class Settings:
-    """How a run is trained. The checkpoint stores it; a run continues with the same settings."""
+    """How a run is trained. The checkpoint stores this; a run is resumed with the same settings."""
 
     loss: str = "perce"  # one of percontrast.LOSSES
     clip_min: float = CLIP_MIN
@@ -40,16 +40,16 @@ class Settings:
     ce_first: float = 0.0  # fraction of the steps that use CE before the loss takes over
     lr: float = 1e-3  # peak learning rate of AdamW
     steps: int = 60  # optimisation steps
-    warmup: float = 0.1  # fraction of the steps in which the learning rate rises
+    warmup: float = 0.1  # fraction of the steps used for learning-rate warm-up
     weight_decay: float = 0.01
-    batch_size: int = 16  # examples in a micro-batch
-    grad_accum: int = 1  # micro-batches in an optimisation step, of each process
+    batch_size: int = 16  # examples per micro-batch
+    grad_accum: int = 1  # micro-batches per optimisation step and process
     processes: int = 1
     seed: int = 0  # for the batch order and the initialisation of random weights
     data: str = ""  # folder of the rows
     data_sha256: str = ""  # of the file with the rows
     examples: int = 0  # rows trained on
-    contrast: str = "none"  # what the plain view holds instead of the profile (contrast.py)
+    contrast: str = "none"  # the profile in the plain view (contrast.py)
     top_k: int = 4  # profile items in the prompt
     init: str = ""  # the folder that the run started from; "" for a base model
     init_sha256: str = ""  # of that folder's weights
@@ -65,19 +65,19 @@ class NotFiniteError(UserError):
 
 
 # What a step logs, as means over its response tokens. Losses with different weights cannot be
-# compared. "ce" is the unweighted cross-entropy, whatever the loss; "pir" is 0 if not needed.
+# compared, but "ce" is always the unweighted cross-entropy. "pir" is 0 if it is not computed.
 LOGGED = ["loss", "ce", "weight", "floor", "cap", "pir"]
 
 
 def micro_batch_loss(model, batch, settings, n_tokens):
-    """This micro-batch's part of Eq. 8, a scalar with gradient, and the sums that the log shows.
+    """This micro-batch's part of Eq. 8 (a scalar with gradient), and the sums for the log.
 
-    n_tokens: the response tokens of the whole optimisation step.
+    n_tokens: the number of response tokens in the whole optimisation step.
     """
     logp_plain = None
     if settings.loss != "ce":
-        # The method's only extra work: one forward pass of the shorter view, without gradient. The
-        # other losses need it only for the log.
+        # The only extra work of PerCE: one forward pass over the shorter view, without gradient.
+        # The other losses need it only for the log.
         with torch.no_grad():
             logits = model(batch.plain.ids, batch.plain.target_positions)
             logp_plain = token_logprobs(logits, batch.labels)
@@ -89,7 +89,7 @@ def micro_batch_loss(model, batch, settings, n_tokens):
         logits=logits,
         clip_min=settings.clip_min,
         clip_max=settings.clip_max,
-        examples=batch.examples,  # for rules that know more about the rows (experiments/weights.py)
+        examples=batch.examples,  # for weights that depend on the rows (experiments/weights.py)
     )
     loss = weighted_nll(logp_persona, weights, n_tokens)
 
@@ -103,8 +103,8 @@ def micro_batch_loss(model, batch, settings, n_tokens):
 def training_step(model, optimizer, micro_batches, settings, step):
     """Update the weights once. micro_batches: lists of Examples. Returns a line of the log.
 
-    Gradients of all micro-batches add up, and each loss is divided by the tokens of the whole step.
-    Raises NotFiniteError instead of updating with NaN or infinity.
+    The gradients of all micro-batches add up. Each loss is divided by the number of response tokens
+    in the whole step. Raises NotFiniteError instead of updating with NaN or infinity.
     """
     start, device = time.perf_counter(), model.head.device
     if step < settings.ce_first * settings.steps:
@@ -112,7 +112,7 @@ def training_step(model, optimizer, micro_batches, settings, step):
     n_tokens = sum(len(e.response) for examples in micro_batches for e in examples)
     sums = torch.zeros(len(LOGGED), device=device)
     optimizer.zero_grad()
-    for examples in distributed.my_share(micro_batches):  # all of them without torchrun
+    for examples in distributed.my_share(micro_batches):  # without torchrun: all of them
         with autocast(device):
             loss, part = micro_batch_loss(model, collate(examples, device), settings, n_tokens)
         loss.backward()

@@ -3,9 +3,10 @@
     python -m perce_mini.walkthrough
     python -m perce_mini.walkthrough --row 7 --run out/perce
 
-It takes one held-out row, scores its response with and without the persona, computes both losses
-by hand, takes one optimisation step with each, and lets the model answer for two people and for
-nobody. That takes a few seconds. perce_mini/README.md explains the output, section by section.
+The walkthrough takes one held-out row. It scores the response with and without the persona,
+computes both losses by hand, takes one optimisation step with each, and lets the model answer the
+query for two people and for nobody. That takes a few seconds. perce_mini/README.md explains the
+output section by section.
 """
 
 import copy
@@ -34,7 +35,7 @@ from perce_mini.trainer import Settings, training_step
 
 DATA = Path("data/personas")
 DEFAULT_ROW = 1003  # of the default test.jsonl: a short one with many personal tokens
-SHOWN = 40  # tokens in the tables; the response is longer
+SHOWN = 40  # maximum number of tokens in a table
 
 
 def heading(letter, title):
@@ -70,7 +71,7 @@ def score(model, batch):
 
 
 def token_texts(example, tokenizer):
-    """Every token of the response as it is shown: spaces visible, "end" for the end token."""
+    """The tokens of the response for display: spaces become "_", and the end token is "end"."""
     texts = [printable(tokenizer.decode([i])).replace(" ", "_") for i in example.response[:-1]]
     return [*texts, "end"]
 
@@ -127,8 +128,8 @@ def show_step(model, example, batch, tokenizer, logp, logp_plain):
     losses, changes = ["ce", "perce"], []
     for loss in losses:
         trained, settings = copy.deepcopy(model), Settings(loss=loss, lr=0.05, steps=1, warmup=0)
-        # Plain gradient descent shows where each loss pulls; the first step of AdamW, which
-        # train.py uses, ignores how large a gradient is. Both gradients are clipped at norm 1.
+        # We use plain gradient descent to show where each loss pulls. train.py uses AdamW, whose
+        # first step ignores the size of the gradient. Both gradients are clipped to norm 1.
         optimizer = torch.optim.SGD(trained.parameters(), lr=settings.lr)
         training_step(trained, optimizer, [[example]], settings, step=0)
         changes.append(score(trained, batch)[0] - logp)
@@ -167,11 +168,11 @@ def show_writing(model, tokenizer, row, rows):
 
 def main():
     p = cli.Parser(prog="python -m perce_mini.walkthrough", description=__doc__)
-    help = "run or Hugging Face folder"
+    help = "folder that train.py wrote, or a Hugging Face folder"
     p.add_argument("--run", type=Path, default=Path("data/base"), metavar="DIR", help=help)
     help = "folder or JSONL file with the rows"
     p.add_argument("--data", type=Path, default=DATA, metavar="PATH", help=help)
-    help = f"number of the row, from 1 (default: 1; {DEFAULT_ROW} for the default data)"
+    help = f"row number, starting at 1 (default: 1; {DEFAULT_ROW} for the default data)"
     p.add_argument("--row", type=cli.COUNT, metavar="N", help=help)
     args = p.parse_args()
     if args.data == DATA:
@@ -179,7 +180,7 @@ def main():
     rows = read_examples(held_out_file(args.data))
     number = args.row or (DEFAULT_ROW if args.data == DATA else 1)
     if number > len(rows):
-        raise UserError(f"--row {number}: {args.data} has {len(rows)} rows")
+        raise UserError(f"--row {number}: {args.data} has only {len(rows)} rows")
     row = rows[number - 1]
     model, tokenizer, _ = load_model(args.run, pick_device("cpu"))
     example = encode_example(row, tokenizer, model.config.block_size)

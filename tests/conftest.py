@@ -1,4 +1,4 @@
-"""What several test files share: a tiny world, a tiny base model with two runs, and helpers."""
+"""Shared by several test files: a tiny world, a tiny base model with two runs, and helpers."""
 
 import contextlib
 import io
@@ -28,7 +28,7 @@ from perce_mini import base  # noqa: E402
 from perce_mini.runtime import cli  # noqa: E402
 from perce_mini.runtime import run as training  # noqa: E402
 
-# A base model and a run that take a fraction of a second.
+# A base model and a run that train in a fraction of a second.
 TINY_SHAPE = ["--n-layer", 1, "--n-head", 2, "--n-kv-head", 1, "--n-embd", 16, "--block-size", 1100]
 TINY_BASE = [*TINY_SHAPE, "--vocab-size", 400, "--steps", 4, "--device", "cpu"]
 TINY = ["--steps", 4, "--batch-size", 4, "--eval-examples", 3, "--device", "cpu"]
@@ -36,7 +36,7 @@ TINY = ["--steps", 4, "--batch-size", 4, "--eval-examples", 3, "--device", "cpu"
 
 @dataclass
 class Result:
-    """What a command printed, and its exit status."""
+    """The output of a command and its exit status."""
 
     status: int
     out: str
@@ -44,17 +44,17 @@ class Result:
 
     @property
     def error(self):
-        """The last line on stderr, which says what went wrong."""
+        """The last line of stderr, which is the error message."""
         return (self.err.strip().splitlines() or [""])[-1]
 
     def is_refusal(self, *words):
-        """Did the command end with status 2 and one line that holds these words?"""
+        """Did the command exit with status 2 and a one-line error that contains these words?"""
         in_line = len(self.error) < 500 and all(word in self.error for word in words)
         return self.status == 2 and in_line and "Traceback" not in self.err
 
 
 def call(main, *args):
-    """Run a command of the project inside this process, as if typed."""
+    """Run a command of the project inside this process, as if typed in a shell."""
     out, err, status = io.StringIO(), io.StringIO(), 0
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["command", *map(str, args)])
@@ -72,7 +72,7 @@ def command():
 
 
 def spy(monkeypatch, module, name):
-    """The (arguments, keywords) of every call of a function from now on."""
+    """Record the (arguments, keywords) of every call of a function from now on."""
     calls, function = [], getattr(module, name)
 
     def spied(*args, **keywords):
@@ -84,18 +84,18 @@ def spy(monkeypatch, module, name):
 
 
 def same(a, b):
-    """Are two values equal, with the tensors that they hold?"""
+    """Are two values equal, including the tensors inside them?"""
     if isinstance(a, torch.Tensor):
         return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
     if isinstance(a, dict):
         return isinstance(b, dict) and a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
     if isinstance(a, list | tuple):
         return type(a) is type(b) and len(a) == len(b) and all(map(same, a, b))
-    return type(a) is type(b) and (a == b or a != a)  # NaN equals itself here
+    return type(a) is type(b) and (a == b or a != a)  # here NaN equals NaN
 
 
 def press_ctrl_c(monkeypatch, step, times=1):
-    """Ctrl-C during this optimisation step, counted from now on."""
+    """Simulate Ctrl-C during the given optimisation step, counted from now on."""
     real, calls = training.training_step, []
 
     def interrupted(*args):
@@ -115,8 +115,8 @@ real_run = subprocess.run
 
 
 def run_inside(command, **options):
-    """subprocess.run, but `python FILE` and `python -m MODULE` run inside this process, which has
-    imported torch already. A status other than 0 fails; the options are not used."""
+    """Like subprocess.run, but run `python FILE` and `python -m MODULE` inside this process, which
+    has already imported torch. Fails if the exit status is not 0. Ignores the options."""
     words = [*map(str, command)]
     if words[0] not in ("python", sys.executable) or words[1] == "-c":
         return real_run(words, **options)
@@ -134,22 +134,22 @@ def run_inside(command, **options):
     return subprocess.CompletedProcess(words, 0)
 
 
-# Some tests need another process, to kill it or to meet it. It is forked from a server that has
-# imported what takes seconds and has done nothing else, so forking is safe there.
+# Some tests need another process, to kill it or to train together with it. It is forked from a
+# server that has done the slow imports and nothing else, so forking is safe.
 processes = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
 
 
 def pytest_sessionstart(session):
-    os.fsync = lambda file: None  # takes milliseconds, and no test cuts the power
+    os.fsync = lambda file: None  # slow, and only needed if the power fails
     if sys.platform == "linux":
-        processes.set_forkserver_preload(["torch._dynamo", "train"])  # optimizers import _dynamo
+        processes.set_forkserver_preload(["torch._dynamo", "train"])  # optimizers import it
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("PYTHONPATH", str(ROOT))
-            forkserver.ensure_running()  # it imports while the first tests run
+            forkserver.ensure_running()  # does its imports while the first tests run
 
 
 def send_result(sender, function, args):
-    tqdm.set_lock(threading.RLock())  # tqdm's own is a semaphore that a killed process would leak
+    tqdm.set_lock(threading.RLock())  # a killed process would leak tqdm's own lock
     try:
         sender.send((function(*args), ""))
     except BaseException:
@@ -157,7 +157,7 @@ def send_result(sender, function, args):
 
 
 def start_process(function, *args):
-    """A process that calls function(*args); its `result()` waits for the value."""
+    """Start a process that calls function(*args). Its `result()` waits for the return value."""
     receiver, sender = processes.Pipe(duplex=False)
     process = processes.Process(target=send_result, args=(sender, function, args), daemon=True)
     process.start()
@@ -177,7 +177,7 @@ def start_process(function, *args):
 
 @pytest.fixture(scope="session")
 def shared():
-    """The folder of real data that the environment variable PERCE_SHARED names."""
+    """The folder with real data, from the environment variable PERCE_SHARED."""
     if "PERCE_SHARED" not in os.environ:
         pytest.skip("PERCE_SHARED does not name a folder of real data")
     return Path(os.environ["PERCE_SHARED"])
@@ -185,7 +185,7 @@ def shared():
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory):
-    """A very small world of the default data."""
+    """A very small version of the default data."""
     folder = tmp_path_factory.mktemp("world")
     with contextlib.redirect_stdout(None):
         prepare.write(folder, prepare.splits(train=12, held_out=1, base=48, ordinary=0))

@@ -1,9 +1,10 @@
-"""Throws damaged and hostile input at everything that reads: rows, checkpoints, model folders.
+"""Feed damaged and malicious input to all readers: of rows, checkpoints and model folders.
 
     python tests/fuzz.py --seconds 600 --seed 1
 
-Each case must be refused in one line within two seconds, or be read as what was written. Any other
-outcome ends the script with the number of the case. The tests run a few cases.
+Each case must be rejected with a one-line error within two seconds, or be read back exactly as
+written. Any other outcome stops the script and reports the number of the case. The tests run only a
+few cases.
 """
 
 import argparse
@@ -42,7 +43,7 @@ DEEP = b"[" * 50_000
 
 
 def damage(rng, content):
-    """The bytes with a bit flipped, or with a piece cut out, doubled or overwritten."""
+    """Flip a bit in the bytes, or delete, duplicate or overwrite a piece of them."""
     start, n = rng.randrange(len(content)), rng.choice([1, 4, 64, len(content)])
     piece = content[start : start + n]
     flipped = bytes([piece[0] ^ 1 << rng.randrange(8)]) + piece[1:]
@@ -51,7 +52,7 @@ def damage(rng, content):
 
 
 def change(rng, value):
-    """A copy in which one value, perhaps deep inside, is removed or becomes a hostile one."""
+    """Copy a nested value, and remove one of its parts or replace it with a malicious value."""
     if isinstance(value, torch.Tensor) and rng.random() < 0.8:
         others = [value.half(), value.double(), value * math.nan, value / 0, value.to("meta")]
         others += [value[None], value.flatten()[:-1].clone(), value.to_sparse(), -value.float()]
@@ -73,7 +74,7 @@ def as_json(value):
     return json.dumps(value, default=str).encode("utf-8", "surrogatepass")
 
 
-# ----------------------------------------------- one case each: raises UserError, or all is well
+# --------------------------------------- each runs one case; any error but UserError is a failure
 
 
 def rows(rng, folder):
@@ -132,7 +133,7 @@ CASES = {case.__name__: case for case in [checkpoints, rows, folders]}
 
 
 def run(seed, seconds=math.inf, cases=10**9):
-    """{(kind of case, outcome): number}. Raises AssertionError with the number of a bad case."""
+    """Run the cases. Returns {(kind of case, outcome): count}, or raises AssertionError."""
     counts, end = Counter(), time.monotonic() + seconds
     with tempfile.TemporaryDirectory() as parent:
         for number in range(cases):
@@ -150,7 +151,8 @@ def run(seed, seconds=math.inf, cases=10**9):
             except Exception as error:
                 raise AssertionError(f"{case}: {type(error).__name__}: {error}") from error
             took = time.monotonic() - start
-            assert took < LIMIT or number == 0, f"{case} took {took:.1f} s"  # 0 trains a run
+            # case 0 also trains a run
+            assert took < LIMIT or number == 0, f"{case} took {took:.1f} s"
             counts[name, outcome] += 1
     return counts
 

@@ -1,4 +1,4 @@
-"""The base model: what it reads, how it is made, continued, exported and refused."""
+"""The base model: its data, how it is trained, resumed and exported, and which errors it raises."""
 
 import json
 import shutil
@@ -55,7 +55,7 @@ def test_a_base_model_is_continued_but_never_changed(start, world, tmp_path, mon
         assert same(states[0][part], states[1][part]), part
 
     data = shutil.copytree(world, tmp_path / "data")
-    (data / "base.jsonl").unlink()  # then it reads train.jsonl
+    (data / "base.jsonl").unlink()  # without this file it reads train.jsonl
     assert base.base_file(data) == data / "train.jsonl"
     fits = spy(monkeypatch, base, "fit")
     changes = {"n_embd": ["--n-embd", 32], "steps 4": ["--steps", 5], "rows": ["--data", data]}

@@ -1,4 +1,4 @@
-"""A checkpoint comes back whole or is refused in one line; no code in it ever runs."""
+"""A checkpoint is loaded exactly or rejected with a one-line error. Code in it never runs."""
 
 import io
 import math
@@ -23,9 +23,9 @@ IDS = torch.tensor([[1, 2, 3]])
 
 
 def make_run(folder, rank=0, source=None):
-    """Save a run that has made one step. Returns what the model then said.
+    """Save a run after one step. Returns the model's output.
 
-    source: the folder of the model that it adapts; that of another such run by default.
+    source: the folder of the model that a LoRA run adapts (default: another run made like this).
     """
     model, settings = make_model(n_embd=16), Settings(loss="ce", lora_rank=rank, warmup=0)
     if rank:
@@ -46,7 +46,7 @@ def make_run(folder, rank=0, source=None):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """The bytes and the content of a good checkpoint."""
+    """The bytes and the content of a valid checkpoint."""
     folder = tmp_path_factory.mktemp("whole")
     make_run(folder)
     checkpoint.load(folder)  # it is accepted
@@ -55,7 +55,7 @@ def whole(tmp_path_factory):
 
 
 def refuse(folder, reason=""):
-    """It is one line, and takes no more than two seconds."""
+    """Check that loading fails with a one-line error within two seconds."""
     start = time.process_time()
     with pytest.raises(UserError) as caught:
         state = checkpoint.load(folder).state
@@ -74,7 +74,7 @@ def test_what_is_saved_comes_back(tmp_path, rank):
     assert (loaded.settings.loss, loaded.settings.lora_rank) == ("ce", rank)
     assert model.head.requires_grad == (rank == 0)
     assert (tmp_path / "log.jsonl").read_text() == '{"step": 1, "lr": 0.1}\n'
-    state["optimizer"]["param_groups"][0]["lr"] = 1e9  # settings come from the command alone
+    state["optimizer"]["param_groups"][0]["lr"] = 1e9  # the file's settings must be ignored
     optimizer = make_optimizer(model, Settings(lr=0.5))
     checkpoint.restore(state, optimizer)
     assert same(optimizer.state_dict()["state"], state["optimizer"]["state"])
@@ -82,18 +82,18 @@ def test_what_is_saved_comes_back(tmp_path, rank):
 
 
 def test_adapters_are_saved_alone_and_need_the_model_that_they_adapt(tmp_path):
-    """That model may be a run with adapters, too. It is refused if it is missing or has changed."""
+    """That model may itself be a LoRA run. Loading fails if it is missing or has changed."""
     make_run(tmp_path / "a", 2)
     logits = make_run(tmp_path / "b", 3, source=tmp_path / "a")
     assert torch.equal(checkpoint.load(tmp_path / "b").model(IDS), logits)
     path = tmp_path / "b/checkpoint.pt"
     state = torch.load(path, weights_only=True)
     assert {name.split(".")[-2] for name in state["model"]} == {"a", "b"}
-    for rank in [2, 3 * 10**6]:  # not that of the file; millions would take seconds to build
+    for rank in [2, 3 * 10**6]:  # wrong ranks; millions would take seconds to build
         torch.save(change(state, "settings/lora_rank", rank), path)
         refuse(tmp_path / "b", "damaged")
     torch.save(change(state, "model/new", FLOATS), path)
-    refuse(tmp_path / "b", "other adapters")
+    refuse(tmp_path / "b", "other layers")
     torch.save(state, path)
     make_run(tmp_path / "a")
     refuse(tmp_path / "b", f"{tmp_path}/a")
@@ -109,7 +109,7 @@ def test_a_missing_or_truncated_file_is_refused(tmp_path, whole):
 
 
 def test_no_flipped_bit_goes_unnoticed(tmp_path, whole):
-    """Each is refused, or changes nothing: a zip archive has bytes that mean nothing."""
+    """The file is rejected, or the bit has no effect: a zip archive has bytes without meaning."""
     rng, refused = random.Random(0), 0
     expected = whole[1] | {"settings": Settings(**whole[1]["settings"])}
     for _ in range(60):
@@ -125,7 +125,7 @@ def test_no_flipped_bit_goes_unnoticed(tmp_path, whole):
 
 
 def test_a_small_file_cannot_unpack_into_a_large_one(tmp_path, whole):
-    """Neither from compressed parts, nor from 5,000 parts that are all the same bytes."""
+    """Neither through compressed parts, nor through 5,000 parts that share the same bytes."""
     path, packed = tmp_path / "checkpoint.pt", io.BytesIO()
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", b"\0" * 2**20)
@@ -151,11 +151,11 @@ def test_no_code_runs(tmp_path):
     assert not (tmp_path / "owned").exists()
 
 
-FLOATS = torch.ones(16)  # as large as the last norm, and as weight 1 of the optimiser
+FLOATS = torch.ones(16)  # the size of the last norm and of weight 1 of the optimiser
 BYTES = [bytes([i]) for i in range(256)]
-ALIAS = FLOATS[:1].expand(16)  # claims memory that it does not have
+ALIAS = FLOATS[:1].expand(16)  # claims more memory than it has
 BAD_VALUES = {
-    "step": [-1, True, 61, 10**4000],  # of 60 steps
+    "step": [-1, True, 61, 10**4000],  # the run has 60 steps
     "log": [[{"loss": "x"}]],
     "config/n_layer": [3000],  # would take seconds to build
     "config/n_head": [3, 2.0],
@@ -180,13 +180,13 @@ BAD_VALUES = {
     "optimizer/state/99": [{}],
     "optimizer/state/1/step": [torch.tensor(-1.0), torch.tensor(math.nan)],
     "optimizer/state/1/exp_avg": [FLOATS[:15].clone(), FLOATS.half()],
-    "optimizer/state/1/exp_avg_sq": [FLOATS * math.nan, -FLOATS],  # their roots would be NaN
+    "optimizer/state/1/exp_avg_sq": [FLOATS * math.nan, -FLOATS],  # their square roots would be NaN
     "random": [FLOATS.byte()],
 }
 
 
 def change(state, place, value):
-    """A copy of the nested dicts with another value under "key/key"."""
+    """A copy of the nested dicts with a different value under "key/key"."""
     key, _, rest = place.partition("/")
     key = int(key) if key.isdigit() else key
     return {**state, key: change(state[key], rest, value) if rest else value}

@@ -1,4 +1,4 @@
-"""train.py and eval.py as typed: what they write, what stops them, and what is never lost."""
+"""train.py and eval.py as commands: what they write, what stops them, and what they never lose."""
 
 import json
 import os
@@ -30,7 +30,7 @@ REPORTS = ["heat.html", "predictions.jsonl", "results.json"]
 
 @pytest.fixture
 def run_train(world, start, tmp_path):
-    """Call train.py: two steps from the tiny base model into tmp_path/run, no scoring."""
+    """Run train.py for two steps from the tiny base model into tmp_path/run, without scoring."""
     usual = ["--data", world, "--init", start, "--out", tmp_path / "run", "--device", "cpu"]
     usual += ["--steps", 2, "--batch-size", 4, "--eval-examples", 0]
     return lambda *args: call(train.main, *usual, *args)
@@ -45,7 +45,8 @@ def reverse_lines(file):
 
 def test_train_writes_what_it_says(trained, start):
     out = (trained / "out.txt").read_text()
-    first, *lines = out.splitlines()  # the first names the data folder, however long its path is
+    # the first line contains the path of the data, which may be long
+    first, *lines = out.splitlines()
     assert first.startswith("training on") and max(map(len, lines)) <= 80
     for words in ["ROUGE-L", "for user test-", "for nobody", "out/perce/heat.html"]:
         assert words in out
@@ -62,7 +63,7 @@ def test_train_writes_what_it_says(trained, start):
 
 
 def test_the_same_seed_gives_the_same_run(run_train, trained, tmp_path):
-    """Also where a loss is trained alone, and not after another one as in the fixture."""
+    """Also if a loss is trained on its own, not after another one as in the fixture."""
     models = [checkpoint.read(trained / "out/perce")["model"]]
     for seed in [0, 1]:
         assert run_train("--steps", 4, "--seed", seed, "--overwrite").status == 0
@@ -94,7 +95,7 @@ def test_several_losses_epochs_and_examples(world, start, tmp_path):
     usual = ["--data", world, "--init", start, "--out", tmp_path, "--eval-examples", 0]
     length = ["--epochs", 2, "--examples", 10, "--batch-size", 4, "--grad-accum", 2]
     assert call(train.main, *usual, *length, "--loss", "lossce", "entce").status == 0
-    for loss in ["lossce", "entce"]:  # 3 micro-batches are 2 steps an epoch
+    for loss in ["lossce", "entce"]:  # 3 micro-batches make 2 steps per epoch
         assert checkpoint.read(tmp_path / loss)["step"] == 4
 
 
@@ -144,7 +145,8 @@ def test_default_data_are_generated_once_and_have_a_base_model(start, tmp_path, 
     assert sorted(os.listdir(data)) == ["test.jsonl", "train.jsonl", "val.jsonl"]
     monkeypatch.setattr(train.prepare, "splits", lambda: pytest.fail("generated again"))
     monkeypatch.chdir(data)
-    again = call(train.main, "--data", "../personas", *usual, "--overwrite")  # spelled otherwise
+    # the same folder, spelled differently
+    again = call(train.main, "--data", "../personas", *usual, "--overwrite")
     assert again.status == 0, again.err
 
 
@@ -166,7 +168,7 @@ def test_own_data_get_a_base_model_first(world, tmp_path, monkeypatch):
     stopped = call(base.main, "--data", data, "--vocab-size", 300, *by_hand)
     assert stopped.status == 130 and "--resume" not in stopped.err
     assert checkpoint.read(tmp_path / "out/base-mine")["step"] == 1
-    assert call(train.main, *words).status == 0  # continues the base model as it was begun
+    assert call(train.main, *words).status == 0  # resumes the base model with its own settings
     assert checkpoint.read(tmp_path / "out/base-mine")["step"] == 3
 
     (data / "base.jsonl").rename(data / "rows")
@@ -312,7 +314,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(run_train, tmp_path, monkeypatch)
     assert sorted(os.listdir(tmp_path / "run")) == ["checkpoint.pt", "log.jsonl"]
 
 
-# ------------------------------------------------------------ nothing that is read is ever replaced
+# ----------------------------------------------------------------------- input is never overwritten
 
 
 def test_a_finished_run_is_kept(run_train, world, tmp_path, monkeypatch):
@@ -322,7 +324,8 @@ def test_a_finished_run_is_kept(run_train, world, tmp_path, monkeypatch):
     assert run_train("--resume", "--lr", 0.5).is_refusal("lr 0.001", "0.5")
     data = shutil.copytree(world, tmp_path / "data")
     steps = spy(monkeypatch, training, "training_step")
-    again = run_train("--data", data, "--eval-examples", 3)  # the same run; its rows have moved
+    # the same run, with the rows in another folder
+    again = run_train("--data", data, "--eval-examples", 3)
     assert again.status == 0 and "ROUGE-L" in again.out and not steps
     reverse_lines(data / "train.jsonl")
     assert run_train("--data", data, "--resume").is_refusal("rows")
@@ -333,8 +336,8 @@ def test_a_base_model_that_has_changed_is_noticed(run_train, start, trained, tmp
     base_folder = shutil.copytree(start, tmp_path / "base")
     assert run_train("--init", base_folder).status == 0
     shutil.copy(trained / "out/ce/checkpoint.pt", base_folder)
-    assert run_train("--init", base_folder).is_refusal("another model", str(base_folder))
-    shutil.rmtree(base_folder)  # a run can go on without it, if nothing is compared with it
+    assert run_train("--init", base_folder).is_refusal("has changed", str(base_folder))
+    shutil.rmtree(base_folder)  # a run can be resumed without it, unless it has to be scored
     assert run_train("--init", base_folder, "--resume").status == 0
 
 
@@ -374,7 +377,8 @@ def test_eval_replaces_nothing_that_it_reads(trained, world, tmp_path, monkeypat
     monkeypatch.setattr(evaluation, "evaluate", lambda *args: pytest.fail("scored"))
     (tmp_path / "link").symlink_to(trained / "out/ce/log.jsonl")
     files = [trained / "out/ce/checkpoint.pt", tmp_path / "link", world / "test.jsonl"]
-    files += [world / "train.jsonl", trained / "out/perce/checkpoint.pt"]  # not even read
+    # not read, but still protected
+    files += [world / "train.jsonl", trained / "out/perce/checkpoint.pt"]
     for file in files:
         before = file.read_bytes()
         result = call(evaluation.main, trained / "out/ce", "--data", world, flag, file)
@@ -398,8 +402,8 @@ def test_a_bad_row_ends_in_one_line_before_any_training(run_train, world, tmp_pa
 BAD_TRAIN = {
     "--loss dpo": "--loss",
     "--steps 0": "--steps",
-    f"--steps {10**400}": "--steps",  # more digits than Python converts
-    "--epochs 1": "--epochs",  # beside --steps
+    f"--steps {10**400}": "--steps",  # more digits than Python can convert
+    "--epochs 1": "--epochs",  # conflicts with --steps
     "--clip-min 6": "--clip-max 5",
     "--loss ce --clip-min 1": "--clip-min",
     "--lr nan": "--lr",
@@ -447,7 +451,7 @@ def test_a_bad_flag_of_eval_ends_in_one_line(trained, monkeypatch, words):
 
 
 def test_which_errors_are_one_line():
-    """Wrong input, whatever it says, and too little memory; but not a fault of the code."""
+    """Invalid input and lack of memory get a one-line error; a bug in the code does not."""
 
     def fail(error):
         raise error
@@ -463,15 +467,15 @@ def test_which_errors_are_one_line():
 READERS = [
     (" >&-", 2, 0, ""),  # stdout is closed
     (" | cat", 2, 0, "caf\\xe9\n" * 2),
-    (" | head -1", 50_000, 141, "caf\\xe9\n"),  # has seen enough
-    (" | true", 50_000, 141, ""),  # does not read at all
+    (" | head -1", 50_000, 141, "caf\\xe9\n"),  # stops reading early
+    (" | true", 50_000, 141, ""),  # never reads
     (" > /dev/full", 2, 2, ""),
 ]
 
 
 @pytest.mark.parametrize("reader, n_lines, status, text", READERS)
 def test_whatever_reads_the_output(reader, n_lines, status, text):
-    """The terminal knows ASCII only, and the reader may stop. Only a full disk is worth a line."""
+    """The terminal is ASCII-only, and the reader may exit early. Only a full disk is an error."""
     if "/dev/full" in reader and not os.path.exists("/dev/full"):
         pytest.skip("this system has no /dev/full")
     code = "from perce_mini.runtime import cli\ndef main():\n for _ in range(N): print('caf\xe9')\n"

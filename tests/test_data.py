@@ -1,4 +1,4 @@
-"""The three sources of rows: the made-up world, git histories, LongLaMP and LaMP files."""
+"""The three sources of rows: synthetic users, git histories, and LongLaMP and LaMP files."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ SPLITS = ["train", "val", "test"]
 
 @pytest.fixture
 def prepare(command):
-    """prepare(script, *args) runs it and returns what it printed; with status=2, its error line."""
+    """prepare(script, *args) returns the script's output, or with status=2 its error message."""
 
     def run(script, *args, status=0):
         done = command(script.main, *args)
@@ -36,7 +36,7 @@ def prepare(command):
 
 
 def rows_in(folder):
-    """{split: rows} of the splits that have a file."""
+    """{split: rows} for the splits that have a file."""
     paths = {split: folder / f"{split}.jsonl" for split in SPLITS}
     return {split: read_examples(path) for split, path in paths.items() if path.exists()}
 
@@ -101,7 +101,7 @@ def test_an_error_leaves_all_old_files_as_they_were(tmp_path):
     write_splits(tmp_path, {split: [ROW] for split in SPLITS})
     before = contents(tmp_path)
     with pytest.raises(TypeError):
-        write_splits(tmp_path, {"train": [ROW, ROW], "val": [], "test": [{1, 2}]})  # no JSON
+        write_splits(tmp_path, {"train": [ROW, ROW], "val": [], "test": [{1, 2}]})  # not valid JSON
     assert contents(tmp_path) == before
 
 
@@ -148,7 +148,7 @@ def test_ordinary_words_are_many_and_nobodys_own():
     for name, pool in words.ORDINARY.items():
         assert len(set(pool)) == len(pool) >= 40
         if name in ["person", "thing", "mood", "look"]:
-            assert not [word for word in pool if word[0] in "aeiou"]  # "a" stands before them
+            assert not [word for word in pool if word[0] in "aeiou"]  # they follow the article "a"
 
 
 def test_the_general_corpus_replaces_some_texts_by_turns_and_questions():
@@ -169,7 +169,7 @@ AUTHORS = ["Ada L", "Bob", "Cy", "Di", "Ed", "Flo", "Gus", "Hal"]
 
 
 def git(path, *args, text=""):
-    """Run git away from the settings of this machine; returns what it printed."""
+    """Run git without this machine's settings. Returns its output."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     env |= {f"GIT_{who}_NAME": "eve" for who in ["AUTHOR", "COMMITTER"]}
     env |= {f"GIT_{who}_EMAIL": "eve@example.org" for who in ["AUTHOR", "COMMITTER"]}
@@ -181,9 +181,9 @@ def git(path, *args, text=""):
 
 
 def make_repository(path, commits, start=1700000000):
-    """A repository of [(author, message), ...]: one commit a second, all of them change a file.
+    """Make a repository from [(author, message), ...]: one commit per second; each changes a file.
 
-    The address of Ada L is ada.l@example.org; the author "Ada L <a@b>" has another.
+    The address of Ada L is ada.l@example.org; the author "Ada L <a@b>" sets a different address.
     """
     stream = []
     for i, (author, message) in enumerate(commits):
@@ -199,7 +199,7 @@ def make_repository(path, commits, start=1700000000):
 
 
 def changes(*authors, n=3, word="Change"):
-    """n commits of each author, in turns."""
+    """n commits by each author, alternating between the authors."""
     message = "{} {} by {}\n\nThis is the reason of {} number {}."
     return [(x, message.format(word, i, x, word, i)) for i in range(n) for x in authors]
 
@@ -223,9 +223,9 @@ def small_repository(tmp_path):
 
 def test_commits_become_rows(prepare, repository, tmp_path):
     out = prepare(gitlog, repository, "--out", tmp_path)
-    assert "8 only used as profile, 1 reverts, 1 bots, 1 body under 5 words\n" in out
+    assert "8 used only in profiles, 1 reverts, 1 bots, 1 body under 5 words\n" in out
     rows = all_rows(tmp_path)
-    assert len(rows) == 8 * 4 + 1  # each author's first commit is only profile; one more of Bob's
+    assert len(rows) == 8 * 4 + 1  # each first commit is only a profile item; Bob has one more
     (row,) = [row for row in rows if "<|end|>" in row["query"]]
     assert row["response"].endswith("<|persona|> and \x1f separators.")
     row = next(row for row in rows if row["query"].startswith("Change 4"))
@@ -264,7 +264,7 @@ def test_a_cherry_pick_counts_once_and_no_answer_is_in_a_profile(prepare, tmp_pa
     commits.append(("Bob", "Again\n\nThis is  the reason\nof Change number 1."))
     repo = make_repository(tmp_path / "repo", commits)
     git(repo, "checkout", "-q", "-b", "side", "main~6")
-    git(repo, "cherry-pick", "-x", "-Xtheirs", "main~3")  # Bob's last but one
+    git(repo, "cherry-pick", "-x", "-Xtheirs", "main~3")  # Bob's second-to-last commit
     git(repo, "checkout", "-q", "main")
     git(repo, "merge", "-q", "-s", "ours", "-m", "Merge", "side")
     said = prepare(gitlog, repo, "--names", "--out", tmp_path / "rows")
@@ -287,7 +287,7 @@ def test_people_are_told_apart_alike_with_hashes_and_with_names(prepare, tmp_pat
         "root <root@one.org>": "root",
         "root <root@two.org>": "root (2)",
         "Eve <eve@one.org>": "Eve Smith",
-        "Eve Smith <Eve@one.org>": "Eve Smith",  # one person in two spellings
+        "Eve Smith <Eve@one.org>": "Eve Smith",  # the same person, spelled differently
     }
     repo = make_repository(tmp_path / "repo", changes(*people, n=4))
     prepare(gitlog, repo, "--temporal", "--names", "--out", tmp_path / "names")
@@ -307,7 +307,7 @@ def test_the_commits_where_a_shallow_clone_ends_are_dropped(prepare, repository,
     assert "1 at the boundary of a shallow clone" in said
     assert b"Change 0 by Ed" not in b"".join(contents(tmp_path / "rows").values())
     prepare(gitlog, shallow, repository, "--names", "--out", tmp_path / "both")
-    assert len(all_rows(tmp_path / "both")) == 33  # the whole repository has that commit, too
+    assert len(all_rows(tmp_path / "both")) == 33  # the full repository also has that commit
 
 
 def test_the_key_is_private_and_makes_the_hashes(prepare, repository, tmp_path):
@@ -348,7 +348,7 @@ def test_no_repository_no_git_and_a_git_that_fails_are_one_line(prepare, tmp_pat
             gitlog.git(tmp_path, "log", seconds=0.1)
 
 
-# What a hostile repository may say in .git/config. EVIL is a program that leaves a trace.
+# What a malicious repository could put into .git/config. EVIL is a program that leaves a trace.
 HOSTILE = """core.fsmonitor=EVIL core.pager=EVIL core.sshCommand=EVIL pager.log=EVIL alias.log=!EVIL
     log.showSignature=true gpg.program=EVIL gpg.x509.program=EVIL gpg.ssh.program=EVIL
     gpg.ssh.allowedSignersFile=/dev/null diff.external=EVIL diff.orderFile=ORDER color.ui=always
@@ -458,14 +458,14 @@ USER_KEYS = {"abstract": "name", "review": "reviewerId", "topic": "author"}
 
 
 def official(task, **changes):
-    """A LongLaMP row."""
+    """A row in LongLaMP's official format."""
     row = {USER_KEYS[task]: "n", "input": "i", "output": "o", "profile": ITEMS[task]}
     return row | changes
 
 
 @pytest.fixture
 def convert(prepare, tmp_path):
-    """convert(task, rows or text) runs the script; returns ({split: rows}, what it printed)."""
+    """convert(task, rows or text) runs the script and returns ({split: rows}, output)."""
 
     def run(task, rows, name="train.json", status=0):
         (tmp_path / name).write_text(rows if isinstance(rows, str) else json.dumps(rows))
@@ -516,7 +516,8 @@ def test_lamp_pairs(prepare, tmp_path, task, item, query, response, wrap):
     golds = [{"id": "0", "output": "gold"}, {"id": "1", "output": "gold"}]
     prepare(longlamp, "--input", *lamp_pair(tmp_path, questions, golds, wrap), "--out", tmp_path)
     first, second = rows_in(tmp_path)["val"]
-    assert first["task"] == second["task"] == task  # without a profile: the task of the others
+    # a row without a profile has the task of the others
+    assert first["task"] == second["task"] == task
     assert (second["user"], second["response"]) == ("1", "gold")
     assert second["profile"][0]["query"].endswith(query) and len(second["profile"]) == 1
     assert second["profile"][0]["response"] == response

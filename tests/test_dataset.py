@@ -1,4 +1,4 @@
-"""Rows, prompts, batches: both views hold the same response, token for token."""
+"""Rows, prompts and batches: both views contain the same response, token for token."""
 
 import json
 import math
@@ -20,7 +20,7 @@ def persona(e):
 
 
 def spell(ids):
-    """Ids as text, control tokens by their names."""
+    """Decode ids to text, with the names of control tokens."""
     names = {i: name for name, i in TOKENIZER.special.items()}
     return "".join(names.get(i) or TOKENIZER.decode([i]) for i in ids)
 
@@ -77,7 +77,7 @@ def test_files_that_are_missing_or_empty_are_named(tmp_path):
         read(tmp_path, b"")
     with pytest.raises(DataError, match="test.jsonl"):
         dataset.held_out_file(tmp_path)
-    for name in ["val.jsonl", "test.jsonl"]:  # the second one is preferred
+    for name in ["val.jsonl", "test.jsonl"]:  # test.jsonl is preferred
         (tmp_path / name).touch()
         assert dataset.held_out_file(tmp_path) == tmp_path / name
     assert dataset.held_out_file(tmp_path / "val.jsonl") == tmp_path / "val.jsonl"
@@ -89,7 +89,7 @@ def test_a_subsample_takes_one_row_of_each_part():
     assert [row // 48 for row in chosen] == list(range(125)) and chosen == dataset.subsample(
         rows, 125
     )
-    assert {row % 4 for row in chosen} == {0, 1, 2, 3}  # misses nothing that recurs in every 4th
+    assert {row % 4 for row in chosen} == {0, 1, 2, 3}  # no bias in a list with period 4
     assert (
         dataset.subsample(rows, 0)
         == dataset.subsample(rows, None)
@@ -100,7 +100,7 @@ def test_a_subsample_takes_one_row_of_each_part():
 
 def test_bm25_against_the_formula():
     documents = ["red kettle red", "blue lamp", "red lamp lamp lamp"]
-    rarity = math.log(1 + (3 - 2 + 0.5) / (2 + 0.5))  # "red" is in two of three
+    rarity = math.log(1 + (3 - 2 + 0.5) / (2 + 0.5))  # two of the three documents contain "red"
     average = (3 + 2 + 4) / 3
 
     def score(tf, length):
@@ -124,11 +124,12 @@ def test_the_best_items_stand_in_the_prompt_oldest_first():
     assert spell(e.response) == "Howdy, it boils.<|end|>" and e.profile_indices == [2, 3]
     assert make_example(profile=profile, top_k=5).profile_indices == [0, 1, 2, 3, 4]
     in_answers = [{"query": "x", "response": query} for query in ["no", "red kettle", "no"]]
-    assert dataset.retrieve("a red kettle", in_answers, 2) == [1, 2]  # responses count, too
+    # retrieval also reads responses
+    assert dataset.retrieve("a red kettle", in_answers, 2) == [1, 2]
 
 
 def test_an_item_that_equals_the_response_never_reaches_the_prompt():
-    """Neither view may hold the answer, and the other items do not lose their numbers."""
+    """Neither view may contain the answer, and the other items keep their indices."""
     answer = {"query": "a red kettle", "response": "Howdy,  it boils.\n"}
     rows = [make_row(profile=[answer, LAMP, answer, KETTLE]), make_row(profile=[answer])]
     rows[0].plain_profile = [LAMP, answer]
@@ -162,17 +163,18 @@ def test_only_the_profile_is_shortened_whole_items_first():
         e = make_example(block_size=block_size)
         assert (e.plain_prompt, e.response) == (whole.plain_prompt, whole.response)
         assert size(e) <= block_size and bool(e.profile_indices) == bool(persona(e))
-        if block_size < size(whole):  # the less relevant lamp goes first, then the kettle's tail
+        if block_size < size(whole):  # drops the less relevant lamp, then the kettle's tail
             assert persona(e) == kettle[: block_size - fixed]
     with pytest.raises(DataError, match=f"the row: .*{fixed - 1}"):
-        encode_example(dict(make_row()), TOKENIZER, fixed - 1)  # it has no file and line
+        encode_example(dict(make_row()), TOKENIZER, fixed - 1)  # a row without file and line
     e = encode_example(make_row(), TOKENIZER, 45, max_new_tokens=30)
     assert len(e.response) < 30 and len(e.prompt) == 15  # room for a generated response
 
 
 def test_an_empty_prompt_is_refused(tmp_path):
-    """Its first token would be predicted from another row, or from its own end (log P 2 too high).
-    Alone or beside another row, every figure is the same: test_scoring."""
+    """Otherwise the first token would be predicted from another row or from its own end, and its
+    log P would be too high by 2. test_scoring checks that a row's scores do not depend on others.
+    """
     tokenizer = Tokenizer(TOKENIZER.tokens)
     tokenizer.template = {"start": "", "item": "{response}\n", "query": "{query}", "end": "<|end|>"}
     tokenizer.prepare_template()
@@ -182,7 +184,8 @@ def test_an_empty_prompt_is_refused(tmp_path):
     tokenizer.template["start"] = "<|query|>"
     tokenizer.prepare_template()
     plain = collate(encode_rows(rows, tokenizer, 512, 4)).plain
-    assert plain.ids.shape[1] in plain.target_positions  # the 2nd row's start predicts its response
+    # the second row's start predicts its response
+    assert plain.ids.shape[1] in plain.target_positions
 
 
 def test_personal_spans_in_characters_become_tokens():
@@ -195,7 +198,8 @@ def test_personal_spans_in_characters_become_tokens():
 
 def test_text_that_cannot_be_encoded_is_one_line_that_names_the_row(tmp_path, monkeypatch):
     tokenizer = Tokenizer(TOKENIZER.tokens)
-    monkeypatch.setattr(tokenizer, "encode", {}.__getitem__)  # fails, as tiktoken can: test_errors
+    # raises, as tiktoken can (test_errors)
+    monkeypatch.setattr(tokenizer, "encode", {}.__getitem__)
     with pytest.raises(UserError, match="rows.jsonl:1: ") as caught:
         encode_example(read(tmp_path, ROW)[0], tokenizer, 512)
     assert "\n" not in str(caught.value)
@@ -209,10 +213,10 @@ def test_an_epoch_holds_every_example_once_in_batches_of_similar_length():
     assert [len(batch) for batch in batches] == [8] * 25
     longest = [max(map(size, batch)) for batch in batches]
     assert sum(8 * length for length in longest) < 1.1 * sum(map(size, examples))  # padding
-    assert sum(a < b for a, b in zip(longest, longest[1:])) < 18  # lengths do not rise
+    assert sum(a < b for a, b in zip(longest, longest[1:])) < 18  # the batches are shuffled
     random.seed(1)
     assert dataset.epoch_batches(examples, 8, seed=0, epoch=0) == batches
-    for seed, epoch in [(0, 1), (1, 0)]:  # examples that are together once are not always together
+    for seed, epoch in [(0, 1), (1, 0)]:  # batches differ between epochs and seeds
         other = dataset.epoch_batches(examples, 8, seed, epoch)
         assert sum(batch in batches for batch in other) < 5
 
@@ -225,7 +229,7 @@ def test_training_can_start_at_any_step():
         return [[id(e) for e in batch] for batch in step]
 
     steps = dataset.training_steps(examples, 4, 2, seed=0)
-    first_ten = [ids(next(steps)) for _ in range(10)]  # 6 batches, so 3 steps, in an epoch
+    first_ten = [ids(next(steps)) for _ in range(10)]  # an epoch has 6 batches, so 3 steps
     assert [len(step) for step in first_ten[:3]] == [2, 2, 2] and first_ten[:3] != first_ten[3:6]
     for first in range(6):
         steps = dataset.training_steps(examples, 4, 2, 0, first)

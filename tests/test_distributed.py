@@ -1,4 +1,4 @@
-"""Two processes train what one trains with the same batches."""
+"""Two processes train the same weights as one process with the same batches."""
 
 import gc
 import os
@@ -20,13 +20,13 @@ def free_port():
 
 
 def set_environment(rank, world_size, port):
-    """As torchrun does."""
+    """Set the environment variables that torchrun sets."""
     os.environ |= {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size}
     os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": port}
 
 
 def be_one_of_two(rank, commands):
-    """What each of two processes does: {run: (port, flags)} -> {run: the result of train.py}."""
+    """The work of each of two processes: {run: (port, flags)} -> {run: the result of train.py}."""
     torch.set_num_threads(1)
     results = {}
     for name, (port, words) in commands.items():
@@ -37,10 +37,10 @@ def be_one_of_two(rank, commands):
 
 @pytest.fixture(scope="module")
 def done(world, start, tmp_path_factory):
-    """(folder, the results of two processes). Meanwhile this process trains the same alone.
+    """(folder, the results of two processes). This process trains the same runs on its own.
 
-    A step has 2 x 2 x 3 examples. The last step of an epoch of 27 has a single micro-batch, so the
-    second process has nothing to do there. It still must take part in the sum.
+    A step has 2 x 2 x 3 examples. The last step of an epoch of 27 examples has a single
+    micro-batch, so the second process gets none. It must still take part in the sum of gradients.
     """
     folder = tmp_path_factory.mktemp("distributed")
     huge = checkpoint.load(start)
@@ -68,8 +68,8 @@ def test_two_processes_make_the_weights_of_one(start, done):
     for one, two in zip(read_log(folder / "one"), read_log(folder / "two"), strict=True):
         for name in ["loss", "ce", "grad_norm", "weight", "floor", "cap", "pir"]:
             assert two[name] == pytest.approx(one[name], rel=1e-3, abs=1e-5), (name, one, two)
-    assert "ROUGE-L" in first["two"]["out"] and not second["two"]["out"]  # one of them prints
-    assert "score" in first["two"]["err"] and "score" not in second["two"]["err"]  # and scores
+    assert "ROUGE-L" in first["two"]["out"] and not second["two"]["out"]  # only one process prints
+    assert "score" in first["two"]["err"] and "score" not in second["two"]["err"]  # only one scores
 
 
 def test_a_loss_that_is_not_finite_ends_both_processes(done):
@@ -80,7 +80,7 @@ def test_a_loss_that_is_not_finite_ends_both_processes(done):
 
 
 def print_holders_of_the_group():
-    """Train and shut down in this process; print how many objects still hold the process group."""
+    """Train and shut down in this process. Print how many references to the group remain."""
     set_environment("0", "1", "0")
     distributed.init_distributed(torch.device("cpu"))
     model = torch.nn.Linear(3, 3)
@@ -91,12 +91,12 @@ def print_holders_of_the_group():
     group = torch.distributed.group.WORLD
     gc.collect()
     distributed.shutdown()
-    print(sys.getrefcount(group) - 2)  # this name and the argument
+    print(sys.getrefcount(group) - 2)  # minus the local name and the argument
 
 
 def test_nobody_holds_the_group_after_the_shutdown():
-    """Its threads would live on and could crash the interpreter at exit. This depends on what was
-    imported before the group is made, so it needs a new process."""
+    """Otherwise its threads would stay alive and could crash the interpreter at exit. This depends
+    on what was imported before the group is created, so the test needs a new process."""
     code = "from tests import test_distributed as t; t.print_holders_of_the_group()"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE)
     assert (done.stdout, done.returncode) == (b"0\n", 0)

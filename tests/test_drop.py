@@ -1,4 +1,4 @@
-"""DROP's metric: its rules one by one, and its real answers."""
+"""DROP's metric: each of its rules, and the answers of the real data set."""
 
 import json
 
@@ -39,11 +39,12 @@ def test_normalised_texts(text, normal):
         ("The sixth terminal.", [spans("sixth terminal")], (1, 1)),
         ("terminal", [spans("sixth terminal")], (0, 0.67)),
         ("2 contenders", [number("2")], (0, 0.67)),
-        ("3 contenders", [spans("2 contenders")], (0, 0)),  # the right answer has another number
+        ("3 contenders", [spans("2 contenders")], (0, 0)),  # the reference has a different number
         ("2.0", [number("2")], (1, 1)),
         ("north", [spans("south", "north")], (0, 0.5)),
         ("3 May 1987", [date("3", "May", "1987")], (1, 1)),
-        ("south", [spans("north"), spans("south")], (1, 1)),  # the best of several annotations
+        # the best of several annotations counts
+        ("south", [spans("north"), spans("south")], (1, 1)),
         ("", [spans("south"), date("", "", "")], (0, 0)),
     ],
 )

@@ -1,4 +1,4 @@
-"""Errors are one line that is safe to print."""
+"""Error messages are a single line that is safe to print."""
 
 import pytest
 import tiktoken
@@ -17,7 +17,7 @@ def test_printable_keeps_spaces_and_joiners_and_replaces_what_steers_a_terminal(
 
 
 def panic():
-    """tiktoken's engine gives up: its exception is no Exception."""
+    """Make tiktoken's engine panic, which raises something that is not an Exception."""
     ranks = {bytes([i]): i for i in range(256)}
     pattern = r"\S+|\s+(?!\S)|\s+"
     encoding = tiktoken.Encoding("t", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})

@@ -1,4 +1,4 @@
-"""The exact answers of the made-up world, against simulated texts and against all possible ones."""
+"""The exact answers of the synthetic world, against simulated texts and all possible texts."""
 
 import numpy as np
 import pytest
@@ -9,8 +9,8 @@ from perce_mini.dataset import read_examples
 
 @pytest.fixture
 def small_world(monkeypatch):
-    """A writer of few words, so that every text comes up often. "xz" may be a user's own word or
-    anybody's."""
+    """A world with so few words that every text occurs often. "xz" may be a user's own word or an
+    ordinary one."""
 
     def write(w):
         w.say("Tell")
@@ -27,7 +27,7 @@ def small_world(monkeypatch):
 
 
 class Everything:
-    """An rng that makes all choices in turn: `for rng in Everything()` loops over all chains."""
+    """An rng that enumerates all choices: `for rng in Everything()` loops over all chains."""
 
     def __iter__(self):
         self.path = []  # [index of the option, probabilities of the options] of every choice
@@ -59,8 +59,8 @@ class Everything:
 
 @pytest.fixture
 def ordinary_world(small_world, monkeypatch):
-    """The small world with more sentences and with ordinary ones. Some of these can be written in
-    several ways, and some texts end where others go on."""
+    """The small world with more sentences, including ordinary ones. Some sentences can be produced
+    in several ways, and some texts are prefixes of others."""
     write = prepare.WRITERS["small"]
 
     def write_more(w):
@@ -79,7 +79,7 @@ def ordinary_world(small_world, monkeypatch):
 
 
 def all_texts(ordinary, profile):
-    """{response: P(response | profile)}, by writing all texts that there are."""
+    """{response: P(response | profile)}, by generating all possible texts."""
     texts = {}
     for rng in Everything():
         user = prepare.User(rng, ordinary=ordinary)
@@ -113,7 +113,7 @@ def test_probabilities_are_sums_over_all_texts(ordinary_world, ordinary, n_items
 def test_the_styles_after_a_text_add_up_to_its_probability(small_world):
     begins, after = exact.read("small", "Tell", "Xz so. I xz.", {})
     assert sum(after.values()) == pytest.approx(begins[-1])
-    assert len(after) == 2  # the user shouts or not; both explain the second "xz"
+    assert len(after) == 2  # with and without "shouts"; both explain the second "xz"
 
 
 def test_the_profile_makes_personal_words_likelier_and_no_others(world):
@@ -129,7 +129,8 @@ def test_the_profile_makes_personal_words_likelier_and_no_others(world):
 
 
 def test_a_second_text_answers_the_same_query_in_the_same_style(world):
-    shares = {"stranger": [], "user": [], "faithful": []}  # personal words of the row in new texts
+    # for each kind of text: does each personal word of the row occur in it?
+    shares = {"stranger": [], "user": [], "faithful": []}
     long = prepare.user_rows("test", 1, prepare.Rng(0), ordinary=3)[-1]
     for i, row in enumerate([*read_examples(world / "test.jsonl"), long]):
         ordinary = 3 if row is long else 0
@@ -144,7 +145,8 @@ def test_a_second_text_answers_the_same_query_in_the_same_style(world):
             assert len(set(texts)) > 1
             for text in texts:
                 assert exact.n_ordinary(row["task"], text) == ordinary
-                assert exact.read(row["task"], row["query"], text, {})[0][-1] > 0  # can be written
+                # the text is possible
+                assert exact.read(row["task"], row["query"], text, {})[0][-1] > 0
             shares[who] += [word in text for word in personal for text in texts]
     stranger, user, faithful = map(np.mean, shares.values())
     assert stranger < 0.1 and 0.4 < user < faithful - 0.05

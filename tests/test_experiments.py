@@ -1,4 +1,4 @@
-"""The experiments: statistics, weight rules, runs, detectors, and what stands in which cell."""
+"""The experiments: statistics, weight rules, runs, detectors, and the cells of the tables."""
 
 import contextlib
 import hashlib
@@ -43,7 +43,7 @@ from tests.conftest import ROOT, TINY_SHAPE, call, real_run, run_inside, spy
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*found in sys.modules")  # see run_inside
 RNG = np.random.default_rng(0)
-ON = Scored("test", 6)  # what tiny runs are scored on
+ON = Scored("test", 6)  # the rows on which tiny runs are scored
 
 # ------------------------------------------------------------------------------------- statistics
 
@@ -56,7 +56,7 @@ def test_an_interval_is_of_the_seeds():
 
 @pytest.mark.parametrize("n", [1, 3])
 def test_paired_is_a_bootstrap_over_users_and_seeds(n, monkeypatch):
-    """Against a loop over draws. The last metric counts nothing."""
+    """Compare with a loop over bootstrap samples. The last metric has nothing to count."""
     monkeypatch.setattr(statistics, "DRAWS", 50)
     users, counts = np.array([0, 1, 0, 2, 2]), RNG.integers(1, 9, (2, n, 5, 3, 2))
     counts[..., 1] = [5, 7, 0]  # denominators
@@ -99,13 +99,13 @@ def test_the_best_threshold_is_the_best_of_all():
     hits = sum(a and b for a, b in zip(best, TRUE))
     assert max(f1) == pytest.approx(2 * hits / (sum(best) + sum(TRUE)))
     score, true = np.array([2, 1, 1, 1, 1.0]), np.array([True, True, False, False, False])
-    assert 1 < detectors.best_threshold(score, true) < 2  # no threshold takes one of the ties alone
+    assert 1 < detectors.best_threshold(score, true) < 2  # a threshold cannot separate ties
 
 
 def test_word_matching_looks_at_whole_words():
     profile = [{"query": "lamp", "response": "the howdy. News"}]
     row = {"response": "Howdy folks, the new lamp!", "profile": profile}
-    tokenizer = Tokenizer.train("abc", 262)  # a token a byte
+    tokenizer = Tokenizer.train("abc", 262)  # one token per byte
     found = detectors.stands_in_profile(row, tokenizer)
     assert "".join(c for c, hit in zip(row["response"], found) if hit) == "Howdythe"
     assert len(found) == len(row["response"]) + 1 and not found[-1]
@@ -140,7 +140,7 @@ def test_thresholds_come_from_validation_users_and_mistakes_are_counted(monkeypa
 
 
 def test_weight_rules():
-    """PIR is 1, 0, 6; PerCE's weights are 1, 0.5, 2; the responses have one token and two."""
+    """PIR is 1, 0, 6 and PerCE's weights are 1, 0.5, 2. The responses have one and two tokens."""
     step = {"logp_persona": torch.tensor([-1.0, -2.0, -3.0]), "clip_min": 0.5, "clip_max": 2.0}
     step |= {"logp_plain": torch.tensor([-2.0, -2.0, -9.0]), "logits": None}
     step["examples"] = [
@@ -165,7 +165,7 @@ def test_weight_rules():
 
 @pytest.fixture(scope="module")
 def tiny(world, start, tmp_path_factory):
-    """A suite in a folder with a tiny world and base model. Its runs run inside this process."""
+    """A suite in a folder with a tiny world and base model. It trains inside this process."""
     folder = tmp_path_factory.mktemp("suite")
     shutil.copytree(world, folder / "data/personas")
     shutil.copytree(start, folder / "data/base")
@@ -259,7 +259,7 @@ def test_a_run_whose_loss_becomes_nan_is_scored_as_it_was_saved(tiny, monkeypatc
 
     monkeypatch.setattr(runtime_run, "training_step", poisoned)
     ((figures,),) = tiny.figures({"": [Run("ce", 0.5, steps=6)]}, "broken", ON).values()
-    assert figures["steps"] == 2 and figures["logp"] < 0  # of three good steps, two were saved
+    assert figures["steps"] == 2 and figures["logp"] < 0  # two of three good steps were saved
     monkeypatch.setattr(runs, "SAVE_EVERY", 50)
     with pytest.raises(UserError, match="nan"):
         runs.train(Run("ce", 0.25, steps=6))
@@ -271,7 +271,7 @@ def test_a_failing_command_is_named(monkeypatch):
 
 
 def test_what_the_detectors_say_of_every_token(tiny):
-    """Against the logits of one example at a time, and the exact reader who read the same items."""
+    """Compare with the logits of one example at a time, and with exact PIR for the same items."""
     found = detectors.token_table(Run(steps=0), "val")
     model, tokenizer, _ = runs.load(Run(steps=0))
     columns = {detectors.LOSS: [], detectors.ENTROPY: [], "PIR": [], "personal": []}
@@ -338,7 +338,7 @@ def test_real_texts_are_an_experiment_of_the_same_kind(tiny, tmp_path):
 
 
 def test_worlds_and_base_models_are_made_once(tiny, command, monkeypatch):
-    """The flags of prepare.py exist; the base model has the shape and the rows that it should."""
+    """The flags of prepare.py exist, and the base model has the right shape and rows."""
     calls = []
     with monkeypatch.context() as patch:
         patch.setattr(rows, "call", lambda *words: calls.append(list(map(str, words))))
@@ -357,20 +357,20 @@ def test_worlds_and_base_models_are_made_once(tiny, command, monkeypatch):
     state = checkpoint.read("out/width-24")
     assert how == {"base": "out/width-24"} and state["config"]["n_embd"] == 24
     assert (state["step"], state["settings"].seed, state["settings"].loss) == (1, 3, "ce")
-    monkeypatch.setattr(base, "train_base", None)  # is not called again
+    monkeypatch.setattr(base, "train_base", None)  # must not be called again
     assert rows.make_base("width-24", rows.DATA, 1, seed=3, n_embd=24) == how
 
 
-# ---------------------------------------------------------- which figure stands in which cell
+# ---------------------------------------------------------------- the right value in each cell
 
 
 def value(*what):
-    """A number of its own for everything."""
+    """A different number for each set of arguments."""
     return int.from_bytes(hashlib.sha256(repr(what).encode()).digest()[:4]) / 2**32
 
 
 class Imagined(suite.Suite):
-    """A suite whose runs have figures without being trained."""
+    """A suite whose runs get imagined figures instead of being trained."""
 
     def figures(self, groups, desc, scored=runs.SOME):
         names = [*METRICS, runs.PERSONAL_SHARE]
@@ -401,7 +401,7 @@ def tables_of(results):
 
 
 def best(run):
-    """The run at its best imagined learning rate, with three seeds."""
+    """The run with its best imagined learning rate and three seeds."""
     tried = [replace(run, lr=lr) for lr in suite.RATES]
     run = max(tried, key=lambda run: value(run, runs.VAL, "rouge_l"))
     return [replace(run, seed=seed) for seed in range(3)]
@@ -556,7 +556,7 @@ def test_cells_of_ability_and_dialogue(imagined, monkeypatch):
 
 def test_the_judge_counts_personal_words_and_answers_are_scored(monkeypatch):
     def replies(run, some, top_k):
-        """All that is personal at turn 6, the first of it at turn 10, else nothing."""
+        """All personal words at turn 6, only the first one at turn 10, otherwise nothing."""
         texts, shares[:] = (
             [],
             [1 / len(row["personal"]) for row in some if len(row["profile"]) == 9],
@@ -615,7 +615,7 @@ def test_the_time_of_the_longest_call_is_recorded(tmp_path, monkeypatch):
 
 
 def test_elsewhere_it_is_one_line(tmp_path):
-    """A folder of another project, with a package `data` of its own."""
+    """Run in the folder of another project that has its own package `data`."""
     (tmp_path / "data").mkdir()
     (tmp_path / "data/__init__.py").touch()
     words = [sys.executable, "-m", "perce_mini.experiments", "lr"]

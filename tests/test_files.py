@@ -1,4 +1,4 @@
-"""Files are replaced whole or not at all, and only regular files are read."""
+"""Files are replaced completely or not at all, and only regular files are read."""
 
 import hashlib
 import os
@@ -49,11 +49,11 @@ def test_new_files_are_on_the_disk_before_the_first_old_one_goes(tmp_path, monke
 def test_a_path_that_cannot_be_a_file_is_refused(tmp_path, kind):
     (tmp_path / "file").write_text("old")
     paths = {"folder": tmp_path, "device": Path(os.devnull), "below a file": tmp_path / "file/x"}
-    path = paths.get(kind, tmp_path / ("n" * 255))  # the new file's name would be too long
+    path = paths.get(kind, tmp_path / ("n" * 255))  # the temporary name would be too long
     for write in [check_writable, lambda path: write_text_atomic(path, "x")]:
         with pytest.raises(UserError, match=str(path)):
             write(path)
-    check_writable(tmp_path / "file")  # leaves it as it is
+    check_writable(tmp_path / "file")  # does not change the file
     assert (tmp_path / "file").read_text() == "old" and len(list(tmp_path.iterdir())) == 1
 
 
@@ -61,7 +61,8 @@ def test_a_path_that_cannot_be_a_file_is_refused(tmp_path, kind):
 def test_what_somebody_planted_under_the_temporary_name_is_not_followed(tmp_path, kind):
     path, target = tmp_path / "x", tmp_path / "target"
     target.write_text("precious")
-    plant = {"link": lambda new: new.symlink_to(target), "FIFO": os.mkfifo}  # it would block
+    # writing to it would block
+    plant = {"link": lambda new: new.symlink_to(target), "FIFO": os.mkfifo}
     plant["link to nothing"] = lambda new: new.symlink_to(tmp_path / "elsewhere")
     plant[kind](files.new_name(path))
     write_text_atomic(path, "né")
@@ -70,7 +71,7 @@ def test_what_somebody_planted_under_the_temporary_name_is_not_followed(tmp_path
 
 
 def test_two_processes_do_not_share_a_temporary_name(tmp_path):
-    """While this process writes, another one replaces the same file from start to end."""
+    """While this process writes a file, another process replaces the same file completely."""
     path = tmp_path / "x"
     program = "from perce_mini.runtime.files import write_text_atomic\n"
     program += f"write_text_atomic({str(path)!r}, 'theirs')"
@@ -90,7 +91,7 @@ def test_two_processes_do_not_share_a_temporary_name(tmp_path):
 @pytest.mark.parametrize("read", [files.open_regular, files.read_text, files.read_json])
 @pytest.mark.parametrize("kind", ["missing", "folder", "FIFO", "device"])
 def test_only_regular_files_are_read(tmp_path, kind, read):
-    """/dev/zero never ends, and a FIFO without a writer blocks."""
+    """Reading /dev/zero never ends, and a FIFO without a writer blocks."""
     path = tmp_path / "x"
     make = {"folder": Path.mkdir, "FIFO": os.mkfifo}
     make |= {"missing": str, "device": lambda path: path.symlink_to("/dev/zero")}
@@ -104,7 +105,7 @@ def test_text_and_json_are_read_or_the_file_is_named(tmp_path):
     path.write_bytes(b"\xef\xbb\xbf" + '{"é": 1}'.encode())  # with a byte order mark
     assert files.sha256(path) == hashlib.sha256(path.read_bytes()).hexdigest()
     assert files.read_text(path) == '{"é": 1}' and files.read_json(path) == {"é": 1}
-    with pytest.raises(UserError, match="f.json: longer than 8 bytes"):
+    with pytest.raises(UserError, match="f.json: larger than 8 bytes"):
         files.read_text(path, max_bytes=8)
     for content in [b"\xff", b"{", b"[" * 100_000, b"9" * 5000]:
         path.write_bytes(content)

@@ -1,4 +1,4 @@
-"""A few cases of damaged and hostile input; `python tests/fuzz.py` runs many more."""
+"""A few cases of damaged and malicious input; `python tests/fuzz.py` runs many more."""
 
 from tests import fuzz
 

@@ -1,4 +1,4 @@
-"""The page and the picture: they show what was measured, and no text becomes a part of the page."""
+"""The page and the picture show what was measured, and no text can become markup."""
 
 import base64
 import hashlib
@@ -21,7 +21,7 @@ EVIL = "\u202e\u2066abc</span><script>alert(1)</script><img src=x>\u2029\x00\x1b
 
 
 def record(text="abc", pir=(0.0,), personal=(), **row):
-    """A record of scoring.evaluate. pir: of its tokens, over and over; personal: which ones are."""
+    """A record of scoring.evaluate. pir: for its tokens, repeated; personal: indices of tokens."""
     ids = [*TOKENIZER.encode(text), TOKENIZER.end]
     n, pir = len(ids), np.resize(np.array(pir, dtype=float), len(ids))
     row = {"user": "u1", "task": "t", "query": "q", "response": text, "profile": []} | row
@@ -32,7 +32,7 @@ def record(text="abc", pir=(0.0,), personal=(), **row):
 
 
 def make_page(*records, prefix="out/", **options):
-    """The page of one run for each record: out/0, out/1, ..."""
+    """The page for runs out/0, out/1, ... with one record each."""
     runs = {f"{prefix}{i}": [one] for i, one in enumerate(records)}
     return page(runs, dict.fromkeys(runs, TOKENIZER), **options)
 
@@ -76,7 +76,7 @@ def test_every_character_is_kept_and_white_space_is_shaded_only_on_its_own():
     html = make_page(record(text) | {"prediction": text, "rouge": RougeL(0, 0, 0)})
     blocks = re.findall('<bdi class="text">(.*?)</bdi>', html, flags=re.DOTALL)
     assert [re.sub("<.*?>|␤", "", block) for block in blocks] == [text, text]
-    assert "break-spaces" in html  # otherwise 50 ideographic spaces would widen the page
+    assert "break-spaces" in html  # otherwise 50 ideographic spaces would make the page too wide
     words = Tokenizer([b" a", b" ", b"\n", b"b\n", b"a", b"b"])
     html = page({"run": [record("xxxx") | {"response": [0, 1, 2, 3, words.end]}]}, {"run": words})
     assert [text for *_, text in tokens_of(html)] == ["a", " ", "␤\n", "b"]
@@ -144,7 +144,7 @@ def test_text_never_becomes_markup_nor_reorders_the_page():
     steering = [*range(9), *range(11, 32), *range(127, 160), 0x2028, 0x2029]
     steering += [*range(0x202A, 0x202F), *range(0x2066, 0x206A)]
     assert not set(html) & set(map(chr, steering))
-    html.encode()  # nothing in it that a file could not hold
+    html.encode()  # raises if it cannot be written to a file
 
 
 def test_only_its_own_script_runs_and_nothing_is_loaded():
@@ -162,7 +162,7 @@ def test_only_its_own_script_runs_and_nothing_is_loaded():
 
 @pytest.mark.parametrize("colours", [LIGHT, DARK])
 def test_text_can_be_read_on_every_shade(colours):
-    def contrast(*pair):  # of two colours (r, g, b), as WCAG 2 defines it
+    def contrast(*pair):  # the contrast of two colours (r, g, b) as defined by WCAG 2
         x = np.array(pair) / 255
         linear = np.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055) ** 2.4)
         low, high = sorted(linear @ [0.2126, 0.7152, 0.0722])

@@ -1,4 +1,4 @@
-"""Hugging Face folders: the model that they describe, against a slow one of loops; or refused."""
+"""Hugging Face folders: the loaded model equals slow loops, and unsupported ones are rejected."""
 
 import json
 import math
@@ -37,7 +37,7 @@ TOKENIZER_JSON |= {"added_tokens": [IM_END]}
 
 
 def shapes_of(config):
-    """{name: shape} of the weights of such a model."""
+    """{name: shape} for the weights of a model with this config."""
     width, heads = config["hidden_size"], config["num_attention_heads"]
     size = config.get("head_dim") or width // heads
     q, kv, hidden = heads * size, config["num_key_value_heads"] * size, config["intermediate_size"]
@@ -59,10 +59,11 @@ def shapes_of(config):
 
 
 def write_folder(folder, change=None, tensors=None, tokenizer=None):
-    """A tiny model folder: random weights, and the 256 bytes and one merge as vocabulary.
+    """Write a tiny model folder: random weights, and a vocabulary of the 256 bytes and one merge.
 
-    change: replaces settings of CONFIG; tensors: {name: shape, or None to leave it out} replaces
-    what fits CONFIG; tokenizer: replaces parts of TOKENIZER_JSON (default: vocab.json, merges.txt).
+    change: overrides settings of CONFIG; tensors: {name: shape, or None to omit it} overrides
+    what fits CONFIG; tokenizer: overrides parts of TOKENIZER_JSON (default: vocab.json and
+    merges.txt).
     """
     folder.mkdir(exist_ok=True, parents=True)
     config = CONFIG | (change or {})
@@ -77,7 +78,7 @@ def write_folder(folder, change=None, tensors=None, tokenizer=None):
 
 
 def write_safetensors(path, shapes, entries=None):
-    """Random weights of these shapes; entries: replace entries of the header."""
+    """Write random weights of these shapes; entries: override entries of the header."""
     rng, header, data = torch.Generator().manual_seed(1), {}, b""
     for name, shape in shapes.items():
         if shape is not None:
@@ -95,7 +96,7 @@ def edit_json(path, changes):
 
 
 def refusal(folder):
-    """The line with which a folder is refused."""
+    """The error message for an invalid folder."""
     with pytest.raises(UserError) as error:
         load(folder)
     line = str(error.value)
@@ -111,7 +112,7 @@ def rms_norm(x, weight, eps):
 
 
 def rotated(x, position, config):
-    """Numbers i and i + half of a head turn together, by position * theta^(-2i / size)."""
+    """Rotate elements i and i + half of a head by position * theta^(-2i / size)."""
     y, half, rope = x.clone(), len(x) // 2, config.get("rope_parameters")
     for i in range(half):
         speed = config["rope_theta"] ** (-2 * i / len(x))
@@ -129,7 +130,7 @@ def rotated(x, position, config):
 
 
 def slow_attention(xs, weight, config):
-    """What every position reads of those before it, head by head. weight(name): a tensor."""
+    """The attention output at every position, head by head. weight(name): a tensor."""
     heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
     size = weight("q_proj.weight").shape[0] // heads
 
@@ -158,7 +159,7 @@ def slow_attention(xs, weight, config):
 
 
 def slow_logits(tensors, config, ids):
-    """Logits (T, V) from the weights as they are in the file."""
+    """Logits (T, V), computed directly from the weights in the file."""
     weights = {name: tensor.double() for name, tensor in tensors.items()}
     eps, xs = config["rms_norm_eps"], [weights["model.embed_tokens.weight"][i] for i in ids]
     for layer in range(config["num_hidden_layers"]):
@@ -177,7 +178,7 @@ def slow_logits(tensors, config, ids):
     return torch.stack([weights[head] @ rms_norm(x, weights["model.norm.weight"], eps) for x in xs])
 
 
-# eps is large and theta small, so that it shows if either is forgotten
+# eps is large and theta is small, so that a test fails if either is ignored
 SLOW = {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
 SLOW |= {"hidden_size": 24, "rms_norm_eps": 0.05, "rope_theta": 50.0}
 KINDS = {"llama": {"tie_word_embeddings": False}, "llama 3.1": {"rope_parameters": LLAMA3_ROPE}}
@@ -207,11 +208,11 @@ def test_weights_may_be_in_several_files_but_not_in_others_beside_them(tmp_path)
     index = folder / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": places}))
     assert load(folder, dtype=torch.bfloat16)[0].head.dtype == torch.bfloat16
-    write_safetensors(folder / "model.safetensors", shapes)  # transformers would read this one
+    write_safetensors(folder / "model.safetensors", shapes)  # transformers would read this file
     assert "'model.safetensors'" in refusal(folder)
     (folder / "model.safetensors").unlink()
     write_safetensors(folder / "b.safetensors", shapes)
-    assert "is in another file, too" in refusal(folder)
+    assert "is also in another file" in refusal(folder)
     (folder / "b.safetensors").unlink()
     assert "'b.safetensors' is missing" in refusal(folder)
 
@@ -238,12 +239,12 @@ def test_wrong_weights_are_named(tmp_path):
     assert "model.norm.weight" in refusal(write_folder(tmp_path / "m", tensors=missing))
     path = write_folder(tmp_path / "m") / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-4] + struct.pack("<f", math.inf))
-    assert "post_attention_layernorm.weight holds NaN or infinity" in refusal(tmp_path / "m")
+    assert "post_attention_layernorm.weight contains NaN or infinity" in refusal(tmp_path / "m")
 
 
 ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [8, 16]}
 HOSTILE = [{"dtype": "I9"}, {"shape": [3]}, {"shape": [7 * 10**4000] * 100}]
-HOSTILE += [{"data_offsets": [0, 16], "shape": [4]}]  # overlaps another one
+HOSTILE += [{"data_offsets": [0, 16], "shape": [4]}]  # overlaps another tensor
 HOSTILE += [{"data_offsets": [8, 15], "shape": [1]}]
 OFFSETS = [[0, 4000], [16, 8], [8.0, 16.0], [-8, 0]]
 
@@ -324,7 +325,7 @@ def vocabulary(*tokens):
 
 
 def starting_with(name, i):
-    """A post_processor that puts a token before every text."""
+    """A post_processor that adds a token at the start of every text."""
     single = [{"SpecialToken": {"id": name}}, {"Sequence": {"id": "A"}}]
     return {"type": "TemplateProcessing", "single": single, "special_tokens": {name: {"ids": [i]}}}
 
@@ -345,7 +346,7 @@ START = starting_with("<|im_end|>", 257)
         (bpe(**ABC, ignore_merges=True), "'abc'"),
         (bpe(**ABCD), "'abcd'"),
         (bpe(vocab=VOCAB | {"ad": 255}, ignore_merges=True), "'ad'"),
-        (bpe(vocab=VOCAB | {"he": 5}), "own"),
+        (bpe(vocab=VOCAB | {"he": 5}), "unique"),
         (bpe(vocab=LACKS_A), "ASCII"),
         (bpe(vocab=vocabulary("aa", "a" * 10**4), merges=["a a"]), "long"),
         ({"added_tokens": [IM_END, {"content": "  ", "id": 256, "special": False}]}, "added token"),
@@ -365,7 +366,7 @@ def test_other_tokenizers_are_refused(tmp_path, content, reason):
 
 def test_merges_are_followed_in_the_order_in_which_they_complete_tokens(tmp_path):
     order = {"vocab": vocabulary("bc", "ab", "abc", "bcd")}
-    order["merges"] = ["b c", "a b", "ab c", "bc d", "a bc"]  # so bcd comes before abc
+    order["merges"] = ["b c", "a b", "ab c", "bc d", "a bc"]  # bcd is completed before abc
     for name, content, text in [
         ("a", order, "abcd"),
         ("b", ABCD | {"ignore_merges": True}, "dabcd"),
@@ -375,7 +376,7 @@ def test_merges_are_followed_in_the_order_in_which_they_complete_tokens(tmp_path
         tokenizer, vocab = load(folder)[1], content["model"]["vocab"]
         expected = {"abcd": ["a", "bcd"], "dabcd": ["d", "a", "bc", "d"]}[text]
         assert tokenizer.encode(text) == [vocab[token] for token in expected]
-    assert tokenizer.encode("abcd") == [vocab["abcd"]]  # a whole piece
+    assert tokenizer.encode("abcd") == [vocab["abcd"]]  # a piece that is a token
 
 
 def test_how_a_text_is_cut_follows_from_vocabulary_and_model(tmp_path):
@@ -393,7 +394,7 @@ def test_how_a_text_is_cut_follows_from_vocabulary_and_model(tmp_path):
 
 
 def test_personal_spans_follow_the_text_that_is_encoded(tmp_path):
-    """Under NFC and with a byte that the vocabulary lacks."""
+    """With NFC normalisation, and with a byte that the vocabulary lacks."""
     letter = {byte: letter for letter, byte in bytes_of_characters().items()}[4]
     lacks = {token: i for token, i in VOCAB.items() if token != letter}
     content = bpe(vocab=lacks) | {"normalizer": {"type": "NFC"}}
@@ -438,7 +439,7 @@ def spelled(tokenizer, ids):
     return "".join(names.get(i) or tokenizer.decode([i]) for i in ids)
 
 
-IM = "⟨<|im_start|>⟩user\n@Q⟨<|im_end|>⟩\n⟨<|im_start|>⟩assistant\n"  # @: the persona
+IM = "⟨<|im_start|>⟩user\n@Q⟨<|im_end|>⟩\n⟨<|im_start|>⟩assistant\n"  # @ stands for the persona
 HEADER = "⟨<|start_header_id|>⟩{}⟨<|end_header_id|>⟩\n\n"
 LLAMA3 = f"⟨<|begin_of_text|>⟩{HEADER}@Q⟨<|eot_id|>⟩{HEADER}".format("user", "assistant")
 NAMES = ["<|im_start|>", "<|im_end|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
@@ -451,7 +452,7 @@ END = "<|end_of_text|>"
     "names, ends, start, expected",
     [
         (NAMES[5:8], [END], "", "@Q\n"),
-        (NAMES, [END], "<s>", "⟨<s>⟩@Q\n"),  # a base model that knows tokens of chats
+        (NAMES, [END], "<s>", "⟨<s>⟩@Q\n"),  # a base model with chat tokens in its vocabulary
         (NAMES[:8], ["<|im_end|>"], "", IM),
         (NAMES[:8], ["<|im_end|>"], "<|begin_of_text|>", "⟨<|begin_of_text|>⟩" + IM),
         (NAMES, ["<|im_end|>"], "", IM + "⟨<think>⟩\n\n⟨</think>⟩\n\n"),
@@ -460,7 +461,7 @@ END = "<|end_of_text|>"
     ],
 )
 def test_prompts_take_the_models_own_form(tmp_path, names, ends, start, expected):
-    """ends: as generation_config.json says; start: what the post_processor adds."""
+    """ends: from generation_config.json; start: what the post_processor adds."""
     content = bpe(vocab=vocabulary(), merges=[])
     content["added_tokens"] = [{"content": n, "id": IDS[n], "special": n[1] == "|"} for n in names]
     if start:
@@ -513,7 +514,7 @@ def test_a_users_text_never_becomes_a_control_token_or_another_text(tmp_path):
 
 @pytest.fixture
 def folder(tmp_path):
-    """A tiny folder in bfloat16, and data whose rows it can hold."""
+    """A tiny folder in bfloat16, and data whose rows fit into the model."""
     change = {"eos_token_id": 257, "max_position_embeddings": 400}
     source = write_folder(tmp_path / "source", change)
     save(load(source)[0], source, tmp_path / "m", torch.bfloat16)
@@ -553,7 +554,8 @@ def test_a_folder_is_trained_resumed_and_written_back(command, folder, tmp_path,
     trained, back = model(ids), load(tmp_path / "back")[0](ids)
     assert torch.allclose(trained, back, atol=1e-5)
     assert not torch.allclose(trained, load(folder)[0](ids), atol=1e-4)
-    assert run_train(command, run, *flags, "--out", tmp_path / "next").status == 0  # a run of a run
+    # a run that started from a run
+    assert run_train(command, run, *flags, "--out", tmp_path / "next").status == 0
     assert command(main, tmp_path / "next", "--out", tmp_path / "back-2").status == 0
 
 
@@ -577,7 +579,7 @@ def test_a_source_that_has_changed_since_the_training_is_noticed(command, folder
 
 def test_a_run_that_no_folder_started_is_not_written_back(command, folder, tmp_path):
     model, tokenizer, _ = load_model(folder, "cpu")
-    for init in ["", str(tmp_path / "run")]:  # nothing, and itself
+    for init in ["", str(tmp_path / "run")]:  # no folder, and its own folder
         checkpoint.save(tmp_path / "run", model, tokenizer, Settings(init=init), 0)
         result = command(main, tmp_path / "run", "--out", tmp_path / "back")
         assert result.status == 2 and "did not start" in result.error

@@ -1,4 +1,4 @@
-"""Adapters of low rank beside frozen weights."""
+"""Low-rank adapters on frozen weights."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ def make(**shape):
 
 
 def adapted(dtype=torch.float32, std=0.1, **shape):
-    """A model with adapters that already do something."""
+    """A model with adapters whose effect is not zero."""
     model = make(**shape).to(dtype)
     lora.add(model, 3)
     torch.manual_seed(1)
@@ -39,7 +39,7 @@ def test_training_starts_from_the_same_model_and_changes_the_adapters_alone():
 
 @pytest.mark.parametrize("dtype, std", [(torch.float32, 0.1), (torch.bfloat16, 1e-3)])
 def test_merging_adds_two_b_a_in_float32(dtype, std):
-    """bfloat16 would round a small update away, or at least by 3 % of it."""
+    """bfloat16 would lose small updates, or change them by 3 % or more."""
     model = adapted(dtype, std=std)
     layer, before = model.blocks[0].up, model(IDS)
     old, update = layer.layer.weight.float().clone(), 2 * layer.b.weight @ layer.a.weight
@@ -58,7 +58,7 @@ def test_merging_leaves_a_model_without_adapters_alone():
 
 
 def test_gradients_with_frozen_bfloat16_weights_or_recomputed_blocks():
-    """As on a GPU: frozen weights and computation in bfloat16, adapters in float32."""
+    """As on a GPU, with frozen weights and computation in bfloat16 and adapters in float32."""
     gradients = {}
     for dtype, recompute in [(torch.float32, False), (torch.float32, True), (torch.bfloat16, True)]:
         model = adapted(dtype, qk_norm=True, qkv_bias=True)

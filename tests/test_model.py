@@ -1,4 +1,4 @@
-"""The GPT: causal, aware of distances only, exact with a KV cache, repeatable."""
+"""The GPT is causal, depends only on distances, is exact with a KV cache, and is reproducible."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ SHAPE = {"n_layer": 2, "n_head": 4, "n_kv_head": 2, "n_embd": 32, "n_hidden": 48
 def model():
     torch.manual_seed(0)
     model = GPT(GPTConfig(50, **SHAPE))
-    for block in model.blocks:  # larger than at the start, so that tokens and places matter
+    for block in model.blocks:  # larger than initialised, so that context matters
         block.attention.out.weight.data *= 4
         block.down.weight.data *= 4
     return model
@@ -24,7 +24,7 @@ def random_ids(*shape):
 
 
 def test_logits_of_all_positions_or_of_some(model):
-    """model(ids, positions) is model(ids).flatten(0, 1)[positions], value and gradient."""
+    """model(ids, positions) equals model(ids).flatten(0, 1)[positions], in value and gradient."""
     ids, positions, gradients = random_ids(3, 7), torch.tensor([0, 6, 7, 20, 7]), []
     expected = model(ids).flatten(0, 1)[positions]
     for logits in [expected, model(ids, positions)]:
@@ -36,8 +36,8 @@ def test_logits_of_all_positions_or_of_some(model):
 
 
 def test_attention_equals_a_slow_loop(model):
-    """Softmax over the past by hand, for every head and position. Two query heads share a key
-    head. Rotations are products of complex numbers."""
+    """Compute the softmax over earlier tokens by hand, for every head and position. Two query heads
+    share a key head. Rotations are computed as products of complex numbers."""
     attention, x = model.blocks[0].attention, torch.randn(1, 5, 32)
     y, _ = attention(x, *rotary_table(torch.arange(5), model.config))
 
@@ -51,7 +51,7 @@ def test_attention_equals_a_slow_loop(model):
         part = slice(8 * (h // 2), 8 * (h // 2) + 8)
         q = attention.q(x)[0, :, 8 * h : 8 * h + 8]
         k, v = attention.k(x)[0, :, part], attention.v(x)[0, :, part]
-        if h < 2:  # the first key head sees the key of the token before, the first token none
+        if h < 2:  # the first key head is shifted: each token gets the previous key
             k = torch.cat([torch.zeros(1, 8), k[:-1]])
         rows = []
         for t in range(5):
@@ -90,10 +90,10 @@ def greedy_without_cache(model, prompt, n):
 
 
 def test_batched_generation_with_a_cache_equals_one_full_forward_pass_per_token(model):
-    """Prompts of different lengths in one batch, rows that end at different times."""
+    """Prompts have different lengths, and rows end at different times."""
     prompts = [random_ids(1, n)[0].tolist() for n in (3, 9, 1, 6, 14, 11)]
     slow = [greedy_without_cache(model, prompt, 12) for prompt in prompts]
-    end = slow[1][4]  # a token that is really generated, so that some rows end early
+    end = slow[1][4]  # a token that the model generates, so that some rows end early
     cut = [ids[: ids.index(end)] if end in ids else ids for ids in slow]
     assert len(set(map(len, cut))) > 1
     assert model.generate(prompts, 12, end_id=end) == cut

@@ -1,4 +1,4 @@
-"""The loss against pencil and paper and against slow loops in float64."""
+"""The loss equals calculations by hand and slow loops in float64."""
 
 import math
 
@@ -35,7 +35,7 @@ def test_three_tokens_by_hand():
     assert perce_loss(persona, plain).item() == pytest.approx(by_hand)
     by_hand = (0.3 * math.log(2) - 0.2 * math.log(0.9) + 0.2 * math.log(5)) / 3
     assert perce_loss(persona, plain, 0.2, 0.3).item() == pytest.approx(by_hand)
-    part = perce_loss(persona, plain, 0.2, 0.3, n_tokens=30)  # a micro-batch of a larger step
+    part = perce_loss(persona, plain, 0.2, 0.3, n_tokens=30)  # one micro-batch of a larger step
     assert part.item() == pytest.approx(by_hand / 10)
 
 
@@ -58,7 +58,7 @@ def test_loss_and_gradient_equal_a_slow_loop_over_positions():
         total -= w * math.log(p[y])
         for v in range(11):
             gradient[b, t, v] = w * (p[v] - (v == y))
-    assert len(set(weights)) >= 3  # otherwise this would test cross-entropy
+    assert len(set(weights)) >= 3  # otherwise this would only test cross-entropy
     assert loss.item() == pytest.approx(total / 5, rel=1e-5)
     assert torch.allclose(logits.grad.double(), gradient / 5, atol=1e-6)
 
@@ -71,8 +71,10 @@ def test_tokens_come_row_by_row_without_the_masked_ones():
     for b, t in (labels != -100).nonzero().tolist():
         expected.append(logp[b][t][labels[b, t]])
     assert token_logprobs(logits, labels).tolist() == pytest.approx(expected, rel=1e-5)
-    unshifted = torch.cat([torch.full((30, 1), 6), labels], dim=1)  # nothing predicts a first token
-    longer = torch.cat([logits, torch.full((30, 1, 7), math.nan)], dim=1)  # or follows the last
+    # nothing predicts the first token
+    unshifted = torch.cat([torch.full((30, 1), 6), labels], dim=1)
+    # and the last position predicts nothing
+    longer = torch.cat([logits, torch.full((30, 1, 7), math.nan)], dim=1)
     assert causal_lm_logprobs(longer, unshifted).tolist() == pytest.approx(expected, rel=1e-5)
 
 
@@ -86,7 +88,7 @@ def test_each_loss_has_its_documented_weights():
         "entce": [math.log(8), 0.7, 0.7],  # entropies ln 8, 0, ln 2
         "perce": [math.log(5), 0.7, 0.7],
     }
-    assert set(LOSSES) >= set(expected)  # experiments may have added rules of their own
+    assert set(LOSSES) >= set(expected)  # experiments may have added more
     for loss, values in expected.items():
         weights = LOSSES[loss](**known, clip_min=0.7, clip_max=5.0, examples=[])
         assert weights.tolist() == pytest.approx(values) and not weights.requires_grad
@@ -103,7 +105,7 @@ def test_a_token_that_is_impossible_in_both_views_has_pir_0():
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_sums_are_exact_in_half_precision(dtype):
-    """100,000 tokens of -log P = 5.8: their sum in half precision is infinite, or off by 0.3 %."""
+    """For 100,000 tokens with -log P = 5.8 the half-precision sum is infinite or wrong by 0.3 %."""
     logp = torch.full((100_000,), -5.8).to(dtype)
     exact = -logp[0].item()
     assert perce_loss(logp, logp).item() == pytest.approx(0.8 * exact, rel=1e-5)
@@ -119,10 +121,11 @@ def test_sums_are_exact_in_half_precision(dtype):
     [
         (lambda: perce_weights(ZEROS, 2, 1), "clip_min"),
         (lambda: perce_weights(ZEROS, math.nan, 5), "clip_min"),
-        (lambda: personal_influence_ratio(ZEROS, ZEROS[:1]), "3.*1"),  # would broadcast silently
-        (lambda: perce_loss(ZEROS[:0], ZEROS[:0]), "no response tokens"),  # would be NaN
-        (lambda: token_logprobs(torch.zeros(2, 3), torch.tensor([-100, 3])), "-100 or from 0 to 2"),
-        (lambda: token_logprobs(torch.zeros(2, 3), torch.tensor([2, -1])), "-100 or from 0 to 2"),
+        # torch would broadcast silently
+        (lambda: personal_influence_ratio(ZEROS, ZEROS[:1]), "3.*1"),
+        (lambda: perce_loss(ZEROS[:0], ZEROS[:0]), "no response tokens"),  # the mean would be NaN
+        (lambda: token_logprobs(torch.zeros(2, 3), torch.tensor([-100, 3])), "between 0 and 2"),
+        (lambda: token_logprobs(torch.zeros(2, 3), torch.tensor([2, -1])), "between 0 and 2"),
         (lambda: token_logprobs(torch.zeros(2, 3, 5), torch.zeros(3, 2).long()), "2, 3, 5"),
         (lambda: token_logprobs(torch.zeros(2, 3, 5), torch.full((2, 1), -100)), "2, 3, 5"),
     ],

@@ -1,4 +1,4 @@
-"""PIR of any text: the figures equal two forward passes, and profiles come in three forms."""
+"""PIR of any text: it equals two forward passes, and profiles can be read from three formats."""
 
 import json
 
@@ -55,13 +55,13 @@ def test_the_command_marks_a_text_and_writes_a_page(trained, tmp_path):
     html = ["--html", tmp_path / "pir.html", "--device", "cpu"]
     result = call(pir.main, trained / "out/perce", *profile, *text, *html)
     assert result.status == 0, result.err
-    assert "made-up" not in result.out  # its base model read other rows than the shipped one
+    assert "made-up" not in result.out  # the base model was not trained on the default data
     assert "Howdy, it boils!" in result.out.replace("[", "").replace("]", "")
     assert "PIR" in (tmp_path / "pir.html").read_text()
     shipped = call(pir.main, ROOT / "data/base", *profile, *text, *html, "--top-k", 1)
     assert "made-up" in shipped.out and "1 earlier text " in shipped.out
     before = (tmp_path / "mine.txt").read_text()
-    html[1] = tmp_path / "mine.txt"  # an input is never replaced
+    html[1] = tmp_path / "mine.txt"  # an input is never overwritten
     assert call(pir.main, trained / "out/perce", *profile, *text, *html).is_refusal("mine.txt")
     assert (tmp_path / "mine.txt").read_text() == before
     (tmp_path / "new.txt").write_text(" \n")

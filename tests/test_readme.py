@@ -1,4 +1,4 @@
-"""Every code block of the two READMEs runs, every link exists, recorded parts are current."""
+"""All code blocks of the two READMEs run, all links exist, and recorded parts are up to date."""
 
 import json
 import re
@@ -38,7 +38,7 @@ def test_there_is_a_test_for_every_kind_of_block():
 
 
 def somebody_elses_setup():
-    """A causal LM of its own kind, with a loader and an optimizer as in the README."""
+    """A causal LM that is not ours, with a loader and an optimizer as in the README."""
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Embedding(20, 8), torch.nn.Linear(8, 20))
     ids, labels = torch.randint(0, 20, (2, 9)), torch.full((2, 9), -100)
@@ -99,7 +99,7 @@ def reviews(n):
 
 
 def make_history(folder):
-    """A git repository of eight authors."""
+    """Make a git repository with eight authors."""
     subprocess.run(["git", "init", "-q", folder], check=True)
     for i in range(40):
         who = [
@@ -117,7 +117,7 @@ def make_history(folder):
 
 
 def made_tiny(words):
-    """The same command with flags that make it take a second."""
+    """The same command with flags that make it run in a second."""
     if "eval.py" in words:
         return [*words, "--examples", "2", "--max-new-tokens", "5", "--device", "cpu"]
     if "train.py" in words and "--epochs" not in words:
@@ -129,7 +129,7 @@ def made_tiny(words):
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """A copy of the project, to run commands in."""
+    """A copy of the project in which to run commands."""
     ignored = shutil.ignore_patterns(".git", "out", "__pycache__", "*.jsonl", "key")
     shutil.copytree(ROOT, tmp_path / "project", ignore=ignored)
     monkeypatch.chdir(tmp_path / "project")
@@ -137,7 +137,7 @@ def project(tmp_path, monkeypatch):
 
 
 def test_shell_blocks_run_in_order(world, project, tmp_path):
-    """What installs or tests is skipped: the test run itself needs it."""
+    """Skips the commands that install packages or run tests: this test run already needed both."""
     for split in ["train", "val", "test"]:
         shutil.copy(world / f"{split}.jsonl", project / "data/personas")
         (project / f"reviews_{split}.json").write_text(json.dumps(reviews(8)))
@@ -178,7 +178,7 @@ def test_shell_blocks_run_in_order(world, project, tmp_path):
     exec([code for code in blocks("python") if "log.jsonl" in code][0].replace("  ", ""), {})
 
 
-LONGLAMP = {  # task: (a row of it without its profile, a profile item)
+LONGLAMP = {  # task: (a row without its profile, a profile item)
     "abstract": (
         {"name": "n", "input": 'Generate an abstract for the title "A kettle"'},
         {"id": "1", "title": "A lamp", "abstract": "Howdy, it shines.", "year": 2020},
@@ -195,7 +195,7 @@ LONGLAMP = {  # task: (a row of it without its profile, a profile item)
 
 
 def write_longlamp(folder):
-    """Twelve rows of every task, in the official form."""
+    """Write twelve rows of every task in the official format."""
     for task, (row, item) in LONGLAMP.items():
         (user,) = row.keys() - {"input"}
         (folder / task).mkdir(parents=True)
@@ -209,7 +209,7 @@ def write_longlamp(folder):
 
 
 def test_the_recipe_for_longlamp(project, tmp_path, capfd):
-    """bash unrolls the loops and prints the commands; they run with a tiny random Qwen3."""
+    """bash unrolls the loops and prints the commands. We run them with a tiny random Qwen3."""
     write_longlamp(project / "longlamp")
     change = QWEN3 | {"eos_token_id": 257, "max_position_embeddings": 8192}
     block = RECIPE.replace("MODEL_FOLDER", str(write_folder(tmp_path / "model", change)))
@@ -222,7 +222,7 @@ def test_the_recipe_for_longlamp(project, tmp_path, capfd):
             settings = checkpoint.read(project / f"out/{task}-{seed}/perce")["settings"]
             assert (settings.seed, settings.steps, settings.lora_rank) == (seed, 3, 16)
             assert (project / f"out/{task}-{seed}.json").exists()
-    assert capfd.readouterr().out.count("perce minus") == 6  # a verdict for each task and seed
+    assert capfd.readouterr().out.count("perce minus") == 6  # one verdict per task and seed
 
 
 def test_the_measured_memory_and_speed_are_those_of_the_record():

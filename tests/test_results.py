@@ -1,4 +1,4 @@
-"""The recorded results: their files, their tables and charts, and the prose with its fields."""
+"""The recorded results: files, tables, charts, and the prose with its fields."""
 
 import json
 import re
@@ -17,7 +17,7 @@ NAMES += r"|PIR > 0.8|\[0.8, 5\]|temperature 0.4|turn 6|4 to 14 billion|300 step
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A results folder with a record of two tables."""
+    """A results folder with one record that has two tables."""
     monkeypatch.setattr(records, "RESULTS", tmp_path)
     monkeypatch.setattr(report, "RESULTS", tmp_path)
     monkeypatch.setattr(report, "FINDINGS", tmp_path / "findings.md")
@@ -32,7 +32,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_the_written_files_are_up_to_date(monkeypatch):
-    """Otherwise run python -m perce_mini.experiments --readme."""
+    """If this fails, run python -m perce_mini.experiments --readme."""
     monkeypatch.chdir(ROOT)
     files = report.written()
     stale = [str(p) for p, text in files.items() if p.read_text(encoding="utf-8") != text]
@@ -55,14 +55,15 @@ FILLED = {
     "cell toy ce x": "0.600 (0.500 to 0.700)",
     "cell toy.2 a x": "+1.0 [-1.0, +3.0]",  # the first label is enough
     'gain toy "perce, cap 2" x over toy ce x:+.1%': "+16.7 %",
-    'wins toy "perce, cap 2" x over toy ce x': "1 of 2",  # not the tie
+    'wins toy "perce, cap 2" x over toy ce x': "1 of 2",  # a tie is not a win
     "significance toy.2 a x": "not significant",
     "significance toy.2 b x": "significant",
     "significant toy.2 x": "1 of 2",  # b and c are equal
 }
 WRONG = {"valu toy ce x": "valu", "value no ce x": "no.json", "value toy.3 ce x": "range"}
 WRONG |= {"value toy c x": "ce", "value toy ce z": "'z'", "value toy ce": "column"}
-WRONG |= {"value toy ce x:q": "format", 'value toy "ce x': "quotation"}  # what the error names
+# a word of the error message
+WRONG |= {"value toy ce x:q": "format", 'value toy "ce x': "quotation"}
 
 
 @pytest.mark.parametrize("field", FILLED)
@@ -93,7 +94,8 @@ def test_marked_parts_of_a_readme_are_filled(folder):
 def test_a_record_comes_back_and_is_shown(folder):
     one, two = [table["rows"] for table in records.read("toy")["tables"]]
     assert one["ce"] == [{"x": 0.5}, {"x": 0.7}] and two["b", "30", "ce"] == [{"x": [3, 1, 5]}]
-    assert '\n      {"x": 0.7, "y": 3.25}\n' in (folder / "toy.json").read_text()  # a line per seed
+    # one line per seed
+    assert '\n      {"x": 0.7, "y": 3.25}\n' in (folder / "toy.json").read_text()
     assert json.loads(records.dump({"a": 2 / 3, "b": float("nan")})) == {"a": 0.6666667, "b": None}
     text = report.results_readme()
     assert "- [A toy (`toy`)](#a-toy-toy)\n\n## A toy (`toy`)\n\nMade by `python" in text

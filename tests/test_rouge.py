@@ -1,4 +1,4 @@
-"""ROUGE-L against known values of Google's rouge_score and against the quadratic table."""
+"""ROUGE-L equals known values of Google's rouge_score and the algorithm with a quadratic table."""
 
 import random
 
@@ -21,7 +21,7 @@ def table_lcs(a, b):
     [
         ("don't stop", "dont stop", 0.4),
         ("a b c", "c b a", 1 / 3),
-        ("a\nb c\nd", "d\nb c\na", 0.5),  # a newline has no meaning
+        ("a\nb c\nd", "d\nb c\na", 0.5),  # newlines do not matter
         ("police killed the gunman", "police kill the gunman", 0.75),  # no stemming
         ("The END", "the end!", 1.0),
         ("a b", "c d", 0.0),

@@ -1,4 +1,4 @@
-"""A run from its first step to its last, however often it is interrupted."""
+"""A run from its first to its last step, no matter how often it is interrupted."""
 
 import os
 import shutil
@@ -31,7 +31,7 @@ def resume(out):
 
 
 def outcome(out):
-    """Everything in a finished run but its times."""
+    """Everything in a finished run except for the times."""
     state = checkpoint.read(out)
     assert (out / "log.jsonl").read_text().count("\n") == len(state["log"]) == state["step"]
     for line in state["log"]:
@@ -52,14 +52,14 @@ def before_each_step(monkeypatch, action):
 
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory):
-    """The outcome of the run without any interruption."""
+    """The outcome of an uninterrupted run."""
     folder = tmp_path_factory.mktemp("straight")
     start(folder)
     return outcome(folder)
 
 
 def test_a_run_killed_at_any_step_resumes_to_equal_weights(tmp_path, monkeypatch, straight):
-    """A kill leaves the files of that moment, so they are copied at every step and resumed."""
+    """A killed run leaves its files as they are. We copy them at every step and resume the copy."""
     log = [(line["step"], line["lr"]) for line in straight["log"]]
     assert log == [(step + 1, learning_rate(step, SETTINGS)) for step in range(7)]
     assert straight["settings"] == SETTINGS
@@ -81,7 +81,7 @@ def test_ctrl_c_saves_the_step_that_it_interrupts(tmp_path, monkeypatch, straigh
         with pytest.raises(KeyboardInterrupt):
             start(tmp_path, save_every=100)
     assert checkpoint.read(tmp_path)["step"] == 3
-    assert f"{tmp_path} holds step 3" in capsys.readouterr().err
+    assert f"step 3 is saved in {tmp_path}" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGINT) is handler
     resume(tmp_path)
     assert same(outcome(tmp_path), straight)
@@ -100,10 +100,10 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path, monkeypatch):
 
 
 def test_an_absurd_learning_rate_ends_the_run_and_saves_no_nan(tmp_path):
-    with pytest.raises(NotFiniteError, match=f"1e\\+30.*{tmp_path} holds step 1") as caught:
+    with pytest.raises(NotFiniteError, match=f"1e\\+30.*step 1 is saved in {tmp_path}") as caught:
         start(tmp_path, replace(SETTINGS, lr=1e30), save_every=1)
     assert "\n" not in str(caught.value)
-    assert checkpoint.read(tmp_path)["step"] == 1  # `read` refuses weights that are not finite
+    assert checkpoint.read(tmp_path)["step"] == 1  # `read` rejects weights that are not finite
 
 
 def test_too_little_memory_names_the_flags_that_help_most(tmp_path, monkeypatch):
@@ -126,7 +126,7 @@ def test_too_little_memory_names_the_flags_that_help_most(tmp_path, monkeypatch)
     assert memory_advice(model, one, 0) == "--lora-rank 16"
     assert memory_advice(model, init, 2) == "--batch-size 1 --grad-accum 4 --overwrite"
     assert "--block-size" in memory_advice(model, replace(one, lora_rank=2), 0)
-    assert "--block-size" in memory_advice(model, SETTINGS, 2)  # a base model has few flags
+    assert "--block-size" in memory_advice(model, SETTINGS, 2)  # a base model has fewer flags
 
 
 def test_only_one_process_trains_in_a_folder(tmp_path):

@@ -1,4 +1,4 @@
-"""One query, answered for several people: who they are, what is marked, what is refused."""
+"""One query, answered for several people: who is chosen, what is marked, and which input fails."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from tests.conftest import ROOT, call, spy
 
 @pytest.fixture
 def run_sample(trained, tmp_path, monkeypatch):
-    """Call perce_mini.sample for out/perce in a folder that holds mine.txt; answers are short."""
+    """Run perce_mini.sample for out/perce in a folder with mine.txt, with short answers."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sample, "MAX_NEW_TOKENS", 12)
     text = "\ufeffOne text\nin two lines.\n \n\nAnother one.\n\nA third."
@@ -38,7 +38,7 @@ def test_three_users_of_one_task_and_nobody_answer_the_first_query(run_sample, w
 
 
 def test_train_shows_the_two_users_who_are_recognised_best(trained, monkeypatch):
-    """Those whose answers hold the most words of their own profile, both of the same task."""
+    """The two users of one task whose answers contain the most words of their own profile."""
     run, words = checkpoint.load(trained / "out/perce"), {"a": "Alma", "b": "", "c": "Alma Bob"}
     monkeypatch.setattr(sample, "CANDIDATES", 3)
     profiles = {user: [{"query": "", "response": text}] for user, text in words.items()}
@@ -67,7 +67,8 @@ def test_own_texts_are_a_profile_of_one_item_per_paragraph(run_sample, monkeypat
     words = ["--profile", "mine.txt", "--query", "say", "--device", "cpu"]
     assert "made-up" in call(sample.main, ROOT / "data/base", *words).out
     top_k = checkpoint.read(trained / "out/perce")["settings"].top_k
-    assert [args[3] for args, _ in calls[:2]] == [top_k, top_k]  # for these texts, and for nobody
+    # with these texts and with an empty profile
+    assert [args[3] for args, _ in calls[:2]] == [top_k, top_k]
 
 
 def test_temperature_and_seed_reach_the_text(run_sample):
@@ -78,7 +79,7 @@ def test_temperature_and_seed_reach_the_text(run_sample):
 
 
 def test_tokens_that_the_profile_makes_likelier_are_marked(trained, world, monkeypatch):
-    """PIR of the written tokens from logits of every position; the threshold is their median."""
+    """Compute PIR from the logits of every position. The threshold is the median."""
     model, tokenizer, _ = checkpoint.load(trained / "out/perce")
     row = next(row for row in read_examples(world / "test.jsonl") if row["profile"])
     e = encode_example(row | {"response": "?"}, tokenizer, model.config.block_size, 4, 12)
@@ -88,7 +89,7 @@ def test_tokens_that_the_profile_makes_likelier_are_marked(trained, world, monke
         labels = torch.tensor([[-100] * (len(prompt) - 1) + ids])
         logp.append(token_logprobs(model(torch.tensor([(prompt + ids)[:-1]])), labels))
     pir = (logp[0] - logp[1]).detach()
-    threshold = pir.median().item() + 1e-5  # above the middle token by more than rounding
+    threshold = pir.median().item() + 1e-5  # above the median by more than rounding errors
     monkeypatch.setattr(sample, "CLIP_MIN", threshold)
     (parts,) = sample.answers(model, tokenizer, [row["profile"]], row["query"], n=12)
     assert "".join(text for text, _ in parts) == tokenizer.decode(ids)
@@ -112,7 +113,7 @@ WRONG = {
     "--profile fifo": "fifo",
     "--profile /dev/zero": "/dev/zero",
     "--data nowhere": "nowhere",
-    "--data alone.jsonl": "alone.jsonl",  # nobody in it has a profile
+    "--data alone.jsonl": "alone.jsonl",  # no user in it has a profile
     f"--query {'long' * 5000}": "1100",
 }
 

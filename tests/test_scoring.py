@@ -1,4 +1,5 @@
-"""Metrics by hand, token scores by a full forward pass, intervals by a loop over draws."""
+"""Compare metrics with calculations by hand, token scores with a full forward pass, and intervals
+with a loop over bootstrap samples."""
 
 import math
 import random
@@ -33,13 +34,13 @@ RECORDS = [
 
 
 def test_metrics_by_hand():
-    """PIR is 3, 0, 0.5, 1 | 0, 1. The 1st, 2nd and 6th token are personal; PIR > 0.8 flags the
+    """PIR is 3, 0, 0.5, 1 | 0, 1. The 1st, 2nd and 6th tokens are personal. PIR > 0.8 flags the
     1st, 4th and 6th."""
     expected = {
         "rouge_l": (0.5 + 1 / 3) / 2,
         "rouge_p": (1 / 2 + 1 / 4) / 2,
         "rouge_r": (1 / 2 + 1 / 2) / 2,
-        "meteor_exact": (0.5 * 0.5 + 0.5 / 0.55 * 0.5) / 2,  # matched: a | a and c, in two chunks
+        "meteor_exact": (0.5 * 0.5 + 0.5 / 0.55 * 0.5) / 2,  # matches: a | a and c, in two chunks
         "length": 6 / 4,
         "logp": -12.5 / 6,
         "logp_plain": -18 / 6,
@@ -71,9 +72,10 @@ def test_without_labels_or_texts_a_metric_is_none():
 
 @torch.no_grad()
 def test_token_scores_equal_a_full_forward_pass():
-    """In a batch of different lengths: a row's figures do not depend on the row beside it."""
+    """In a batch of different lengths, so that a row's scores must not depend on the other rows."""
     model, examples = make_model(seed=2, n_layer=2), make_examples()
-    examples[3].response = model.generate([examples[3].prompt], 3, end_id=-1)[0]  # all are hits
+    # so all tokens are hits
+    examples[3].response = model.generate([examples[3].prompt], 3, end_id=-1)[0]
     all_scores = scoring.score_tokens(model, examples)
     for e, scores in zip(examples, all_scores):
         slow = {name: [] for name in ["logp", "logp_plain", "hit", "entropy"]}
@@ -90,7 +92,7 @@ def test_token_scores_equal_a_full_forward_pass():
 
 
 def test_records_of_an_evaluation(monkeypatch):
-    """In groups of three: every record has its own row, scores and text, and a group its seed."""
+    """With batches of three, each record has its own row, scores and text, each batch a seed."""
     model, examples, calls = make_model(), make_examples(), []
 
     def generate(*args):
@@ -163,7 +165,7 @@ def test_scores_that_are_not_finite_are_an_error():
 
 
 def two_runs():
-    """Two runs on the same 3 texts of 8 users; how much better the 2nd is differs by user."""
+    """Two runs on the same 3 texts of 8 users. The difference between the runs varies by user."""
     rng, runs = np.random.default_rng(0), ([], [])
     for i in range(24):
         n, user = int(rng.integers(1, 6)), i // 3
@@ -180,7 +182,7 @@ def ratio(tallies):
 
 
 def test_intervals_equal_a_loop_over_draws():
-    """1,000 times, draw users with replacement, add up their records and compare the two runs."""
+    """1,000 times: draw users with replacement, add up their records and compare the two runs."""
     runs, rng = two_runs(), random.Random(0)
     fast, draws = scoring.difference(runs[1], runs[0]), {name: [] for name in scoring.METRICS}
     shares = [[scoring.tallies(one) for one in run] for run in runs]

@@ -1,4 +1,4 @@
-"""The terminal shows the figures of scoring in 80 columns; verdicts follow from intervals."""
+"""The terminal output shows the scores in 80 columns, and verdicts follow from the intervals."""
 
 import json
 
@@ -12,7 +12,7 @@ from tests.test_heatmap import record
 
 
 def scored(shift=0.0, users=30, **fields):
-    """A record per user, in two tasks. shift: of log P, a number or several in turn."""
+    """One record per user, in two tasks. shift: added to log P; one number, or several in turn."""
     rng, records = np.random.default_rng(0), []
     for i, x in enumerate(np.resize(shift, users)):
         row = {"user": f"u{i}", "task": ["review", "topic"][i % 2]} | fields
@@ -45,7 +45,8 @@ def test_output_fits_80_columns_and_names_stay_apart(capsys):
     names = [f"out/{'long' * 20}/perce-with-lr-0.00{i}-seed0" for i in range(5)]
     runs = dict.fromkeys(names, scored(user="u" * 90) + scored(task="t" * 90))
     tables.show_table(runs, every_figure=True)
-    assert capsys.readouterr().out.count(METRICS["pir_recall"]) == 8  # 4 tasks, 4 runs and 1
+    # 4 tasks, in a table of 4 runs and one of 1
+    assert capsys.readouterr().out.count(METRICS["pir_recall"]) == 8
     tables.show_table(runs)
     tables.show_verdicts(runs)
     tables.show_samples(runs, 2)

@@ -1,4 +1,4 @@
-"""BPE: equal to the obvious slow trainer, lossless, and no text becomes a control token."""
+"""BPE equals an obvious slow trainer and is lossless, and no text becomes a control token."""
 
 import random
 import re
@@ -12,7 +12,7 @@ TOKENIZER = Tokenizer.train("the cat sat, it's 1234 naïve café 日本 foo--bar
 
 
 def slow_bpe(text, n_tokens):
-    """Count every pair anew before every merge."""
+    """Recount every pair before every merge."""
     pieces = [[bytes([b]) for b in piece.encode()] for piece in re.findall(PATTERN, text)]
     tokens = [bytes([i]) for i in range(256)]
     while len(tokens) < n_tokens:

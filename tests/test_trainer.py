@@ -1,4 +1,4 @@
-"""One optimisation step against slow computations, and the method's effect in one small model."""
+"""One optimisation step equals slow computations, and PerCE has its effect in a small model."""
 
 import copy
 import math
@@ -25,7 +25,7 @@ def slow_logprobs(model, e, prompt):
 
 
 def loss_of(model, examples, settings):
-    """Loss of one micro-batch, sums for the log, and gradient."""
+    """The loss of one micro-batch, the sums for the log, and the gradient."""
     model.zero_grad()
     loss, sums = micro_batch_loss(model, collate(examples), settings, N_TOKENS)
     loss.backward()
@@ -33,13 +33,13 @@ def loss_of(model, examples, settings):
 
 
 def take_steps(model, settings, groups, n):
-    """The lines of the log of `n` steps on the same examples."""
+    """The log lines of `n` steps on the same examples."""
     optimizer = trainer.make_optimizer(model, settings)
     return [training_step(model, optimizer, groups, settings, step) for step in range(n)]
 
 
 def test_the_step_is_perce_loss_of_two_views():
-    """Value and gradient equal perce_loss by hand, on the logits of every position."""
+    """Value and gradient equal perce_loss, computed by hand from the logits of every position."""
     model, settings = make_model(n_layer=2), Settings(clip_min=-0.5, clip_max=0.5)
     loss, _, fast = loss_of(model, EXAMPLES, settings)
     model.zero_grad()
@@ -54,7 +54,7 @@ def test_the_step_is_perce_loss_of_two_views():
 
 @pytest.mark.parametrize("loss", ["ce", "lossce", "entce", "perce"])
 def test_a_step_equals_a_plain_loop_over_tokens(loss):
-    """Gradient and log of a step with two unequal micro-batches: one division, by all tokens."""
+    """A step with two unequal micro-batches divides only once, by the number of all tokens."""
     model, low, high = make_model(), 0.25, 1.5
     total, logged = 0.0, dict.fromkeys(LOG, 0.0)
     for e in EXAMPLES:
@@ -75,7 +75,8 @@ def test_a_step_equals_a_plain_loop_over_tokens(loss):
     passes = []
     model.register_forward_hook(lambda *_: passes.append(torch.is_grad_enabled()))
     (line,) = take_steps(model, settings, [EXAMPLES[:1], EXAMPLES[1:]], 1)
-    assert passes == ([True] if loss == "ce" else [False, True]) * 2  # CE needs no plain view
+    # CE does not need the plain view
+    assert passes == ([True] if loss == "ce" else [False, True]) * 2
     for name in LOG:
         assert line[name] == pytest.approx(logged[name] / N_TOKENS, rel=1e-4, abs=1e-6), name
     assert line["grad_norm"] == pytest.approx(slow.norm().item(), rel=1e-4)
@@ -85,7 +86,7 @@ def test_a_step_equals_a_plain_loop_over_tokens(loss):
 
 
 def test_ce_first_uses_ce_for_the_first_steps():
-    """With half of four steps: the first two log no PIR and are CE's, the others are PerCE's."""
+    """With ce_first = 0.5, two of four steps use CE and log no PIR. The others use PerCE."""
     model, settings = make_model(), Settings(steps=4, ce_first=0.5)
     lines = take_steps(model, settings, [EXAMPLES], 4)
     assert [line["pir"] != 0 for line in lines] == [False, False, True, True]
@@ -116,8 +117,8 @@ def test_the_learning_rate_rises_to_its_peak_and_falls_to_zero():
 
 
 def test_an_update_is_adamw_with_the_clipped_gradient_by_hand():
-    """At the first step Adam's moments, bias-corrected, are g and g^2: w moves by
-    lr (g / |g| + decay w). The learning rate is the first of five that rise to 0.5."""
+    """At the first step Adam's bias-corrected moments are g and g^2, so w changes by
+    lr (g / |g| + decay w). The learning rate is the first of five warm-up values up to 0.5."""
     settings = Settings(loss="ce", lr=0.5, steps=10, warmup=0.5, weight_decay=0.04)
     model = make_model()
     before = torch.cat([p.detach().flatten() for p in model.parameters()])
@@ -132,23 +133,25 @@ def test_an_update_is_adamw_with_the_clipped_gradient_by_hand():
     assert large.sum() > 1000 and torch.allclose(after[large], expected[large], atol=1e-4)
     assert optimizer.param_groups[0]["betas"] == (0.9, 0.95)
     assert line["lr"] == optimizer.param_groups[0]["lr"] == 0.1
-    assert line["grad_norm"] == pytest.approx(raw.norm().item(), rel=1e-4)  # no older gradient
+    # without older gradients
+    assert line["grad_norm"] == pytest.approx(raw.norm().item(), rel=1e-4)
 
 
 def test_nothing_is_updated_if_the_gradient_is_not_finite():
     model = make_model()
     before = copy.deepcopy(model.state_dict())
-    model.norm.weight.register_hook(lambda gradient: gradient * math.inf)  # the loss stays finite
+    # the loss is still finite
+    model.norm.weight.register_hook(lambda gradient: gradient * math.inf)
     with pytest.raises(NotFiniteError, match="step 1"):
         take_steps(model, Settings(), [EXAMPLES], 1)
     assert all(torch.equal(before[name], weight) for name, weight in model.state_dict().items())
 
 
 def test_perce_learns_a_personal_word_faster_than_ce():
-    """Users differ in one word, which their profile tells; nobody can know how a text starts.
+    """Users differ in one word, which occurs in their profile. The start of a text is random.
 
-    The model has begun to read profiles and keeps meeting texts without one. Then PIR is large at
-    the users' own words alone.
+    The model has begun to read profiles, and it also trains on texts without one. So PIR is large
+    only at the users' own words.
     """
     words, starts = ["kettle", "lamp", "Howdy", "shines"], ["boils", "red", "blue", "it", "a"]
     known, newcomers = [], []
@@ -158,7 +161,7 @@ def test_perce_learns_a_personal_word_faster_than_ce():
         newcomers.append(make_example("a red", f"{start} is a {word}", []))
 
     def own_word(model):
-        """Mean -ln P of the last word's first token."""
+        """Mean -ln P of the first token of the last word."""
         nll = []
         for e in known:
             n_tokens = len(tiny.TOKENIZER.encode(" " + e.row["response"].split()[-1]))

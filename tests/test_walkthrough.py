@@ -1,4 +1,4 @@
-"""The numbers that the walkthrough prints, against slow computations."""
+"""The numbers that the walkthrough prints equal slow computations."""
 
 import copy
 import json
@@ -18,7 +18,7 @@ PERSONAL = torch.tensor(EXAMPLE.personal)
 
 
 def trained_model():
-    """A few steps make the response likely enough to differ in four decimals."""
+    """A model after a few steps, so that P is large enough to show differences in four decimals."""
     model, settings = make_model(n_layer=2), Settings(loss="ce", lr=5e-3, warmup=0.0)
     optimizer = make_optimizer(model, settings)
     for step in range(4):
@@ -31,7 +31,7 @@ MODEL = trained_model()
 
 @pytest.fixture(scope="module")
 def chapters(tmp_path_factory):
-    """What stands in the seven chapters. The answer for this user is made up."""
+    """The text of the seven chapters. The answer for this user is made up."""
     folder = tmp_path_factory.mktemp("walkthrough")
     checkpoint.save(folder, MODEL, TOKENIZER, Settings(), 0)
     rows = [make_row(user="v", profile=[KETTLE]), make_row(personal=[[0, 5]])]
@@ -84,7 +84,7 @@ def test_losses_and_gradients(chapters):
 
 
 def test_one_step_with_each_loss(chapters):
-    """Gradient descent by 0.05 times a gradient of norm 1."""
+    """Gradient descent with learning rate 0.05 and a gradient of norm 1."""
     changes = []
     for w in weights().values():
         model = copy.deepcopy(MODEL)

@@ -1,4 +1,4 @@
-"""The smallest tokenizer, model, rows and examples that tests can work with."""
+"""A tokenizer, a model, rows and examples that are as small as possible."""
 
 import torch
 
@@ -16,7 +16,7 @@ def make_model(seed=0, **shape):
     torch.manual_seed(seed)
     shape = {"n_layer": 1, "n_head": 2, "n_kv_head": 2, "n_embd": 32} | shape
     model = GPT(GPTConfig(TOKENIZER.vocab_size, **shape))
-    model.embedding.weight.data *= 20  # so that the views differ, and with them the weights
+    model.embedding.weight.data *= 20  # so that the views and the weights differ
     return model
 
 
@@ -36,7 +36,7 @@ def make_examples():
 
 
 def response_logprobs(model, prompt, response):
-    """log P of every token (n, V) at the places of the response, from one unpadded sequence."""
+    """log P of every token (n, V) at the positions of the response, without padding."""
     logits = model(torch.tensor([prompt + response]))[0]
     return logits.log_softmax(-1)[len(prompt) - 1 : -1]
 

@@ -1,11 +1,14 @@
 """Rows from the history of local git repositories: every author is a user.
 
-    python data/gitlog/prepare.py PATH [PATH ...]  writes train, val and test.jsonl beside this file
+    python data/gitlog/prepare.py PATH [PATH ...]
+
+This command writes train.jsonl, val.jsonl and test.jsonl into --out (default: next to this file).
 
 query = subject line and changed paths of a commit, response = body of its message, profile = the
-author's earlier commits, oldest first. Merges, reverts, commits of bots, commits without a body and
+author's earlier commits, oldest first. Merges, reverts, commits by bots, commits without a body and
 lines like "Signed-off-by: ..." are dropped. A commit that was cloned, rebased or cherry-picked
-counts once. Users are named by keyed hashes. The key stays in the file `key` beside the rows.
+counts only once. Users are named by keyed hashes; the key is saved in the file `key` next to the
+rows.
 """
 
 import hashlib
@@ -29,48 +32,48 @@ from perce_mini.runtime.files import check_writable, read_text, replace_file
 BOT = re.compile(r"\[bot\]|\bbot\b|dependabot|renovate|github-actions|weblate", re.I)
 TRAILERS = "[a-z-]+-by|cc|fixes|closes|link|bug|change-id|message-id|reviewed-on|git-svn-id"
 TRAILER = re.compile(rf"\s*(({TRAILERS}): |\(cherry picked from)", re.I)  # written by tools
-# Addresses that several people may have: "", "none", "bob@localhost", "root@example.org".
+# Addresses that several people may share: "", "none", "bob@localhost", "root@example.org".
 SHARED = re.compile(r"[^@]*|[^@]*@[^.]*|(devnull|no-?reply|nobody|none|null|root|unknown|you)@.*")
 
 # ---------------------------------------------------------------------------- reading a repository
 
 Commit = namedtuple("Commit", "email name written committed parents hash subject body paths")
-# %x00 is a NUL, which no message holds. The changed paths follow the last one.
+# %x00 is a NUL, which no message can contain. The changed paths follow the last one.
 FORMAT = "--format=%x00" + "%x00".join("%aE %aN %at %ct %P %H %s %b".split()) + "%x00"
 
-# A repository's settings can name programs: --no-show-signature keeps git from running gpg.program.
-# Without --ignore-submodules=none it reads the index, and runs core.fsmonitor.
+# A repository's git configuration can name programs. --no-show-signature keeps git from running
+# gpg.program. Without --ignore-submodules=none git would read the index and run core.fsmonitor.
 FLAGS = """--no-show-signature --ignore-submodules=none --no-renames -O/dev/null --encoding=UTF-8
     --reverse --name-only""".split()
 SETTINGS = """-c core.fsmonitor=false -c core.quotePath=false -c mailmap.file=/dev/null
     -c advice.graftFileDeprecated=false""".split()
 ENVIRONMENT = {
-    "GIT_ALLOW_PROTOCOL": "none",  # a partial clone would fetch what it lacks
-    "GIT_GRAFT_FILE": "/dev/null",  # grafts and replace refs change the history
+    "GIT_ALLOW_PROTOCOL": "none",  # a partial clone would fetch missing objects
+    "GIT_GRAFT_FILE": "/dev/null",  # grafts and replace refs would change the history
     "GIT_NO_REPLACE_OBJECTS": "1",
     "LC_ALL": "C",
 }
 
 
 def git(path, *args, seconds):
-    """What a git command prints. Raises UserError if it fails or takes longer."""
+    """Run a git command and return its output. Raises UserError if it fails or takes too long."""
     command = ["git", "--no-pager", "-C", str(path), *SETTINGS, *args]
     env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    env |= ENVIRONMENT  # the user's GIT_DIR and the like would lead to another repository
+    env |= ENVIRONMENT  # the user's GIT_DIR and the like could point to another repository
     try:
         done = subprocess.run(command, env=env, capture_output=True, timeout=seconds)
     except FileNotFoundError:
         raise UserError("git is not installed") from None
     except subprocess.TimeoutExpired:
-        raise UserError(f"{path}: git {args[0]} did not end within {seconds} s") from None
+        raise UserError(f"{path}: git {args[0]} did not finish within {seconds} s") from None
     if done.returncode:
         reason = " ".join(done.stderr.decode("utf-8", "replace").split())
-        raise UserError(f"{path}: {reason or f'git ended with status {done.returncode}'}")
+        raise UserError(f"{path}: {reason or f'git exited with status {done.returncode}'}")
     return done.stdout.decode("utf-8", "replace")
 
 
 def check_regular(path):
-    """Raise UserError for a pipe or a device in place of a file: git would wait for ever."""
+    """Raise UserError for a pipe or a device in place of a file: git would hang."""
     folders = [path, *path.resolve().parents]
     places = [place for folder in folders for place in [folder / ".git", folder]]
     repository = next((place for place in places if (place / "HEAD").exists()), None)
@@ -83,7 +86,8 @@ def check_regular(path):
 def read_log(path):
     """The Commits of a repository, oldest first, and the hashes at the boundary of a shallow clone.
 
-    git cannot tell what those changed: their parents are missing. Raises UserError.
+    git cannot tell what the boundary commits changed, because their parents are missing. Raises
+    UserError.
     """
     check_regular(path)
     shallow = path / git(path, "rev-parse", "--git-path", "shallow", seconds=20).strip()
@@ -96,7 +100,7 @@ def read_log(path):
 
 
 def identity(commit):
-    """Who wrote a commit: the address, or name and address where people may share the address."""
+    """The author of a commit: the address, or name and address if people may share the address."""
     email, name = commit.email.strip().lower(), " ".join(commit.name.lower().split())
     return f"{name} <{email}>" if SHARED.fullmatch(email) else email
 
@@ -115,7 +119,7 @@ def reason_to_drop(commit, body, max_chars):
 
 
 def as_text(commit, body):
-    """The commit as query and response."""
+    """Convert a commit to a query and a response."""
     paths = [path for path in commit.paths.split("\n") if path]
     more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
     query = f"{commit.subject}\n{', '.join(paths[:3])}{more}"
@@ -123,9 +127,9 @@ def as_text(commit, body):
 
 
 def read_authors(repositories, key, max_chars):
-    """({user: queries and responses, oldest first}, {reason: how many commits were dropped}).
+    """({user: queries and responses, oldest first}, {reason: number of dropped commits}).
 
-    key: the secret of the hashes that stand for names; None keeps the names. Raises UserError.
+    key: the secret key for hashing users; None keeps their names. Raises UserError.
     """
     commits, dropped = [], Counter()
     for repository in repositories:
@@ -143,7 +147,7 @@ def read_authors(repositories, key, max_chars):
         if reason:
             dropped[reason] += 1
         else:
-            names[identity(commit)] = commit.name or "nobody"  # the latest spelling
+            names[identity(commit)] = commit.name or "nobody"  # keep the latest spelling
             authors[identity(commit)].append(as_text(commit, body))
     for person in [person for person in authors if len(authors[person]) < 3]:
         dropped["author with fewer than 3 commits"] += len(authors.pop(person))
@@ -152,7 +156,7 @@ def read_authors(repositories, key, max_chars):
 
 
 def name_users(people, names, key):
-    """{person: keyed hash}, or without a key {person: name}, where "Ada (2)" is a second Ada."""
+    """{person: keyed hash}, or without a key {person: name}. A second Ada is named "Ada (2)"."""
     if key:
         digests = {person: hmac.new(key, person.encode(), hashlib.sha256) for person in people}
         return {person: digest.hexdigest()[:12] for person, digest in digests.items()}
@@ -165,7 +169,7 @@ def name_users(people, names, key):
 
 
 def read_key(folder):
-    """The secret of the hashes: that of the folder, or a new one. Raises UserError."""
+    """The secret key for hashing users, from the folder or a new one. Raises UserError."""
     path = folder / "key"
     key = read_text(path).strip() if path.exists() else secrets.token_hex(32)
     if not re.fullmatch("[0-9a-fA-F]{64}", key):
@@ -182,14 +186,15 @@ def write_key(key, path):
 
 
 def split_by_author(authors):
-    """{user: split}: test and val get a tenth of the users each, at least one, by their hashes."""
+    """{user: split}. test and val each get a tenth of the users (at least one), chosen by hash."""
     tenth = max(1, len(authors) // 10)
     order = sorted(authors, key=lambda user: hashlib.sha256(user.encode()).digest())
     return dict(zip(order, ["test"] * tenth + ["val"] * tenth + ["train"] * len(order)))
 
 
 def split_by_time(n_rows):
-    """The split of an author's rows: the last tenth (at least one) is test, the one before val."""
+    """The splits of an author's rows: the last tenth (at least one row) is test, the one before
+    is val."""
     tenth = max(1, n_rows // 10)
     splits = ["train"] * n_rows + ["val"] * tenth + ["test"] * tenth
     return splits[-n_rows:]
@@ -200,7 +205,7 @@ def make_splits(authors, temporal, n_profile, max_rows, dropped):
     splits, split_of = {"train": [], "val": [], "test": []}, split_by_author(authors)
     for user, texts in authors.items():
         first = max(1, len(texts) - max_rows)  # the first text has no profile
-        dropped["only used as profile"] += first
+        dropped["used only in profiles"] += first
         n_rows = len(texts) - first
         chosen = split_by_time(n_rows) if temporal else [split_of[user]] * n_rows
         for i, split in enumerate(chosen, first):
@@ -216,11 +221,14 @@ def main():
     add = p.add_argument
     add("repositories", nargs="+", type=Path, metavar="PATH", help="a git repository")
     add("--out", type=Path, default=Path(__file__).parent, help="output folder (default: this one)")
-    add("--temporal", action="store_true", help="hold out each author's last commits, not authors")
-    add("--names", action="store_true", help="keep the authors' names, not hashes of them")
-    add("--max-chars", type=cli.COUNT, default=600, help="drop longer bodies")
-    add("--profile", type=cli.COUNT_OR_NONE, default=20, help="latest commits in a profile")
-    add("--max-rows", type=cli.COUNT, default=40, help="latest commits of an author taken as rows")
+    help = "hold out each author's last commits, instead of some authors"
+    add("--temporal", action="store_true", help=help)
+    add("--names", action="store_true", help="keep the authors' names, instead of hashing them")
+    add("--max-chars", type=cli.COUNT, default=600, help="drop commits with longer bodies")
+    help = "maximum number of commits in a profile (the latest ones)"
+    add("--profile", type=cli.COUNT_OR_NONE, default=20, help=help)
+    help = "maximum number of rows per author (the latest commits)"
+    add("--max-rows", type=cli.COUNT, default=40, help=help)
     args = p.parse_args()
     check_writable(args.out / "train.jsonl")
     key = None if args.names else read_key(args.out)
@@ -228,9 +236,9 @@ def main():
     splits = make_splits(authors, args.temporal, args.profile, args.max_rows, dropped)
     if not splits["train"]:
         print_dropped(dict(dropped.most_common()))
-        enough = "a split by author needs 3, --temporal needs --max-rows 3 and one with 4 commits"
+        enough = "a split by author needs 3 authors; --temporal needs 4 commits and --max-rows 3"
         few = plural(len(authors), "author")
-        raise UserError(f"{few} with 3 commits or more: too few; {enough}")
+        raise UserError(f"too few commits: found {few} with 3 or more commits; {enough}")
     if key and not (args.out / "key").exists():
         replace_file(args.out / "key", partial(write_key, key))
     write_splits(args.out, splits, dict(dropped.most_common()))

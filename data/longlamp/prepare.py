@@ -3,8 +3,8 @@
     python data/longlamp/prepare.py --task review --input train.json val.json [--out DIR]
     python data/longlamp/prepare.py --input dev_questions.json dev_outputs.json
 
-LongLaMP rows are read from a JSON list or from JSON Lines. A file with train, val, dev or test in
-its name keeps its split. The users of other files are split 8 : 1 : 1.
+LongLaMP rows are read from a JSON list or from JSON Lines. If a file has train, val, dev or test in
+its name, all its rows go into that split. The users of other files are split 8 : 1 : 1.
 """
 
 import hashlib
@@ -21,8 +21,8 @@ from perce_mini.runtime import cli
 from perce_mini.runtime.errors import UserError, one_line, short_repr
 from perce_mini.runtime.files import check_writable, open_regular, parse_json
 
-# The query and the response of a profile item, in the words of the task's own input.
-# {a|b}: the value of key a, or else of key b.
+# The query and the response of a profile item, with the same wording as the task's own input.
+# {a|b} stands for the value of key a, or of key b if there is no a.
 TASKS = {
     "abstract": ('Generate an abstract for the title "{title}"', "{abstract}"),
     "review": (
@@ -36,9 +36,9 @@ TASKS = {
     "LaMP_5": ("Generate a title for the following abstract of a paper: {abstract}", "{title}"),
     "LaMP_7": ("", "{text}"),
 }
-USER = "name|reviewerId|author|user|id"  # rows of LaMP only have an id
+USER = "name|reviewerId|author|user|id"  # LaMP rows only have an id
 PARQUET = (
-    "parquet is not read here; write JSON Lines in Python: datasets.load_dataset("
+    "parquet is not supported; convert it to JSON Lines in Python: datasets.load_dataset("
     '"LongLaMP/LongLaMP", "product_review_user")["train"].to_json("train.jsonl")'
 )
 SPLITS = ["train", "val", "test"]
@@ -52,7 +52,7 @@ def check(ok, where, reason):
 
 
 def read_rows(path):
-    """[(where, row)] of a JSON list, of LaMP's outputs, or of JSON Lines. Raises UserError."""
+    """[(where, row)] from a JSON list, LaMP's outputs, or JSON Lines. Raises UserError."""
     check(path.suffix != ".parquet", path, PARQUET)
     with one_line(path, "text in UTF-8"), open_regular(path) as file:
         text = file.read().decode("utf-8-sig")
@@ -72,7 +72,7 @@ def read_rows(path):
 
 
 def read_files(paths):
-    """({id: output} of LaMP, [(path, where, row)] of all other rows). Raises UserError."""
+    """({id: output} for LaMP, [(path, where, row)] for all other rows). Raises UserError."""
     outputs, rows = {}, []
     for path in paths:
         for where, row in read_rows(path):
@@ -80,7 +80,7 @@ def read_files(paths):
             if row.keys() == {"id", "output"}:
                 name, output = field(row, "id", where), field(row, "output", where)
                 same = outputs.setdefault(name, output) == output
-                check(same, where, f"id {name!r} had another output before")
+                check(same, where, f"id {name!r} appears with two different outputs")
             else:
                 check(isinstance(row.get("profile"), list), where, "'profile' must be a list")
                 rows.append((path, where, row))
@@ -88,9 +88,9 @@ def read_files(paths):
 
 
 def field(item, keys, where):
-    """The text under the first of the keys "a|b" that has a value; a rating of 5.0 reads "5".
+    """The text under the first of the keys "a|b" that has a value. A rating of 5.0 becomes "5".
 
-    Raises UserError if there is none, or if it is not a text that can be encoded.
+    Raises UserError if there is no value, or if it is not a text that can be encoded.
     """
     key = next((key for key in keys.split("|") if item.get(key) is not None), None)
     check(key, where, f"no {' or '.join(map(repr, keys.split('|')))}")
@@ -98,7 +98,7 @@ def field(item, keys, where):
     if type(value) in (int, float) and abs(value) < math.inf:
         value = str(value).removesuffix(".0")
     good = isinstance(value, str) and not re.search("[\0\ud800-\udfff]", value)
-    reason = "must be a number, or a text without NUL characters and lone surrogates"
+    reason = "must be a number, or a text without NUL characters or lone surrogates"
     check(good, where, f"{key!r} {reason}, not {short_repr(value)}")
     return value
 
@@ -107,7 +107,7 @@ def field(item, keys, where):
 
 
 def fill(template, item):
-    """The template with the values of the item. A missing value, or an unusable one, is empty."""
+    """Fill the template with the values of the item. A missing or unusable value becomes empty."""
 
     def value(match):
         try:
@@ -119,14 +119,14 @@ def fill(template, item):
 
 
 def lamp_task(row):
-    """The task of a LaMP row, read from the keys of its profile; None if the profile is empty."""
+    """The task of a LaMP row, inferred from its profile's keys; None if the profile is empty."""
     keys = {key for item in row["profile"] if isinstance(item, dict) for key in item}
     tasks = {"abstract": "LaMP_5", "title": "LaMP_4", "text": "LaMP_7"}
     return next((task for key, task in tasks.items() if key in keys), None)
 
 
 def convert(row, where, task, dropped):
-    """Official row -> row of this project. Counts items in `dropped`. Raises UserError."""
+    """Convert an official row to a row of this project. Counts dropped items. Raises UserError."""
     user, query = field(row, USER, where), field(row, "input", where)
     check(user.strip(), where, "the user's name is empty")
     response, templates = field(row, "output", where), TASKS[task]
@@ -143,7 +143,7 @@ def convert(row, where, task, dropped):
 
 
 def split_of(path, user):
-    """The split that the file name gives, or else one chosen by the hash of the user."""
+    """The split in the file name, or otherwise one chosen by a hash of the user."""
     word = "(?<![a-z])(train|val|dev|test)(ing|idation)?(?![a-z])"
     if match := re.search(word, path.name.lower()):
         return match[1].replace("dev", "val")
@@ -152,10 +152,10 @@ def split_of(path, user):
 
 
 def make_splits(paths, task, max_chars):
-    """({split: rows}, {reason: how many were dropped}). Raises UserError."""
+    """({split: rows}, {reason: number of dropped rows or items}). Raises UserError."""
     outputs, rows = read_files(paths)
-    check(outputs or task, "--task", "abstract, review or topic is needed for LongLaMP rows")
-    if outputs:  # a LaMP row without a profile has the task of the others
+    check(outputs or task, "--task", "LongLaMP rows need abstract, review or topic")
+    if outputs:  # a LaMP row without a profile gets the task of the others
         task = next(filter(None, (lamp_task(row) for _, _, row in rows)), "LaMP_7")
     splits, dropped = {split: [] for split in SPLITS}, Counter()
     for path, where, row in rows:
@@ -179,7 +179,7 @@ def make_splits(paths, task, max_chars):
 def main():
     p = cli.Parser(description=__doc__)
     add = p.add_argument
-    add("--task", choices=["abstract", "review", "topic"], help="LongLaMP task; not for LaMP")
+    add("--task", choices=["abstract", "review", "topic"], help="LongLaMP task (not for LaMP)")
     add("--input", nargs="+", type=Path, required=True, metavar="FILE", help="official files")
     add("--out", type=Path, default=Path(__file__).parent, help="output folder (default: this one)")
     add("--max-chars", type=cli.COUNT, help="drop rows with a longer response (default: keep all)")

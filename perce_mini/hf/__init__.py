@@ -1,4 +1,4 @@
-"""Real models: Hugging Face folders in and out; PerCE for the trainers of transformers and TRL."""
+"""Real models: read and write Hugging Face folders; train with PerCE in transformers and TRL."""
 
 from perce_mini.hf.folder import is_folder, load, save
 from perce_mini.hf.tokenizer import read_template

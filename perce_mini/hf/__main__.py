@@ -1,4 +1,4 @@
-"""Write a run that started from a Hugging Face folder as such a folder, with LoRA merged."""
+"""Export a run that started from a Hugging Face folder to a new one, with LoRA merged."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from perce_mini.runtime.errors import UserError
 
 
 def find_source(run):
-    """The Hugging Face folder that a run started from, or the run before it, and so on."""
+    """The Hugging Face folder that a run started from, directly or through other runs."""
     path, seen = str(run), set()
     while path and path not in seen and not is_folder(path):
         seen.add(path)
@@ -25,14 +25,14 @@ def main():
     p = cli.Parser(prog="python -m perce_mini.hf", description=__doc__)
     p.add_argument("run", type=Path, metavar="RUN", help="folder that train.py wrote")
     p.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="new folder to write")
-    help = "of the weights (default: as in the folder that the run started from)"
+    help = "dtype of the weights (default: as in the folder that the run started from)"
     p.add_argument("--dtype", choices=["float32", "bfloat16"], help=help)
     args = p.parse_args()
     model, tokenizer, _ = checkpoint.load(args.run)
     source = find_source(args.run)
     now = read_tokenizer(source, read_config(source)[0], tokenizer.template)
     if now.state() != tokenizer.state():
-        raise UserError(f"{source} no longer has the tokenizer that {args.run} was trained with")
+        raise UserError(f"{source}: the tokenizer has changed since {args.run} was trained")
     lora.merge(model)
     save(model, source, args.out, args.dtype and getattr(torch, args.dtype))
     print(f"wrote {args.out}")

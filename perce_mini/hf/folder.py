@@ -1,10 +1,10 @@
 """Convert a Hugging Face folder to the GPT of model.py and a tokenizer, and back.
 
     model, tokenizer = load("SmolLM2-135M")     config.json, *.safetensors, tokenizer.json
-    save(model, "SmolLM2-135M", "out/mine")     the same, for others to load
+    save(model, "SmolLM2-135M", "out/mine")     the same files, for other programs to load
 
-Llama 2 and 3, SmolLM2, Qwen2, Qwen2.5 and Qwen3. A model that is nearly right gives plausible but
-wrong numbers, so every unsupported setting is refused with an error that names it.
+It supports Llama 2 and 3, SmolLM2, Qwen2, Qwen2.5 and Qwen3. A model that is nearly right gives
+plausible but wrong numbers, so an unsupported setting raises an error that names it.
 """
 
 import json
@@ -29,7 +29,7 @@ FIELDS |= {"num_key_value_heads": "n_kv_head", "head_dim": "head_size", "rms_nor
 FIELDS |= {"max_position_embeddings": "block_size", "tie_word_embeddings": "tied"}
 ROPE = {"factor": "rope_factor", "low_freq_factor": "rope_low", "high_freq_factor": "rope_high"}
 ROPE |= {"original_max_position_embeddings": "rope_original"}
-# Settings for which the GPT supports one value only.
+# Settings for which the GPT supports only one value.
 ABSENT = {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False}
 ABSENT |= {"use_sliding_window": False, "partial_rotary_factor": 1, "quantization_config": None}
 
@@ -57,13 +57,13 @@ def read_config(folder):
 
 
 def rope_fields(settings):
-    """The GPTConfig's fields of rotary positions, which newer folders have in one object."""
+    """The GPTConfig fields for rotary positions, which newer folders store in one object."""
     old, new = settings.get("rope_scaling"), settings.get("rope_parameters")
-    check(not (old and new) or old == new, "rope_scaling is not rope_parameters")
+    check(not (old and new) or old == new, "rope_scaling and rope_parameters differ")
     rope = dict(old or new or {})
     for name in ["rope_theta", "original_max_position_embeddings"]:
         value = settings.get(name)
-        check(value is None or rope.setdefault(name, value) == value, f"two values of {name}")
+        check(value is None or rope.setdefault(name, value) == value, f"two values for {name}")
     kinds = {rope.pop(name) for name in ["type", "rope_type"] if name in rope} or {"default"}
     check(kinds in ({"default"}, {"llama3"}), f"rope_type {short_repr(kinds)}")
     fields = {"rope_theta": float(rope.pop("rope_theta", 10000))}
@@ -92,22 +92,22 @@ def their_name(name):
 
 
 def read_state(folder, config):
-    """{our name: tensor} of exactly the weights that such a model has. Raises UserError."""
+    """{our name: tensor} with exactly the weights of a model with this config. Raises UserError."""
     tensors = read_weights(folder)
     with one_line(folder, "the weights that config.json describes"):
         check(config.n_layer <= len(tensors), f"{config.n_layer} layers")
         with torch.device("meta"):  # takes no memory
             state = GPT(config).state_dict()
-        if config.tied and "lm_head.weight" in tensors:  # files hold a tied head once or twice
+        if config.tied and "lm_head.weight" in tensors:  # a tied head may be stored twice
             head = tensors.pop("lm_head.weight")
             embedding = tensors.setdefault("model.embed_tokens.weight", head)
             check(torch.equal(embedding, head), "lm_head differs from the embedding")
         for name, weight in state.items():
             state[name] = tensors.pop(their_name(name))
             shapes = f"{[*state[name].shape]}, not {[*weight.shape]}"
-            check(state[name].shape == weight.shape, f"{their_name(name)} is {shapes}")
+            check(state[name].shape == weight.shape, f"{their_name(name)} has shape {shapes}")
         extra = [name for name in tensors if not name.endswith("rotary_emb.inv_freq")]
-        check(not extra, f"also {short_repr(extra)}")
+        check(not extra, f"unexpected {short_repr(extra)}")
     return state
 
 
@@ -118,19 +118,19 @@ def is_folder(path):
 def load(path, device="cpu", dtype=torch.float32, template=None):
     """A Hugging Face folder -> (GPT, PretrainedTokenizer). Raises UserError.
 
-    template: replaces parts of the model's own (see `read_template`).
+    template: replaces parts of the model's own template (see `read_template`).
     """
     folder = Path(path)
     settings, config = read_config(folder)
     tokenizer = read_tokenizer(folder, settings, template)
     if tokenizer.vocab_size > config.vocab_size:
         ids = f"the tokenizer has ids up to {tokenizer.vocab_size - 1}"
-        raise UserError(f"{folder}: {ids}, and the embedding {config.vocab_size} rows")
+        raise UserError(f"{folder}: {ids}, but the embedding has {config.vocab_size} rows")
     state = read_state(folder, config)
     for name, weight in state.items():
         state[name] = weight.to(device, dtype, copy=True)
         if not state[name].isfinite().all():
-            raise UserError(f"{folder}: {their_name(name)} holds NaN or infinity")
+            raise UserError(f"{folder}: {their_name(name)} contains NaN or infinity")
     with torch.device("meta"):
         model = GPT(config)
     model.load_state_dict(state, assign=True)
@@ -145,16 +145,16 @@ COPIED += ["generation_config.json", "chat_template.jinja"]
 def save(model, source, folder, dtype=None):
     """Write `model` as a Hugging Face folder with the configuration and tokenizer of `source`.
 
-    dtype: of the weights (default: as in `source`). Raises UserError if the model differs from
-    that of `source`, if LoRA adapters are not merged, or if `folder` holds a model.
+    dtype: for the weights (default: as in `source`). Raises UserError if the model's configuration
+    differs from that of `source`, if LoRA adapters are not merged, or if `folder` has a model.
     """
     source, folder = Path(source), Path(folder)
     settings, config = read_config(source)
     if replace(model.config, block_size=config.block_size) != config:
-        raise UserError(f"{folder}: the model is not the same as that of {source}")
+        raise UserError(f"{folder}: the model does not have the configuration of {source}")
     for path in [folder / "checkpoint.pt", folder / "config.json", *folder.glob("*.safetensors*")]:
         if path.exists():
-            raise UserError(f"{path} exists, and no model is overwritten: give another folder")
+            raise UserError(f"{path} already exists: give another folder")
     state, old = model.state_dict(), read_state(source, config)
     if state.keys() != old.keys():
         raise UserError(f"{folder}: the LoRA adapters are not merged yet (lora.merge)")

@@ -1,4 +1,4 @@
-"""Safetensors, a file format of weights: 8 bytes of length, a JSON header of that length, numbers.
+"""Safetensors, a file format for weights: 8 bytes with the header's length, a JSON header, numbers.
 
 {"model.norm.weight": {"dtype": "F32", "shape": [576], "data_offsets": [0, 2304]}, ...}
 """
@@ -13,13 +13,13 @@ from perce_mini.runtime.errors import UserError, one_line, short_repr
 from perce_mini.runtime.files import open_regular, read_json, replace_file
 
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-MAX_BYTES = 40 * 2**20  # of a header or a JSON file; the tokenizer.json of Llama 3 is 17 MB
+MAX_BYTES = 40 * 2**20  # limit for headers and JSON files; the tokenizer.json of Llama 3 is 17 MB
 
 
 def read_weights(folder):
     """{name: tensor} of model.safetensors, or of all files in the index. Raises UserError.
 
-    Other *.safetensors must not be there: another program might read those.
+    The folder must not contain other *.safetensors files: another program might read those instead.
     """
     index, files = folder / "model.safetensors.index.json", {"model.safetensors"}
     if index.exists():
@@ -32,7 +32,7 @@ def read_weights(folder):
     for file in sorted(files):
         for name, tensor in read_safetensors(folder / file).items():
             if name in tensors:
-                raise UserError(f"{folder / file}: {short_repr(name)} is in another file, too")
+                raise UserError(f"{folder / file}: {short_repr(name)} is also in another file")
             tensors[name] = tensor
     return tensors
 
@@ -50,14 +50,14 @@ def read_safetensors(path):
             check(0 <= start < end <= len(data) - begin, f"{short_repr(name)} ends at byte {end}")
             count = (end - start) // dtype.itemsize
             flat = torch.frombuffer(data, dtype=dtype, count=count, offset=begin + start)
-            tensors[name] = flat.view(entry["shape"])  # fails unless that is `count` numbers
+            tensors[name] = flat.view(entry["shape"])  # fails unless the shape has `count` numbers
             check(flat.nbytes == end - start, f"{short_repr(name)} has {end - start} bytes")
         check(sum(t.nbytes for t in tensors.values()) <= len(data) - begin, "overlapping tensors")
     return tensors
 
 
 def write_safetensors(path, tensors):
-    """Write {name: tensor} as a file that replaces `path`."""
+    """Write {name: tensor} to `path`, replacing the file if it exists."""
     names = {dtype: name for name, dtype in DTYPES.items()}
     header, end = {"__metadata__": {"format": "pt"}}, 0
     for name, tensor in tensors.items():

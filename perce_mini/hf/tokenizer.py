@@ -1,8 +1,8 @@
 """The tokenizer of a pretrained model, from tokenizer.json or from vocab.json and merges.txt.
 
-Byte-level BPE: a pattern cuts a text into pieces, and adjacent tokens in a piece are merged in the
-order of the file's merges. A model that reads the wrong ids gives plausible but wrong numbers, so
-anything that would make the ids differ from those of the package `tokenizers` raises an error.
+Byte-level BPE: a pattern splits a text into pieces, and adjacent tokens in a piece are merged in
+the order of the file's merges. A model that gets the wrong ids gives plausible but wrong numbers,
+so anything that would make the ids differ from those of the `tokenizers` package raises an error.
 """
 
 import re
@@ -18,7 +18,7 @@ from perce_mini.runtime.files import read_json, read_text
 from perce_mini.tokenizer import TEMPLATE, Tokenizer
 
 GPT2 = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-# The same, but every digit is split off first, so it ends the piece before it, even white space.
+# The same, but digits are split off first, so a digit ends the piece before it, even white space.
 DIGITS = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?=\p{N})|\s+(?!\S)|\s+"
 QWEN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
 QWEN += r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -35,21 +35,21 @@ class PretrainedTokenizer(Tokenizer):
     pretrained = True
 
     def __init__(self, tokens, ids, pattern, special, template, normal_form):
-        """tokens: byte strings in the order in which BPE merges them; ids: one for each of them;
+        """tokens: byte strings in the order in which BPE merges them; ids: one for each token;
         pattern: one of PATTERNS; special: {control token: id}; normal_form: "NFC" or None.
 
-        Raises ValueError if these contradict each other.
+        Raises ValueError if the arguments are inconsistent.
         """
         numbers, n = [*ids, *special.values()], len(set(tokens)) + len(special)
         check(all(type(i) is int and i >= 0 for i in numbers), "ids that are not whole numbers")
-        check(len(numbers) == len(set(numbers)) == n, "tokens without an id of their own")
+        check(len(numbers) == len(set(numbers)) == n, "tokens without a unique id")
         check(set(tokens) >= {bytes([i]) for i in range(32, 127)}, "printable ASCII without ids")
-        check(pattern in PATTERNS and normal_form in ("NFC", None), "an unknown way to cut texts")
+        check(pattern in PATTERNS and normal_form in ("NFC", None), "unknown pattern or form")
         end = template["end"]
         check(end in ["", *special], f"the template's end {short_repr(end)} is not a control token")
         self.tokens, self.ids, self.pattern, self.special = tokens, ids, pattern, special
         self.template, self.normal_form = {part: template[part] for part in TEMPLATE}, normal_form
-        # tiktoken needs all 256 bytes; some vocabularies lack a few, which then have no id.
+        # tiktoken needs all 256 bytes. Some vocabularies lack a few; these get a rank but no id.
         self.ranked = [*tokens, *sorted({bytes([i]) for i in range(256)} - set(tokens))]
         ranks = {token: rank for rank, token in enumerate(self.ranked)}
         options = {"pat_str": pattern, "mergeable_ranks": ranks, "special_tokens": {}}
@@ -65,12 +65,12 @@ class PretrainedTokenizer(Tokenizer):
         return unicodedata.normalize(self.normal_form, text) if self.normal_form else text
 
     def ranks(self, text):
-        """text -> places in `ranked`. Raises ValueError for far too many spaces in a row."""
+        """text -> indices into `ranked`. Raises ValueError for far too many spaces in a row."""
         check(len(text) < 500_000 or not too_many_spaces(text), "far too many spaces in a row")
         return self.encoding.encode_ordinary(self.normalize(text))
 
     def encode(self, text):
-        """text -> ids. Bytes without an id are left out, as `tokenizers` does."""
+        """text -> ids. Bytes without an id are omitted, as in `tokenizers`."""
         return [self.ids[rank] for rank in self.ranks(text) if rank < len(self.ids)]
 
     def spans(self, text):
@@ -90,20 +90,21 @@ OTHER_BPE += ["continuing_subword_prefix"]
 
 
 def split_at(pattern):
-    """The "pre_tokenizer" of a tokenizer.json that cuts texts at a pattern."""
+    """The "pre_tokenizer" of a tokenizer.json that splits texts with a pattern."""
     split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated"}
     steps = [split | {"invert": False}, LEVEL | {"use_regex": False}]
     return {"type": "Sequence", "pretokenizers": steps}
 
 
 def read_tokenizer(folder, settings, template=None):
-    """The PretrainedTokenizer of a folder. Raises UserError.
+    """Read the PretrainedTokenizer of a folder. Raises UserError.
 
-    settings: its config.json; template: replaces parts of the model's own (see `read_template`).
+    settings: its config.json; template: replaces parts of the model's own template (see
+    `read_template`).
     """
     path = folder / "tokenizer.json"
     path = path if path.exists() else folder / "vocab.json"
-    with one_line(path, "a tokenizer that is supported"):
+    with one_line(path, "a supported tokenizer"):
         content = read_json(path, MAX_BYTES)
         if path.name == "vocab.json":
             is_qwen = "Qwen" in settings["architectures"][0]
@@ -123,7 +124,7 @@ def read_tokenizer(folder, settings, template=None):
 
 
 def as_tokenizer_json(vocab, path, is_qwen):
-    """vocab.json and merges.txt as a tokenizer.json. The vocabulary tells how texts are cut."""
+    """vocab.json and merges.txt as a tokenizer.json; the pattern follows from the vocabulary."""
     lines = read_text(path, MAX_BYTES).split("\n")
     merges = [line for line in lines if line and not line.startswith("#version")]
     made = {merge.replace(" ", "") for merge in merges}
@@ -138,7 +139,7 @@ def as_tokenizer_json(vocab, path, is_qwen):
 
 
 def read_pattern(step):
-    """The pattern of a "pre_tokenizer", which must be that of a model that is known here."""
+    """The pattern of a "pre_tokenizer", which must be one of a supported model."""
     steps = step["pretokenizers"] if step["type"] == "Sequence" else [step]
     steps = [{key: value for key, value in s.items() if key != "trim_offsets"} for s in steps]
     steps[-1] = {"use_regex": True} | steps[-1]
@@ -156,9 +157,9 @@ def read_control_tokens(content):
         name, i = token["content"], token["id"]
         is_control = token.get("special") or is_markup(name)
         strips = token.get("lstrip") or token.get("rstrip")
-        check(is_control and not strips, f"the added token {short_repr(name)} is part of texts")
+        check(is_control and not strips, f"added token {short_repr(name)} is not a control token")
         same = content["model"]["vocab"].get(name, i) == i == special.setdefault(name, i)
-        check(same, f"two ids of {short_repr(name)}")
+        check(same, f"two ids for {short_repr(name)}")
     return special
 
 
@@ -169,13 +170,13 @@ def read_start(processor, special):
         check(step["type"] in ("ByteLevel", "TemplateProcessing"), f"post_processor {step['type']}")
         if step["type"] == "TemplateProcessing":
             *names, _ = [part.get("SpecialToken", {}).get("id") for part in step["single"]]
-            check(special.keys() >= set(names), "post_processor that does more than start texts")
+            check(special.keys() >= set(names), "post_processor that adds more than a start")
             start = "".join(names)
     return start
 
 
 def read_ends(folder, settings):
-    """Ids that end a text. Chat models often name theirs in generation_config.json alone."""
+    """Ids that end a text. Chat models often list theirs only in generation_config.json."""
     path, ids = folder / "generation_config.json", []
     for place in [settings, read_json(path, MAX_BYTES) if path.exists() else {}]:
         end = place.get("eos_token_id")
@@ -186,11 +187,11 @@ def read_ends(folder, settings):
 def order_tokens(model, special):
     """{bytes: id} of the ordinary tokens, in the order of the merges that complete them.
 
-    tiktoken merges any two adjacent parts that together are a token, the earliest in this order
-    first. The file allows only the listed pairs. Both give the same ids if the listed merges build
-    every token from its letters, which is checked here. With "ignore_merges" a piece that is a
-    token stays whole, as in tiktoken. The merges may then leave a token in three or more parts, but
-    not in two, which tiktoken would join.
+    tiktoken merges any two adjacent parts that together form a token, starting with the earliest in
+    this order. The file allows only the listed pairs. Both give the same ids if the listed merges
+    build every token from its letters, which is checked here. With "ignore_merges", a piece that is
+    a token stays whole, as in tiktoken. The merges may then leave a token in three or more parts,
+    but not in two, which tiktoken would join.
     """
     for name in OTHER_BPE:
         check(not model.get(name), f"{name} {short_repr(model.get(name))}")
@@ -199,7 +200,7 @@ def order_tokens(model, special):
     order, byte_of = {pair: place for place, pair in enumerate(merges)}, bytes_of_characters()
     check(vocab.keys() >= {left + right for left, right in order}, "merges that make no token")
     work = sum(len(token) ** 2 for token in vocab)  # 3 million for SmolLM2
-    check(work < 5 * 10**7, "tokens that are far too long")
+    check(work < 5 * 10**7, "tokens that are too long")
     places = {}
     for token in vocab:
         parts, places[token] = merge_all(token, order)
@@ -210,9 +211,9 @@ def order_tokens(model, special):
 
 
 def merge_all(token, order):
-    """Byte-pair encoding, slow and plain: merge the pair that is first in `order`, again and again.
+    """Slow, plain byte-pair encoding: repeatedly merge the pair that comes first in `order`.
 
-    Returns the parts that are left, and the place of the last merge (-1: none).
+    Returns the remaining parts and the place of the last merge (-1 if there was none).
     """
     parts, place = list(token), -1
     while len(parts) > 1:
@@ -226,16 +227,16 @@ def merge_all(token, order):
 
 
 def bytes_of_characters():
-    """{character: byte}: printable bytes are written as themselves, the others from U+0100 on."""
+    """{character: byte}. Printable bytes stand for themselves; the others start at U+0100."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1)]
     printable += range(ord("®"), ord("ÿ") + 1)
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(others)}
 
 
-# Plain text shows the items as examples, in the rows' own words.
+# Without a chat format, the items are shown as plain-text examples.
 PLAIN = {"start": "", "item": "{query}\n{response}\n\n", "query": "{query}\n", "end": ""}
-# A chat model is known by the token that ends its texts. Persona and query are the user's message.
+# We recognise a chat model by its end token. Persona and query together form the user's message.
 HEADER = "<|start_header_id|>{}<|end_header_id|>\n\n"
 START = "<|begin_of_text|>" + HEADER.format("user")
 CHATS = {
@@ -245,18 +246,18 @@ CHATS = {
 
 
 def make_template(special, end_ids, start):
-    """The template that fits a model: its chats, or plain text. start: what precedes every text."""
+    """The template for a model: its chat format, or plain text. start: what precedes every text."""
     names = {i: name for name, i in special.items()}
     ends = [names[i] for i in end_ids if i in names]
     end = next((name for name in CHATS if name in ends), ends[0] if ends else "")
     chat_start, query = CHATS.get(end, ("", PLAIN["query"]))
-    if end in CHATS and "<think>" in special:  # Qwen3 answers at once after an empty thought
+    if end in CHATS and "<think>" in special:  # an empty thought lets Qwen3 answer at once
         query += "<think>\n\n</think>\n\n"
     return PLAIN | {"start": start + chat_start.removeprefix(start), "query": query, "end": end}
 
 
 def read_template(path):
-    """A JSON file with some of "start", "item", "query", "end" -> a dict. Raises UserError."""
+    """Read a JSON file with any of "start", "item", "query", "end" as a dict. Raises UserError."""
     with one_line(path, "a template"):
         content = read_json(path, MAX_BYTES)
         template = {part: text for part, text in content.items() if text is not None}

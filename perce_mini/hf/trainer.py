@@ -1,4 +1,4 @@
-"""PerCE for `transformers.Trainer`, and for trainers that are made from it, such as TRL's.
+"""PerCE for `transformers.Trainer` and for trainers derived from it, such as TRL's.
 
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainingArguments
     from perce_mini.hf.trainer import PerCETrainer
@@ -11,7 +11,7 @@
     trainer = PerCETrainer(model, TrainingArguments("out/mine"), [{"messages": chat}], tokenizer)
     trainer.train()
 
-The last two messages of a chat are the query and the response. Whatever precedes them is the
+The last two messages of a chat are the query and the response. The messages before them are the
 persona, which the plain view leaves out. With TRL:
 
     from datasets import Dataset
@@ -37,10 +37,11 @@ MARK = "[[the response]]"
 
 
 def encode_chat(tokenizer, messages):
-    """A chat -> the ids of its prompt, and of its response with the token that ends it.
+    """A chat -> the ids of its prompt, and the ids of its response with the end token.
 
-    Whatever the chat template writes before the response is prompt, such as Qwen3's empty thought.
-    Raises ValueError if the prompt depends on the response, or if the assistant is not last.
+    Whatever the chat template writes before the response belongs to the prompt, such as Qwen3's
+    empty thought. Raises ValueError if the prompt depends on the response, or if the last message
+    is not the assistant's.
     """
 
     def render(response):
@@ -48,17 +49,17 @@ def encode_chat(tokenizer, messages):
         return tokenizer.apply_chat_template([*messages[:-1], last], tokenize=False)
 
     if messages[-1]["role"] != "assistant":
-        raise ValueError("the last message of a chat must be the assistant's")
+        raise ValueError("the last message of a chat must come from the assistant")
     prompt, end = render(MARK).split(MARK)
     text = render(messages[-1]["content"])
     if not (text.startswith(prompt) and text.endswith(end)):
-        raise ValueError("the chat template writes a prompt that depends on the response")
+        raise ValueError("the chat template makes the prompt depend on the response")
     texts = [prompt, text.removeprefix(prompt).rstrip()]
     return tokenizer(texts, add_special_tokens=False)["input_ids"]
 
 
 def make_view(prompts, responses):
-    """The inputs of a model, padded on the right, and labels: -100 where nothing is scored."""
+    """The model's inputs, padded on the right, and the labels: -100 where nothing is scored."""
     ids = [torch.tensor(p + r) for p, r in zip(prompts, responses)]
     labels = [torch.tensor([-100] * len(p) + r) for p, r in zip(prompts, responses)]
     mask = pad_sequence([torch.ones_like(row) for row in ids], batch_first=True)
@@ -67,7 +68,7 @@ def make_view(prompts, responses):
 
 
 def collate(rows, tokenizer):
-    """Rows with a chat under "messages" -> a batch that holds both views of the same responses."""
+    """Rows with a chat under "messages" -> a batch with both views of the same responses."""
     chats = [row["messages"] for row in rows]
     prompts, responses = zip(*[encode_chat(tokenizer, chat) for chat in chats])
     plain_prompts = [encode_chat(tokenizer, chat[-2:])[0] for chat in chats]
@@ -79,25 +80,25 @@ def collate(rows, tokenizer):
 class PerCEMixin:
     """Makes a Trainer minimise the PerCE loss: class MyTrainer(PerCEMixin, SomeTrainer).
 
-    clip_min, clip_max: of the weights (Eq. 7); options: whatever else the Trainer takes.
+    clip_min, clip_max: for the weights (Eq. 7); options: other arguments of the Trainer.
     """
 
     def __init__(self, model, args, train_dataset, processing_class, **options):
         self.clip_min = options.pop("clip_min", CLIP_MIN)
         self.clip_max = options.pop("clip_max", CLIP_MAX)
         args.remove_unused_columns = False  # the collator reads "messages"
-        if hasattr(args, "dataset_kwargs"):  # TRL must leave the chats as they are
+        if hasattr(args, "dataset_kwargs"):  # TRL must not change the chats
             args.dataset_kwargs = {**(args.dataset_kwargs or {}), "skip_prepare_dataset": True}
         args.average_tokens_across_devices = True  # num_items_in_batch counts all processes' tokens
         options |= {"train_dataset": train_dataset, "processing_class": processing_class}
         super().__init__(model, args, partial(collate, tokenizer=processing_class), **options)
-        self.model_accepts_loss_kwargs = True  # they are counted for every model
+        self.model_accepts_loss_kwargs = True  # so that num_items_in_batch is always passed
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """This micro-batch's part of the PerCE loss.
 
         PIR would mistake the noise of dropout for the persona's influence, so the weights come from
-        passes without dropout. A model with dropout needs a second pass of the persona view.
+        passes without dropout. A model with dropout needs a second pass over the persona view.
         """
         persona, labels = inputs["persona"], inputs["labels"]
         logp_plain = score_without_dropout(model, inputs["plain"], inputs["plain_labels"])
@@ -109,7 +110,7 @@ class PerCEMixin:
         weights = pir_weights(logp_persona, logp_plain, self.clip_min, self.clip_max)
         if num_items_in_batch is None:
             loss = weighted_nll(logp, weights)
-        else:  # DataParallel repeats the number; DDP averages the gradients that should be summed
+        else:  # DataParallel repeats the number; DDP averages gradients that we want to sum
             n_tokens = torch.as_tensor(num_items_in_batch).float().mean()
             loss = weighted_nll(logp, weights, n_tokens) * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
@@ -126,7 +127,7 @@ def score_without_dropout(model, view, labels):
 
 
 def random_state(device):
-    """The state of the generator from which layers draw random numbers on this device."""
+    """The state of the random number generator that layers use on this device."""
     source = torch if device.type == "cpu" else torch.get_device_module(device)
     return source.get_rng_state()
 

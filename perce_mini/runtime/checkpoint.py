@@ -1,6 +1,8 @@
-"""A run's folder: checkpoint.pt holds everything (weights, optimiser, log, random state); log.jsonl
-is a readable copy of the log. A LoRA run stores only the adapters, and the path and hash of the
-model that they adapt; loading the run reads that model again.
+"""Save and load the folder of a run.
+
+checkpoint.pt contains everything: weights, optimiser, log, random state. log.jsonl is a readable
+copy of the log. A LoRA run stores only the adapters, and the path and hash of the model that they
+adapt. Loading such a run reads that model again.
 
 A checkpoint may be damaged or malicious, so it is checked in three layers. First, the file must be
 a zip archive whose parts are stored uncompressed, each with a CRC-32. So a small file cannot expand
@@ -29,7 +31,7 @@ PARTS = {"config", "model", "tokenizer", "settings", "step", "log", "optimizer",
 
 
 class LoadedModel(NamedTuple):
-    """What `load` returns: a run, or a pretrained model (whose state is empty)."""
+    """What `load` returns for a run. For a pretrained model the state is empty."""
 
     model: GPT
     tokenizer: Tokenizer
@@ -37,12 +39,12 @@ class LoadedModel(NamedTuple):
 
     @property
     def settings(self):
-        """How the run was trained; the defaults for a pretrained model."""
+        """How the run was trained, or the defaults for a pretrained model."""
         return self.state.get("settings", Settings())
 
 
 def save(folder, model, tokenizer, settings, step, log=(), optimizer=None):
-    """Write the run's folder. settings: a Settings; step: the optimisation steps done so far."""
+    """Write the run's folder. settings: a Settings; step: the number of steps done so far."""
     on_gpu = model.head.device.type == "cuda"
     state = {
         "config": asdict(model.config),
@@ -60,7 +62,7 @@ def save(folder, model, tokenizer, settings, step, log=(), optimizer=None):
 
 
 def read(folder):
-    """The dict that `save` wrote, on the CPU; its "settings" are a Settings. Raises UserError."""
+    """The dict that `save` wrote, on the CPU, with "settings" as a Settings. Raises UserError."""
     path = Path(folder) / "checkpoint.pt"
     if not path.is_file():
         raise UserError(f"{path} not found: no run was saved there")
@@ -75,7 +77,7 @@ def read(folder):
 def load(folder, device="cpu", dtype=torch.float32):
     """A run's folder -> LoadedModel (model, tokenizer, state). Raises UserError.
 
-    dtype: of the frozen weights of a LoRA run; all others are float32.
+    dtype: for the frozen weights of a LoRA run; all other weights are float32.
     """
     state, path = read(folder), Path(folder) / "checkpoint.pt"
     with one_line(path, KIND):
@@ -97,27 +99,27 @@ def load_adapted(path, state, device, dtype):
 
     source = state["settings"].init
     if not source or models.fingerprint(source) != state["settings"].init_sha256:
-        what = f"{path} holds adapters for the model in {source or 'no folder'}, which is missing"
-        advice = "put it back, and start from the folder in which the run was trained"
+        what = f"{path} has adapters for the model in {source or 'no folder'}, which is missing"
+        advice = "restore it, and use the working directory in which the run was trained"
         raise UserError(f"{what} or has changed: {advice}")
     load_source = models.hf.load if models.hf.is_folder(source) else load
     model = load_source(source, device, dtype)[0]
     model.config.block_size = state["config"]["block_size"]
-    lora.merge(model)  # if the source is a LoRA run, too
-    lora.add(model, state["settings"].lora_rank, "meta")  # takes no memory, whatever the rank is
+    lora.merge(model)  # if the source is also a LoRA run
+    lora.add(model, state["settings"].lora_rank, "meta")  # needs no memory, whatever the rank is
     weights = state.pop("model")
-    check(weights.keys() == lora.adapters(model).keys(), "other adapters")
+    check(weights.keys() == lora.adapters(model).keys(), "adapters for other layers")
     model.load_state_dict(weights, strict=False, assign=True)
     return model.to(device)
 
 
 def build_tokenizer(state):
-    """The Tokenizer whose `state()` this is. It cannot encode a byte that has no token."""
+    """Restore a Tokenizer from its `state()`. Bytes without a token could not be encoded."""
     tokens = set(state["tokens"])
-    check(len(tokens) == len(state["tokens"]), "the same token twice")
-    check(all(bytes([i]) in tokens for i in range(32, 127)), "no token for a letter")
+    check(len(tokens) == len(state["tokens"]), "duplicate tokens")
+    check(all(bytes([i]) in tokens for i in range(32, 127)), "no token for a printable character")
     if "pattern" not in state:
-        check(state["tokens"][:256] == [bytes([i]) for i in range(256)], "a byte has no token")
+        check(state["tokens"][:256] == [bytes([i]) for i in range(256)], "no token for a byte")
         return Tokenizer(**state)
     from perce_mini.hf.tokenizer import PretrainedTokenizer  # only runs of real models need it
 
@@ -128,21 +130,21 @@ def restore(state, optimizer):
     """Restore the optimiser and the random state, so that training continues exactly where it
     stopped.
 
-    Raises UserError if the state belongs to another model.
+    Raises UserError if the state belongs to a different model.
     """
     where = "the optimiser state of the checkpoint"
     if state.get("optimizer") is None:
         raise UserError(f"{where} is missing: training cannot continue from it")
-    with one_line(where, "that of this model"):
+    with one_line(where, "for this model"):
         moments = state["optimizer"]["state"]
-        own = optimizer.state_dict()["param_groups"]  # not the file's learning rate and decay
+        own = optimizer.state_dict()["param_groups"]  # ignore the file's learning rate and decay
         weights = optimizer.param_groups[0]["params"]
-        check(set(moments) == set(range(len(weights))), "other weights")
+        check(set(moments) == set(range(len(weights))), "wrong number of weights")
         for i, weight in enumerate(weights):
             for name in ["step", "exp_avg", "exp_avg_sq"]:
                 check_tensor(moments[i][name], name)
                 shape = () if name == "step" else weight.shape
-                check(moments[i][name].shape == shape, f"shape of {name}")
+                check(moments[i][name].shape == shape, f"wrong shape of {name}")
             check(moments[i]["step"] >= 1, "a step below 1")
             check(moments[i]["exp_avg_sq"].min() >= 0, "a negative second moment")
         optimizer.load_state_dict({"state": moments, "param_groups": own})
@@ -160,20 +162,20 @@ def check(condition, reason):
 
 
 def check_archive(path):
-    """The parts of the zip file are uncompressed, do not overlap, and have the right CRC-32."""
+    """Check that the zip file's parts are uncompressed, do not overlap, and have valid CRCs."""
     with zipfile.ZipFile(path) as archive:
         end = 0
         for part in sorted(archive.infolist(), key=lambda part: part.header_offset):
             check(part.compress_type == zipfile.ZIP_STORED, "compressed parts")
             check(part.compress_size == part.file_size, "sizes differ")
-            check(not part.external_attr & 0x10, "a folder")  # torch would not read its bytes
+            check(not part.external_attr & 0x10, "a folder")  # torch would ignore its bytes
             check(part.header_offset >= end, "overlapping parts")
             end = part.header_offset + part.file_size
         check(archive.testzip() is None, "wrong checksum")
 
 
 def check_state(state):
-    """Every value has the right type and is in range. Nothing has been built from it yet."""
+    """Check that every value has the right type and range, before anything is built from it."""
     missing = PARTS - set(state)
     check(not missing, f"no {', '.join(missing)}")
     check_fields(state["config"], GPTConfig)
@@ -187,11 +189,11 @@ def check_state(state):
     check(isinstance(state["tokenizer"], dict), "no tokenizer")
     check(len(state["tokenizer"]["tokens"]) <= config["vocab_size"], "too many tokens")
     for line in state["log"]:
-        check(all(type(value) in (int, float) for value in line.values()), "the log")
+        check(all(type(value) in (int, float) for value in line.values()), "log entry not a number")
 
 
 def check_fields(values, cls):
-    """Every value belongs to a field of this dataclass, has its type, and is in range."""
+    """Check that every value belongs to a field of the dataclass and has its type and range."""
     types = {field.name: field.type for field in fields(cls)}
     for name, value in values.items():
         kinds = [float, int] if types.get(name) is float else [types.get(name)]  # 1 is a float, too
@@ -202,8 +204,8 @@ def check_fields(values, cls):
 
 
 def check_tensor(tensor, name):
-    """A plain contiguous tensor of finite float32 or bfloat16 numbers."""
+    """Check that this is a plain contiguous tensor of finite float32 or bfloat16 numbers."""
     check(isinstance(name, str) and isinstance(tensor, torch.Tensor), f"{short_repr(name)}")
     check(tensor.dtype in (torch.float32, torch.bfloat16), f"{name} is {tensor.dtype}")
-    check(tensor.layout is torch.strided and tensor.device.type == "cpu", f"layout of {name}")
+    check(tensor.layout is torch.strided and tensor.device.type == "cpu", f"{name} is not dense")
     check(tensor.is_contiguous() and bool(tensor.isfinite().all()), f"{name} is not finite")

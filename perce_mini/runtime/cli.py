@@ -1,4 +1,4 @@
-"""What all commands share: flags that are checked when they are parsed, and one-line errors."""
+"""Shared by all commands: flags that are checked when they are parsed, and one-line errors."""
 
 import argparse
 import math
@@ -10,7 +10,7 @@ from perce_mini.runtime.errors import UserError, printable
 
 
 class Help(argparse.RawDescriptionHelpFormatter):
-    """Adds the default to the help of every flag that has one and does not mention it."""
+    """Appends the default to a flag's help, unless there is no default or the help mentions it."""
 
     def _get_help_string(self, action):
         no_default = any(action.default is x for x in (None, False, argparse.SUPPRESS))
@@ -20,7 +20,7 @@ class Help(argparse.RawDescriptionHelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser with `Help`, and without abbreviated flags."""
+    """An ArgumentParser that uses `Help` and does not allow abbreviated flags."""
 
     def __init__(self, **kwargs):
         super().__init__(formatter_class=Help, allow_abbrev=False, **kwargs)
@@ -31,7 +31,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def number(kind, low, high):
-    """A `type` for add_argument: an int or a float from low to high."""
+    """A `type` for add_argument: an int or a float between low and high."""
 
     def parse(text):
         try:
@@ -48,7 +48,7 @@ def number(kind, low, high):
 
 
 def path(text):
-    """The `type` of a path. Path("") would silently mean the current folder."""
+    """The `type` for paths. Rejects "", because Path("") would silently mean the current folder."""
     if not text:
         raise argparse.ArgumentTypeError("the path is empty")
     return Path(text)
@@ -57,24 +57,24 @@ def path(text):
 COUNT = number(int, 1, 10**9)
 COUNT_OR_NONE = number(int, 0, 10**9)
 SEED = number(int, 0, 2**32 - 1)
-RATE = number(float, 1e-12, 1)  # learning rates of AdamW
+RATE = number(float, 1e-12, 1)  # learning rates for AdamW
 
 # Flags that several commands have: p.add_argument("--device", **DEVICE).
 DEVICE = {"default": "auto", "help": "auto, cpu, cuda, cuda:1 or mps (default: the fastest)"}
-TEXT_SEED = {"type": SEED, "default": 0, "help": "seed of the sampled text"}
+TEXT_SEED = {"type": SEED, "default": 0, "help": "seed for sampling texts"}
 TEMPERATURE = {
     "type": number(float, 0, 100),
     "default": 0.4,
-    "help": "sampling temperature; 0 takes the most likely token",
+    "help": "sampling temperature; 0 picks the most likely token",
 }
 TOP_K = {
     "type": COUNT_OR_NONE,
-    "help": "number of profile items in the prompt, the most relevant ones by BM25",
+    "help": "number of profile items in the prompt (the most relevant ones by BM25)",
 }
 
 
 def run(main):
-    """Call main() and turn wrong input, Ctrl-C and a closed pipe into an exit status."""
+    """Call main(), and turn invalid input, Ctrl-C and a closed pipe into an exit status."""
     sys.stderr = sys.stderr or open(os.devnull, "w")  # None if the shell closed it
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -86,22 +86,22 @@ def run(main):
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         sys.exit(130)
-    except BrokenPipeError:  # `| head` has seen enough
+    except BrokenPipeError:  # the reader, for example `| head`, has exited
         discard_output()
         sys.exit(141)
     except (UserError, OSError) as error:
         print("error:", printable(" ".join(str(error).split())), file=sys.stderr)
-        if isinstance(error, OSError):  # the disk is full, perhaps the one that stdout writes to
+        if isinstance(error, OSError):  # stdout may be a file on a full disk
             discard_output()
         sys.exit(2)
     except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":  # torch's; importing torch here is slow
+        if type(error).__name__ != "OutOfMemoryError":  # torch.OutOfMemoryError; avoids the import
             raise
         reason = str(error).split(". ")[0]
-        print(f"error: {reason}: choose a smaller --block-size or model", file=sys.stderr)
+        print(f"error: {reason}: use a smaller --block-size or model", file=sys.stderr)
         sys.exit(2)
 
 
 def discard_output():
-    """Let the interpreter's last flush of stdout succeed: nothing more can be written."""
+    """Discard what stdout still buffers, so that the interpreter's final flush does not fail."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

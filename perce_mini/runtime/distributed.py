@@ -1,10 +1,10 @@
 """Several processes, one per GPU (or CPU): `torchrun --nproc_per_node N train.py ...`.
 
-Every process draws the same micro-batches and works on every N-th of them. All processes divide by
-the number of response tokens of the whole step, so the gradient of Eq. 8 is the SUM of the
-gradients of all processes. Only the first process prints and writes files.
+All processes draw the same micro-batches, and each process works on every N-th of them. All of them
+divide by the number of response tokens in the whole step, so the gradient of Eq. 8 is the SUM of
+the gradients of all processes. Only the first process prints and writes files.
 
-Without torchrun there is a single process, and the functions here change nothing.
+Without torchrun there is a single process, and the functions here do nothing.
 """
 
 import os
@@ -22,21 +22,21 @@ def init_distributed(device):
         if device.type == "cuda":
             device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
             torch.cuda.set_device(device)
-        # Creating an optimizer imports this module. If it were imported after the process group was
-        # made, it would keep the group alive, and the group's threads would crash Python at exit.
+        # Creating an optimizer imports this module. If that happened after the process group was
+        # created, the module would keep the group alive; its threads could crash Python at exit.
         from torch.distributed import nn as _  # noqa: F401
 
         try:
             dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
         except ValueError as error:
-            raise UserError(f"start several processes with torchrun ({error})") from None
+            raise UserError(f"use torchrun to start several processes ({error})") from None
         if rank():
             sys.stdout = open(os.devnull, "w")
     return device
 
 
 def rank():
-    """The number of this process, from 0."""
+    """The number of this process, starting at 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
@@ -52,7 +52,7 @@ def barrier():
 
 
 def my_share(micro_batches):
-    """The micro-batches that this process works on; there may be none at the end of an epoch."""
+    """The micro-batches for this process. There may be none at the end of an epoch."""
     return micro_batches[rank() :: world_size()]
 
 
@@ -61,13 +61,13 @@ def sum_gradients(model):
     if dist.is_initialized():
         for p in model.parameters():
             if p.requires_grad:
-                if p.grad is None:  # this process had no micro-batch
+                if p.grad is None:  # if this process had no micro-batch
                     p.grad = torch.zeros_like(p)
                 dist.all_reduce(p.grad)
 
 
 def sum_over_processes(values):
-    """A tensor's sum over the processes, in place."""
+    """Replace a tensor with its sum over the processes, and return it."""
     if dist.is_initialized():
         dist.all_reduce(values)
     return values

@@ -3,8 +3,8 @@
 import unicodedata
 from contextlib import contextmanager
 
-# Characters that could steer a terminal or reorder the text around them: controls, lone surrogates,
-# line and paragraph separators, direction overrides. Spaces and joiners of all kinds are harmless.
+# Characters that could control a terminal or reorder the text around them: control characters, lone
+# surrogates, line and paragraph separators, direction overrides. All spaces and joiners are safe.
 UNSAFE_CATEGORIES = ["Cc", "Cs", "Zl", "Zp"]
 UNSAFE = set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufffe\uffff")
 
@@ -14,7 +14,7 @@ class UserError(ValueError):
 
 
 def printable(text):
-    """The text with unsafe characters as U+FFFD; line breaks and tabs stay."""
+    """Replace unsafe characters with U+FFFD, but keep line breaks and tabs."""
 
     def safe(c):
         return c in "\n\t" or (c not in UNSAFE and unicodedata.category(c) not in UNSAFE_CATEGORIES)
@@ -35,11 +35,11 @@ def plural(n, noun):
 
 @contextmanager
 def one_line(where, kind):
-    """Turn every exception of a block that reads a file into a UserError with a one-line message.
+    """Turn any exception raised in a block into a UserError with a one-line message.
 
-    A damaged or malicious file can raise nearly anything: KeyError, RuntimeError,
-    struct.error, RecursionError. tiktoken even raises an exception that is not an Exception (a
-    panic of its Rust engine). A UserError passes through as it is.
+    Use it for code that reads a file: a damaged or malicious one can cause nearly any exception,
+    such as KeyError, RuntimeError, struct.error or RecursionError. If tiktoken's Rust engine
+    panics, it even raises something that is not an Exception. A UserError passes through unchanged.
     """
     try:
         yield

@@ -1,7 +1,7 @@
-"""Files are replaced, never overwritten in place: the new file is written next to the old one and
-then renamed.
+"""Read and write files. Files are never overwritten in place.
 
-So the old file stays intact if the process is killed or the disk is full.
+The new file is written next to the old one and then renamed. So the old file stays intact if the
+process is killed or the disk is full.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from perce_mini.runtime.errors import UserError
 
-# Files that no report may replace, whichever folder they are in.
+# Names of files that a report must never replace, in any folder.
 PROTECTED = ["checkpoint.pt", "log.jsonl", "train.jsonl", "val.jsonl", "test.jsonl", "base.jsonl"]
 
 # ------------------------------------------------------------------------------------------ writing
@@ -48,19 +48,19 @@ def replace_file(path, write):
 
 
 def new_name(path):
-    """Where the new content of `path` is written first; every process has a name of its own."""
+    """The temporary file for the new content of `path`. Each process uses a different name."""
     return Path(f"{path}.{os.getpid()}.new")
 
 
 def check_writable(path):
-    """Raise UserError if `path` cannot be written. Creates its folder. Call it before long work."""
+    """Raise UserError if `path` cannot be written. Creates its folder. Call it before long jobs."""
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and not path.is_file():
             raise UserError(f"{path} is not a regular file: give another path")
         new = new_name(path)
-        new.unlink(missing_ok=True)  # whatever lies there; a link would be followed
+        new.unlink(missing_ok=True)  # if this were a link, touch would follow it
         new.touch()
         new.unlink()
     except OSError as error:
@@ -72,7 +72,7 @@ def check_output(path, inputs):
     check_writable(path)
     is_input = os.path.realpath(path) in map(os.path.realpath, inputs)
     if is_input or (Path(path).exists() and Path(path).name in PROTECTED):
-        raise UserError(f"{path} holds data or belongs to a run: give another file")
+        raise UserError(f"{path} contains data or belongs to a run: give another file")
 
 
 def write_text_atomic(path, text):
@@ -95,7 +95,7 @@ def write_jsonl_atomic(path, rows):
 
 
 def open_regular(path):
-    """Open a regular file for reading bytes. A pipe or a device could block for ever: UserError."""
+    """Open a regular file in binary mode. Raises UserError for a pipe or device: it may block."""
     path = Path(path)
     try:
         if path.exists() and not path.is_file():
@@ -106,10 +106,10 @@ def open_regular(path):
 
 
 def read_text(path, max_bytes=2**30):
-    """The text of a UTF-8 file, without a byte order mark. Raises UserError."""
+    """Read a UTF-8 file, without a byte order mark. Raises UserError."""
     with open_regular(path) as file:
         if os.fstat(file.fileno()).st_size > max_bytes:
-            raise UserError(f"{path}: longer than {max_bytes} bytes")
+            raise UserError(f"{path}: larger than {max_bytes} bytes")
         content = file.read()
     try:
         return content.decode("utf-8-sig")
@@ -118,7 +118,7 @@ def read_text(path, max_bytes=2**30):
 
 
 def parse_json(text, where):
-    """JSON -> value. Raises UserError; `where` ("file" or "file:line") starts its message."""
+    """Parse JSON. Raises UserError; its message starts with `where` ("file" or "file:line")."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -126,7 +126,7 @@ def parse_json(text, where):
 
 
 def read_json(path, max_bytes=2**30):
-    """The value in a JSON file. Raises UserError."""
+    """Parse a JSON file. Raises UserError."""
     return parse_json(read_text(path, max_bytes), path)
 
 

@@ -1,4 +1,4 @@
-"""The flags of train.py, and the runs that they ask for."""
+"""The flags of train.py, and the runs that they describe."""
 
 import json
 import math
@@ -22,29 +22,29 @@ DATA = Path(os.path.relpath(Path(__file__).resolve().parents[2] / "data"))
 DEFAULT_DATA, SHIPPED_BASE = DATA / "personas", DATA / "base"
 LR_PRETRAINED, LR_LORA = 2e-5, 2e-4  # default learning rates for real models: all weights, LoRA
 
-# Flags that eval.py has, too.
+# Flags that eval.py also has.
 CONTRAST = {
     "choices": CONTRASTS,
     "default": "none",
-    "help": "the profile in the plain view: none, or that of a stranger",
+    "help": "the profile in the plain view: none or a stranger's",
 }
 NEW_TOKENS = {
     "type": COUNT_OR_NONE,
     "default": MAX_NEW_TOKENS,
     "metavar": "N",
-    "help": "maximum length of generated texts in tokens; 0 generates none",
+    "help": "maximum length of generated texts in tokens; 0 generates no texts",
 }
 EVAL_BATCH = {
     "type": COUNT,
     "metavar": "N",
-    "help": "examples scored at a time; sampled texts depend on it (default: 32, or 8 for a"
+    "help": "batch size for scoring, which also affects the sampled texts (default: 32, or 8 for a"
     " pretrained model)",
 }
 
 
 def parse_train_args(description):
-    """The checked flags, and what follows from them: args.start (the folder to start from) and
-    args.folders ({loss: the folder of its run})."""
+    """Parse and check the flags. Adds args.start (the folder to start from) and args.folders
+    ({loss: the folder of its run})."""
     p = cli.Parser(description=description)
     add_run_flags(p)
     add_optimisation_flags(p.add_argument_group("optimisation"))
@@ -56,12 +56,12 @@ def parse_train_args(description):
 
 
 def add_run_flags(p):
-    help = "how response tokens are weighted; several losses are trained one after the other"
+    help = "how to weight the response tokens; several losses are trained one after the other"
     p.add_argument("--loss", nargs="+", choices=LOSSES, default=["perce"], help=help)
     clip = number(float, -1e6, 1e6)
-    help = "lowest weight, in nats (not used by ce)"
+    help = "minimum weight, in nats (not used by ce)"
     p.add_argument("--clip-min", type=clip, default=CLIP_MIN, metavar="M", help=help)
-    help = "highest weight, in nats (not used by ce)"
+    help = "maximum weight, in nats (not used by ce)"
     p.add_argument("--clip-max", type=clip, default=CLIP_MAX, metavar="M", help=help)
     help = "folder with train.jsonl and optionally val, test and base.jsonl"
     help += " (default: data/personas, generated on first use)"
@@ -70,7 +70,7 @@ def add_run_flags(p):
     help += " (default: data/base; for your own data out/base-NAME, trained on first use)"
     p.add_argument("--init", type=Path, metavar="DIR", help=help)
     p.add_argument("--contrast", **CONTRAST)
-    help = "folder to write (default: out/LOSS); with several losses, their parent (default: out)"
+    help = "output folder (default: out/LOSS); with several losses, its parent (default: out)"
     p.add_argument("--out", type=Path, metavar="DIR", help=help)
     again = p.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="continue an interrupted run in --out")
@@ -87,15 +87,16 @@ def add_optimisation_flags(g):
     help = f"peak learning rate of AdamW (default: {usual.lr:g}; for a Hugging Face model"
     help += f" {LR_PRETRAINED:g}, with LoRA {LR_LORA:g})"
     g.add_argument("--lr", type=cli.RATE, help=help)
-    help = "fraction of the steps in which the learning rate rises"
+    help = "fraction of the steps used for learning-rate warm-up"
     g.add_argument("--warmup", type=number(float, 0, 1), default=usual.warmup, help=help)
-    help = "examples in a micro-batch"
+    help = "examples per micro-batch"
     g.add_argument("--batch-size", type=COUNT, default=usual.batch_size, help=help)
-    help = "micro-batches in an optimisation step"
+    help = "micro-batches per optimisation step"
     g.add_argument("--grad-accum", type=COUNT, default=usual.grad_accum, help=help)
     g.add_argument("--top-k", **cli.TOP_K, default=usual.top_k)
     g.add_argument("--examples", type=COUNT, help="number of rows to train on (default: all)")
-    g.add_argument("--seed", type=cli.SEED, default=0, help="for batches, LoRA and sampled texts")
+    help = "seed for the batch order, LoRA and sampled texts"
+    g.add_argument("--seed", type=cli.SEED, default=0, help=help)
     g.add_argument("--save-every", type=COUNT, default=SAVE_EVERY, help="steps between checkpoints")
 
 
@@ -104,9 +105,7 @@ def add_model_flags(g):
     g.add_argument("--lora-rank", type=number(int, 0, 4096), default=0, metavar="R", help=help)
     help = "maximum sequence length in tokens (default: what the model allows, at most 5000)"
     g.add_argument("--block-size", type=COUNT, metavar="N", help=help)
-    help = (
-        "JSON file with the prompt's start, item, query and end (default: the model's chat format)"
-    )
+    help = "JSON file with the prompt template: start, item, query, end (default: the chat format)"
     g.add_argument("--template", type=Path, metavar="FILE", help=help)
     help = "recompute activations in the backward pass: slower, but needs less memory"
     g.add_argument("--recompute", action="store_true", help=help)
@@ -114,11 +113,11 @@ def add_model_flags(g):
 
 def add_machine_flags(g):
     g.add_argument("--device", **cli.DEVICE)
-    help = "torch.compile the blocks: slow start, faster steps"
+    help = "torch.compile the blocks: slower start, faster steps"
     g.add_argument("--compile", action="store_true", help=help)
     help = "number of held-out examples to score; 0 skips scoring"
     g.add_argument("--eval-examples", type=COUNT_OR_NONE, default=120, metavar="N", help=help)
-    help = "which file to score (default: test, or val where there is no test.jsonl)"
+    help = "which file to score (default: test, or val if there is no test.jsonl)"
     g.add_argument("--eval-split", choices=["test", "val", "train"], help=help)
     g.add_argument("--eval-batch-size", **EVAL_BATCH)
     g.add_argument("--max-new-tokens", **NEW_TOKENS)
@@ -126,7 +125,7 @@ def add_machine_flags(g):
 
 
 def validate_args(p, args):
-    """Refuse flags that contradict each other, and add what follows from them."""
+    """Reject flags that contradict each other, and add the values that follow from the flags."""
     if not args.clip_min <= args.clip_max:
         p.error(f"--clip-min {args.clip_min} is above --clip-max {args.clip_max}")
     if args.loss == ["ce"] and (args.clip_min, args.clip_max) != (CLIP_MIN, CLIP_MAX):
@@ -136,7 +135,7 @@ def validate_args(p, args):
     if args.init and not args.init.is_dir() and not args.resume:
         p.error(f"--init {args.init}: no such folder (nothing is downloaded)")
     if args.block_size and not args.init:
-        p.error("--block-size needs --init; for a base model give it to python -m perce_mini.base")
+        p.error("--block-size needs --init; for a base model, pass it to python -m perce_mini.base")
     args.template = args.template and hf.read_template(args.template)
     if os.path.realpath(args.data) == os.path.realpath(DEFAULT_DATA):
         args.data = DEFAULT_DATA
@@ -149,16 +148,16 @@ def validate_args(p, args):
         args.folders = {args.loss[0]: args.out}
     for out in args.folders.values():
         if os.path.realpath(out) == os.path.realpath(args.start):
-            p.error(f"--out {out} is the model to start from: give another folder")
+            p.error(f"--out {out} is the folder of the model to start from: give another folder")
         if hf.is_folder(out):
-            p.error(f"--out {out} holds a Hugging Face model: give another folder")
+            p.error(f"--out {out} contains a Hugging Face model: give another folder")
 
 
 # ---------------------------------------------------------------- the runs that the flags ask for
 
 
 def make_settings(args, loss, n_rows, pretrained, hashes):
-    """The Settings of a run: the flags, and what follows from the data and the model."""
+    """The Settings of a run, from the flags, the data and the model."""
     micro_batches = args.grad_accum * distributed.world_size()
     steps = args.steps or Settings.steps
     if args.epochs:
@@ -186,22 +185,23 @@ def make_settings(args, loss, n_rows, pretrained, hashes):
 def find_runs(args, n_rows):
     """{loss: (Settings, checkpoint of an existing run or None)}.
 
-    Raises UserError up front if a folder already holds a different or an unfinished run.
+    Raises UserError if a folder already contains a different run, or an unfinished run without
+    --resume.
     """
     runs = {}
     hashes = {"data_sha256": sha256(args.data / "train.jsonl")}
-    hashes["init_sha256"] = fingerprint(args.start)  # a large model takes a while
+    hashes["init_sha256"] = fingerprint(args.start)  # takes a while for a large model
     for loss, out in args.folders.items():
         exists = (out / "checkpoint.pt").exists() and not args.overwrite
-        must_exist = args.resume and len(args.folders) == 1  # of several, later ones may be missing
+        must_exist = args.resume and len(args.folders) == 1  # of several, some may not exist yet
         state = checkpoint.read(out) if exists or must_exist else None
         pretrained = "pattern" in state["tokenizer"] if state else is_pretrained(args.start)
         settings = make_settings(args, loss, n_rows, pretrained, hashes)
         if state:
             check_same_run(state, settings, out)
             if state["step"] < settings.steps and not args.resume:
-                done = f"{out} holds {state['step']} of {settings.steps} steps of this run"
-                advice = "add --resume to continue it, or --overwrite to start again"
+                done = f"{out} has finished {state['step']} of {settings.steps} steps of this run"
+                advice = "add --resume to continue, or --overwrite to start over"
                 raise UserError(f"{done}: {advice}")
         runs[loss] = settings, state
     return runs

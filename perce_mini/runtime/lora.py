@@ -1,8 +1,8 @@
 """LoRA (arXiv 2106.09685): train y = W x + 2 B A x with W frozen.
 
-W (out, in) does not change. A (rank, in) is initialised randomly and B (out, rank) with 0, so
-training starts from the unchanged model. Only A and B have gradients and optimiser state: with rank
-16 these are less than 1 % of the weights of a 4 B model.
+W (out, in) does not change. A (rank, in) is initialised randomly and B (out, rank) with zeros, so
+training starts from the unchanged model. Only A and B need gradients and optimiser state. With rank
+16 they have less than 1 % of the weights of a 4 B model.
 """
 
 from functools import partial
@@ -38,7 +38,7 @@ class LoRA(nn.Module):
 
 
 def replace_layers(model, kind, make_new):
-    """Replace every layer of this kind in the blocks with make_new(layer)."""
+    """Replace every layer of the given kind in the blocks with make_new(layer)."""
     for parent in list(model.blocks.modules()):
         for name, layer in list(parent.named_children()):
             if isinstance(layer, kind):
@@ -55,12 +55,12 @@ def add(model, rank, device=None):
 
 
 def adapters(model):
-    """{name: weight} of the adapters of a model, the only weights that are trained."""
+    """{name: weight} of a model's adapters, which are the only trainable weights."""
     return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
 
 
 def merge(model):
-    """Add the adapters, if there are any, to the weights; all are then trainable, in float32."""
+    """Add the adapters, if any, to the weights. Then all weights are trainable and in float32."""
     if any(isinstance(module, LoRA) for module in model.modules()):
         replace_layers(model, LoRA, LoRA.merged)
         model.float().requires_grad_(True)

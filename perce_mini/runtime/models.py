@@ -10,13 +10,13 @@ from perce_mini.runtime.checkpoint import LoadedModel
 from perce_mini.runtime.errors import UserError
 from perce_mini.runtime.files import sha256
 
-MAX_BLOCK_SIZE = 5000  # the longest prompts of the paper
+MAX_BLOCK_SIZE = 5000  # length of the longest prompts in the paper
 
 
 def fingerprint(folder):
     """A hash of a model's weights: of a run's checkpoint, or of a Hugging Face folder's files.
 
-    "" if there is no such folder any more: a run can be resumed without the model it started from.
+    Returns "" if the folder is gone: a run can be resumed without the model that it started from.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -28,14 +28,14 @@ def fingerprint(folder):
 
 
 def is_pretrained(folder):
-    """True for a Hugging Face folder, and for a run that goes back to one."""
+    """True for a Hugging Face folder, and for a run that started from one, even indirectly."""
     return hf.is_folder(folder) or "pattern" in checkpoint.read(folder)["tokenizer"]
 
 
 def load_model(folder, device, dtype=torch.float32, template=None, block_size=None):
     """A folder -> LoadedModel. The last two arguments are for Hugging Face folders.
 
-    dtype: of the weights of a Hugging Face model, also where a LoRA run adapts it; template: see
+    dtype: for the weights of a Hugging Face model, also if a LoRA run adapts it; template: see
     hf.read_template; block_size: the maximum sequence length (default: what the model allows, at
     most 5000 tokens). Raises UserError.
     """
@@ -47,14 +47,16 @@ def load_model(folder, device, dtype=torch.float32, template=None, block_size=No
         loaded = checkpoint.load(folder, device, dtype)
         own = loaded.model.config.block_size
         if block_size not in (None, own):
-            raise UserError(f"{folder} was made with --block-size {own}, not {block_size}")
+            raise UserError(f"{folder} was trained with --block-size {own}, not {block_size}")
         return loaded
     model, tokenizer = hf.load(folder, device, dtype, template)
     if tokenizer.end is None:
-        advice = 'name one as "end" in a --template file'
-        raise UserError(f"{folder}: no control token ends a text (eos_token_id); {advice}")
+        advice = 'set "end" in a --template file'
+        raise UserError(f"{folder}: found no token that ends a text (eos_token_id); {advice}")
     positions = model.config.block_size
     if block_size and block_size > positions:
-        raise UserError(f"{folder} allows {positions} positions: --block-size {block_size} is more")
+        raise UserError(
+            f"{folder} allows only {positions} positions: lower --block-size {block_size}"
+        )
     model.config.block_size = block_size or min(positions, MAX_BLOCK_SIZE)
     return LoadedModel(model, tokenizer, {})

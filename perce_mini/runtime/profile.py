@@ -1,4 +1,4 @@
-"""Read somebody's earlier texts: from a text file, a folder of text files, or JSONL."""
+"""Read an author's earlier texts from a text file, a folder of text files, or JSONL."""
 
 import re
 from pathlib import Path
@@ -7,14 +7,15 @@ from perce_mini.dataset import DataError, check_texts
 from perce_mini.runtime.errors import UserError
 from perce_mini.runtime.files import parse_json, read_text
 
-MAX_BYTES = 2**24  # the largest file of texts
+MAX_BYTES = 2**24  # maximum size of a file of texts
 
 
 def read_profile(path):
     """A path -> profile [{"query", "response"}, ...], oldest first. Raises UserError.
 
-    A text file: one item per paragraph (blank lines separate paragraphs). A folder: one item per
-    *.txt or *.md file, by name. A JSONL file: one item per line, "response" and optionally "query".
+    A text file has one item per paragraph (blank lines separate paragraphs). A folder has one item
+    per *.txt or *.md file, sorted by name. A JSONL file has one item per line, with "response" and
+    optionally "query".
     """
     path = Path(path)
     if path.is_dir():
@@ -28,7 +29,7 @@ def read_profile(path):
     profile = [{"query": "", "response": text} for text in texts if text]
     if not profile:
         kind = "no *.txt or *.md file with text" if path.is_dir() else "no text"
-        raise UserError(f"{path} holds {kind}")
+        raise UserError(f"{path} contains {kind}")
     return profile
 
 
@@ -44,5 +45,5 @@ def read_items(path):
             check_texts(item, ["query", "response"], where)
             profile.append({key: item[key] for key in ["query", "response"]})
     if not profile:
-        raise DataError(f"{path} holds no items")
+        raise DataError(f"{path} contains no items")
     return profile

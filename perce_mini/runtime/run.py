@@ -1,4 +1,4 @@
-"""A training run with checkpoints in a folder: it can be interrupted at any time and continued."""
+"""A training run with checkpoints in a folder. It can be interrupted at any time and resumed."""
 
 import os
 import signal
@@ -22,26 +22,24 @@ from perce_mini.runtime.files import check_writable
 from perce_mini.trainer import NotFiniteError, make_optimizer, training_step
 
 SAVE_EVERY = 50  # steps
-REPORTS = ["results.json", "predictions.jsonl", "heat.html"]  # what train.py adds to a run's folder
+REPORTS = ["results.json", "predictions.jsonl", "heat.html"]  # train.py adds them to the folder
 BAR = "{desc}  {n_fmt}/{total_fmt}  {elapsed} + {remaining}"  # fits 80 columns
 
 
 def check_same_run(state, settings, out):
-    """A run can only be continued with the settings that it was started with. Raises UserError."""
+    """Raise UserError if the settings differ from those that the run was started with."""
     for name, value in asdict(settings).items():
         old = getattr(state["settings"], name)
-        if old == value or name == "data":  # data_sha256 tells whether the rows are the same
+        if old == value or name == "data":  # data_sha256 shows whether the rows are the same
             continue
-        if name == "init_sha256" and not value:  # that model is gone
+        if name == "init_sha256" and not value:  # the model no longer exists
             continue
-        what = f"{name} {old or repr(old)}, not {value or repr(value)}"
+        what = f"was trained with {name} {old or repr(old)}, not {value or repr(value)}"
         if name == "data_sha256":
-            what = "other rows than this data folder holds now"
+            what = "was trained on different rows"
         if name == "init_sha256":
-            what = f"another model than {settings.init} holds now"
-        raise UserError(
-            f"{out} was made with {what}: use the same setting, another --out, or --overwrite"
-        )
+            what = f"started from a model in {settings.init} that has changed since"
+        raise UserError(f"{out} {what}: use the same setting, another --out, or --overwrite")
 
 
 def check_folder(out):
@@ -49,14 +47,14 @@ def check_folder(out):
     for name in ["checkpoint.pt", "log.jsonl", *REPORTS]:
         check_writable(out / name)
         if (out / name).exists() and not (out / "checkpoint.pt").exists():
-            raise UserError(f"{out} holds {name}, but no run: give another --out")
+            raise UserError(f"{out} contains {name} but no run: give another --out")
 
 
 def fit(model, tokenizer, examples, settings, out, save_every=SAVE_EVERY, state=None):
-    """Train `model` on Examples and keep the run in the folder `out`.
+    """Train `model` on Examples and save the run in the folder `out`.
 
-    state: the checkpoint to continue from, or None. Raises NotFiniteError; UserError if the disk is
-    full. Ctrl-C saves the last finished step before it ends the run.
+    state: the checkpoint to resume from, or None. Raises NotFiniteError, or UserError if the disk
+    is full. Ctrl-C saves the last finished step before it ends the run.
     """
     optimizer = make_optimizer(model, settings)
     first, log = 0, []
@@ -85,7 +83,7 @@ def fit(model, tokenizer, examples, settings, out, save_every=SAVE_EVERY, state=
                     raise KeyboardInterrupt
     except NotFiniteError as error:
         advice = f"lower --lr (now {settings.lr:g}) and train again"
-        kept = f"{out} holds step {saved}" if saved else "nothing was saved yet"
+        kept = f"step {saved} is saved in {out}" if saved else "nothing was saved yet"
         raise NotFiniteError(f"{error}: {advice}; {kept}") from None
     except torch.OutOfMemoryError as error:
         reason, advice = str(error).split(". ")[0], memory_advice(model, settings, saved)
@@ -99,11 +97,11 @@ def fit(model, tokenizer, examples, settings, out, save_every=SAVE_EVERY, state=
         raise
     finally:
         bar.close()
-    distributed.barrier()  # until the first process has written the checkpoint
+    distributed.barrier()  # wait until the first process has written the checkpoint
 
 
 def memory_advice(model, settings, saved):
-    """The flags that save the most memory. Only --recompute can be added to a run that exists."""
+    """The flags that save the most memory. Only --recompute can be added to an existing run."""
     new = " --overwrite" if saved else ""
     if not settings.init:  # a base model
         return "a smaller --block-size"
@@ -124,7 +122,7 @@ def remove_reports(out):
 
 @contextmanager
 def locked(folder):
-    """Refuse to train in a folder where another process is training (UserError).
+    """Lock the folder. Raises UserError if another process is training there.
 
     The lock belongs to the process, so a killed run does not leave it behind.
     """
@@ -146,15 +144,15 @@ def lock(handle, folder):
     except BlockingIOError:
         raise UserError(f"another process is training in {folder}: give another --out") from None
     except OSError:
-        pass  # a file system without locks
+        pass  # the file system does not support locks
 
 
 @contextmanager
 def interrupt_after_step():
-    """Ctrl-C lets the current step finish, so that it can be saved; a second Ctrl-C stops at once.
+    """Ctrl-C lets the current step finish, so that it can be saved. A second Ctrl-C stops at once.
 
-    Yields a list that is empty until Ctrl-C. With several processes Ctrl-C stops at once: they
-    would have to agree on the same step.
+    Yields a list that is empty until Ctrl-C is pressed. With several processes, Ctrl-C stops at
+    once, because they would have to agree on the same step.
     """
     interrupted = []
 
@@ -162,7 +160,7 @@ def interrupt_after_step():
         if interrupted or distributed.world_size() > 1:
             raise KeyboardInterrupt
         interrupted.append(True)
-        print("\nfinishing this step; Ctrl-C again stops at once", file=sys.stderr)
+        print("\nfinishing this step; press Ctrl-C again to stop at once", file=sys.stderr)
 
     previous = signal.signal(signal.SIGINT, remember)
     try:
@@ -184,4 +182,4 @@ def saved_message(out, settings, saved):
     if not saved:
         return "nothing was saved yet"
     how = "--resume continues" if settings.init else "the same command continues"  # a base model
-    return f"{out} holds step {saved}; {how} from there"
+    return f"step {saved} is saved in {out}; {how} from there"

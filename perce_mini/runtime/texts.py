@@ -1,4 +1,4 @@
-"""Keep the texts that an evaluation generates, so that it can be interrupted and repeated."""
+"""Save the texts that an evaluation generates, so that it can be interrupted and resumed."""
 
 import hashlib
 from pathlib import Path
@@ -18,7 +18,7 @@ class KeptTexts(list):
         if path.exists():
             with one_line(path, "a file of texts"):
                 super().extend(parse_json(line, path) for line in read_text(path).splitlines())
-                check(all(isinstance(text, str) for text in self), "no texts")
+                check(all(isinstance(text, str) for text in self), "a line that is not a string")
 
     def extend(self, texts):
         super().extend(texts)
@@ -26,11 +26,11 @@ class KeptTexts(list):
 
 
 def open_texts(folder, model_folder, loaded, examples, settings):
-    """The KeptTexts of an evaluation: the texts that an earlier call wrote, if there was one.
+    """The KeptTexts of an evaluation, with the texts of an earlier, interrupted call, if any.
 
-    loaded: the LoadedModel of model_folder; settings: what else the texts depend on. The name of
-    the file is a hash of all this, so a text is never reused for another model, prompt or setting.
-    Raises UserError.
+    loaded: the LoadedModel of model_folder; settings: whatever else the texts depend on. The name
+    of the file is a hash of all this, so a text is never reused for a different model, prompt or
+    setting. Raises UserError.
     """
     model, tokenizer, _ = loaded
     key = [fingerprint(model_folder), model.head.dtype, model.head.device.type, settings]
@@ -39,5 +39,5 @@ def open_texts(folder, model_folder, loaded, examples, settings):
     texts = KeptTexts(Path(folder) / f"texts-{digest[:16]}.jsonl")
     if texts:
         n = f"{len(texts)} of {len(examples)}"
-        print(f"{texts.path} holds {n} texts; remove it to write them again")
+        print(f"reusing {n} texts in {texts.path}; remove it to generate them again")
     return texts
