@@ -46,13 +46,13 @@ class Settings:
     grad_accum: int = 1  # micro-batches per optimisation step and process
     processes: int = 1
     seed: int = 0  # for the batch order and the initialisation of random weights
-    data: str = ""  # folder of the rows
-    data_sha256: str = ""  # of the file with the rows
-    examples: int = 0  # rows trained on
+    data: str = ""  # folder with the rows
+    data_sha256: str = ""  # hash of the file with the rows
+    examples: int = 0  # number of training rows
     contrast: str = "none"  # the profile in the plain view (contrast.py)
-    top_k: int = 4  # profile items in the prompt
+    top_k: int = 4  # number of profile items in the prompt
     init: str = ""  # the folder that the run started from; "" for a base model
-    init_sha256: str = ""  # of that folder's weights
+    init_sha256: str = ""  # hash of its weights
     template: str = ""  # --template, as JSON
     lora_rank: int = 0  # 0: all weights are trained
 

@@ -1,4 +1,4 @@
-"""Hugging Face folders: the loaded model equals slow loops, and unsupported ones are rejected."""
+"""Hugging Face folders: the loaded model matches slow loops, and unsupported ones are rejected."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""The loss equals calculations by hand and slow loops in float64."""
+"""The loss matches calculations by hand and slow loops in float64."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""ROUGE-L equals known values of Google's rouge_score and the algorithm with a quadratic table."""
+"""ROUGE-L matches known values of Google's rouge_score and the quadratic-table algorithm."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""BPE equals an obvious slow trainer and is lossless, and no text becomes a control token."""
+"""BPE matches an obvious slow trainer and is lossless, and no text becomes a control token."""
 
 import random
 import re

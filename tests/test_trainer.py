@@ -1,4 +1,4 @@
-"""One optimisation step equals slow computations, and PerCE has its effect in a small model."""
+"""One optimisation step matches slow computations, and PerCE has its effect in a small model."""
 
 import copy
 import math

@@ -1,4 +1,4 @@
-"""The numbers that the walkthrough prints equal slow computations."""
+"""The numbers that the walkthrough prints match slow computations."""
 
 import copy
 import json

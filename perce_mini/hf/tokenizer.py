@@ -44,7 +44,9 @@ class PretrainedTokenizer(Tokenizer):
         check(all(type(i) is int and i >= 0 for i in numbers), "ids that are not whole numbers")
         check(len(numbers) == len(set(numbers)) == n, "tokens without a unique id")
         check(set(tokens) >= {bytes([i]) for i in range(32, 127)}, "printable ASCII without ids")
-        check(pattern in PATTERNS and normal_form in ("NFC", None), "unknown pattern or form")
+        check(
+            pattern in PATTERNS and normal_form in ("NFC", None), "unknown pattern or normal form"
+        )
         end = template["end"]
         check(end in ["", *special], f"the template's end {short_repr(end)} is not a control token")
         self.tokens, self.ids, self.pattern, self.special = tokens, ids, pattern, special

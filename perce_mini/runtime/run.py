@@ -83,7 +83,7 @@ def fit(model, tokenizer, examples, settings, out, save_every=SAVE_EVERY, state=
                     raise KeyboardInterrupt
     except NotFiniteError as error:
         advice = f"lower --lr (now {settings.lr:g}) and train again"
-        kept = f"step {saved} is saved in {out}" if saved else "nothing was saved yet"
+        kept = f"step {saved} is saved in {out}" if saved else "nothing has been saved yet"
         raise NotFiniteError(f"{error}: {advice}; {kept}") from None
     except torch.OutOfMemoryError as error:
         reason, advice = str(error).split(". ")[0], memory_advice(model, settings, saved)
@@ -180,6 +180,6 @@ def progress(settings, line):
 
 def saved_message(out, settings, saved):
     if not saved:
-        return "nothing was saved yet"
+        return "nothing has been saved yet"
     how = "--resume continues" if settings.init else "the same command continues"  # a base model
     return f"step {saved} is saved in {out}; {how} from there"
