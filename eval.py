@@ -11,7 +11,8 @@ from pathlib import Path
 
 from perce_mini import heatmap, hf, tables
 from perce_mini.contrast import add_strangers
-from perce_mini.dataset import encode_rows, held_out_file, read_examples, subsample
+from perce_mini.dataset import encode_rows
+from perce_mini.rows import held_out_file, read_examples, subsample
 from perce_mini.runtime import cli
 from perce_mini.runtime.cli import COUNT, COUNT_OR_NONE
 from perce_mini.runtime.device import pick_device

@@ -13,7 +13,8 @@ import torch
 from data.personas import prepare
 from perce_mini import base, heatmap, tables
 from perce_mini.contrast import add_strangers
-from perce_mini.dataset import encode_rows, held_out_file, read_examples, subsample
+from perce_mini.dataset import encode_rows
+from perce_mini.rows import held_out_file, read_examples, subsample
 from perce_mini.runtime import checkpoint, cli, distributed, lora
 from perce_mini.runtime.device import pick_device
 from perce_mini.runtime.errors import UserError

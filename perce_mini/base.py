@@ -13,8 +13,9 @@ from pathlib import Path
 
 import torch
 
-from perce_mini.dataset import Example, encode_rows, read_examples
+from perce_mini.dataset import Example, encode_rows
 from perce_mini.model import GPT, GPTConfig
+from perce_mini.rows import read_examples
 from perce_mini.runtime import checkpoint, cli, distributed
 from perce_mini.runtime.cli import COUNT, number
 from perce_mini.runtime.device import pick_device

@@ -17,8 +17,9 @@ import math
 from pathlib import Path
 
 from perce_mini import heatmap
-from perce_mini.dataset import Row, encode_rows
+from perce_mini.dataset import encode_rows
 from perce_mini.percontrast import CLIP_MIN
+from perce_mini.rows import Row
 from perce_mini.runtime import cli
 from perce_mini.runtime.device import pick_device
 from perce_mini.runtime.errors import UserError, plural, printable

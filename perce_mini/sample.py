@@ -16,9 +16,10 @@ from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
-from perce_mini.dataset import bm25, encode_example, held_out_file, read_examples
+from perce_mini.dataset import bm25, encode_example
 from perce_mini.heatmap import pieces
 from perce_mini.percontrast import CLIP_MIN
+from perce_mini.rows import held_out_file, read_examples
 from perce_mini.runtime import cli
 from perce_mini.runtime.cli import COUNT
 from perce_mini.runtime.device import autocast, pick_device

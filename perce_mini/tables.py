@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from perce_mini.dataset import subsample
 from perce_mini.percontrast import CLIP_MAX, CLIP_MIN
 from perce_mini.rouge import words
+from perce_mini.rows import subsample
 from perce_mini.runtime.errors import plural, printable
 from perce_mini.runtime.files import write_jsonl_atomic, write_text_atomic
 from perce_mini.scoring import METRICS, by_task, difference, summarize

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from data.personas import prepare
-from perce_mini.dataset import collate, encode_example, held_out_file, read_examples
+from perce_mini.dataset import collate, encode_example
 from perce_mini.percontrast import (
     CLIP_MIN,
     perce_loss,
@@ -25,6 +25,7 @@ from perce_mini.percontrast import (
     weighted_nll,
 )
 from perce_mini.rouge import lcs_length, rouge_l, words
+from perce_mini.rows import held_out_file, read_examples
 from perce_mini.runtime import cli
 from perce_mini.runtime.device import pick_device
 from perce_mini.runtime.errors import UserError, printable

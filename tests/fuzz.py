@@ -23,8 +23,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch  # noqa: E402
 
 from perce_mini import hf  # noqa: E402
-from perce_mini.dataset import Row, encode_example, read_examples  # noqa: E402
+from perce_mini.dataset import encode_example  # noqa: E402
 from perce_mini.model import GPT, GPTConfig  # noqa: E402
+from perce_mini.rows import Row, read_examples  # noqa: E402
 from perce_mini.runtime import checkpoint  # noqa: E402
 from perce_mini.runtime.errors import UserError  # noqa: E402
 from perce_mini.runtime.run import fit  # noqa: E402

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from perce_mini import base
-from perce_mini.dataset import Row, collate, encode_example, read_examples
+from perce_mini.dataset import collate, encode_example
+from perce_mini.rows import Row, read_examples
 from perce_mini.runtime import checkpoint
 from perce_mini.runtime.errors import UserError
 from perce_mini.tokenizer import Tokenizer

@@ -15,7 +15,7 @@ from data.longlamp import prepare as longlamp
 from data.personas import general, words
 from data.personas import prepare as personas
 from data.splits import write_splits
-from perce_mini.dataset import read_examples
+from perce_mini.rows import read_examples
 from perce_mini.runtime.errors import UserError
 from tests.conftest import ROOT
 

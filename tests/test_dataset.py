@@ -7,7 +7,8 @@ import random
 import pytest
 
 from perce_mini import dataset
-from perce_mini.dataset import DataError, collate, encode_example, encode_rows, read_examples, size
+from perce_mini.dataset import collate, encode_example, encode_rows, size
+from perce_mini.rows import DataError, held_out_file, read_examples, subsample
 from perce_mini.runtime.errors import UserError
 from perce_mini.tokenizer import Tokenizer
 from tests.tiny import KETTLE, LAMP, TOKENIZER, make_example, make_row
@@ -76,26 +77,19 @@ def test_files_that_are_missing_or_empty_are_named(tmp_path):
     with pytest.raises(DataError, match="rows.jsonl.*no examples"):
         read(tmp_path, b"")
     with pytest.raises(DataError, match="test.jsonl"):
-        dataset.held_out_file(tmp_path)
+        held_out_file(tmp_path)
     for name in ["val.jsonl", "test.jsonl"]:  # test.jsonl is preferred
         (tmp_path / name).touch()
-        assert dataset.held_out_file(tmp_path) == tmp_path / name
-    assert dataset.held_out_file(tmp_path / "val.jsonl") == tmp_path / "val.jsonl"
+        assert held_out_file(tmp_path) == tmp_path / name
+    assert held_out_file(tmp_path / "val.jsonl") == tmp_path / "val.jsonl"
 
 
 def test_a_subsample_takes_one_row_of_each_part():
     rows = list(range(6000))
-    chosen = dataset.subsample(rows, 125)
-    assert [row // 48 for row in chosen] == list(range(125)) and chosen == dataset.subsample(
-        rows, 125
-    )
+    chosen = subsample(rows, 125)
+    assert [row // 48 for row in chosen] == list(range(125)) and chosen == subsample(rows, 125)
     assert {row % 4 for row in chosen} == {0, 1, 2, 3}  # no bias in a list with period 4
-    assert (
-        dataset.subsample(rows, 0)
-        == dataset.subsample(rows, None)
-        == dataset.subsample(rows, 7000)
-        == rows
-    )
+    assert subsample(rows, 0) == subsample(rows, None) == subsample(rows, 7000) == rows
 
 
 def test_bm25_against_the_formula():

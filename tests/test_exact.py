@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from data.personas import exact, prepare, words
-from perce_mini.dataset import read_examples
+from perce_mini.rows import read_examples
 
 
 @pytest.fixture

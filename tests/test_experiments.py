@@ -18,7 +18,7 @@ import torch
 from data.personas.exact import exact_logprobs
 from data.personas.general import questions
 from perce_mini import base
-from perce_mini.dataset import encode_example, encode_rows, read_examples
+from perce_mini.dataset import encode_example, encode_rows
 from perce_mini.experiments import __main__ as experiments
 from perce_mini.experiments import (
     detectors,
@@ -33,6 +33,7 @@ from perce_mini.experiments import (
 )
 from perce_mini.experiments.runs import Run, Scored
 from perce_mini.percontrast import LOSSES
+from perce_mini.rows import read_examples
 from perce_mini.runtime import checkpoint
 from perce_mini.runtime import run as runtime_run
 from perce_mini.runtime.errors import UserError

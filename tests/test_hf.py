@@ -10,11 +10,12 @@ import pytest
 import torch
 
 import train
-from perce_mini.dataset import Row, encode_example, encode_rows
+from perce_mini.dataset import encode_example, encode_rows
 from perce_mini.hf import load, read_template, safetensors, save
 from perce_mini.hf.__main__ import main
 from perce_mini.hf.safetensors import read_safetensors
 from perce_mini.hf.tokenizer import PATTERNS, PretrainedTokenizer, bytes_of_characters, split_at
+from perce_mini.rows import Row
 from perce_mini.runtime import checkpoint, lora
 from perce_mini.runtime import flags as train_flags
 from perce_mini.runtime.errors import UserError

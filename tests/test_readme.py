@@ -9,9 +9,9 @@ import subprocess
 import pytest
 import torch
 
-from perce_mini.dataset import read_row
 from perce_mini.experiments import report
 from perce_mini.hf.tokenizer import PLAIN
+from perce_mini.rows import read_row
 from perce_mini.runtime import checkpoint
 from tests.conftest import ROOT, run_inside, start_process
 from tests.test_distributed import be_one_of_two, free_port

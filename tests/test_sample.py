@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from perce_mini import sample
-from perce_mini.dataset import Row, encode_example, read_examples
+from perce_mini.dataset import encode_example
 from perce_mini.percontrast import token_logprobs
+from perce_mini.rows import Row, read_examples
 from perce_mini.runtime import checkpoint
 from tests.conftest import ROOT, call, spy
 

@@ -2,8 +2,9 @@
 
 import torch
 
-from perce_mini.dataset import Row, encode_example
+from perce_mini.dataset import encode_example
 from perce_mini.model import GPT, GPTConfig
+from perce_mini.rows import Row
 from perce_mini.tokenizer import Tokenizer
 
 TEXT = "Howdy, it boils. Howdy, it shines. a red kettle a blue lamp "

@@ -10,12 +10,12 @@ in the plain view: much of a pretrained model's PIR is what such texts look like
 from dataclasses import replace
 from pathlib import Path
 
-from perce_mini.dataset import held_out_file
 from perce_mini.experiments.records import dump, provenance, table
 from perce_mini.experiments.report import markdown_table
 from perce_mini.experiments.runs import PIR_SHARE, Run, Scored
 from perce_mini.experiments.suite import PAIRED, Suite, difference
 from perce_mini.experiments.tabulate import named
+from perce_mini.rows import held_out_file
 from perce_mini.runtime import cli
 from perce_mini.runtime.cli import COUNT, COUNT_OR_NONE
 from perce_mini.runtime.errors import UserError

@@ -10,7 +10,8 @@ import numpy as np
 from tqdm import tqdm
 
 from perce_mini import base
-from perce_mini.dataset import read_examples, retrieve, subsample
+from perce_mini.dataset import retrieve
+from perce_mini.rows import read_examples, subsample
 from perce_mini.runtime.device import pick_device
 from perce_mini.runtime.errors import UserError
 from perce_mini.runtime.files import write_jsonl_atomic

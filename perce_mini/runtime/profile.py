@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from perce_mini.dataset import DataError, check_texts
+from perce_mini.rows import DataError, check_texts
 from perce_mini.runtime.errors import UserError
 from perce_mini.runtime.files import parse_json, read_text
 

@@ -13,9 +13,10 @@ import tokenizers
 import torch
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
-from perce_mini.dataset import Row, encode_example
+from perce_mini.dataset import encode_example
 from perce_mini.hf import load
 from perce_mini.hf.tokenizer import PATTERNS
+from perce_mini.rows import Row
 from perce_mini.runtime.errors import UserError
 from tests.test_hf import QWEN2, QWEN3, write_folder
 

@@ -16,6 +16,7 @@ from perce_mini import dataset, hf
 from perce_mini.hf import trainer as hf_trainer
 from perce_mini.hf.folder import their_name
 from perce_mini.hf.trainer import PerCEMixin, PerCETrainer, encode_chat
+from perce_mini.rows import Row
 from perce_mini.trainer import Settings, micro_batch_loss
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -259,7 +260,7 @@ def test_a_thought_that_the_template_writes_belongs_to_the_prompt(folder, templa
     ours = hf.load(folder)[1]
     prompt, response = encode_chat(theirs, chat("the lamp", "think"))
     row = {"user": "u", "task": "t", "query": "the lamp", "response": "think", "profile": []}
-    example = dataset.encode_example(dataset.Row(row), ours, 100)
+    example = dataset.encode_example(Row(row), ours, 100)
     assert response == example.response
     if template == THINKING:
         assert ours.encode_template("start")[0] == 259 and [259, *prompt] == example.prompt
