@@ -141,7 +141,7 @@ def test_shell_blocks_run_in_order(world, project, tmp_path):
             processes += [start_process(be_one_of_two, rank, meeting) for rank in "01"]
         else:
             run_inside(words, check=True)
-    results = [process.result()["two"] for process in processes]
+    results = [process.get(120)["two"] for process in processes]
     assert [result["status"] for result in results] == [0, 0], results
     files = "heat.html perce/heat.html ce/checkpoint.pt commits/train.jsonl lora/ce/results.json"
     for file in [*files.split(), "my-model/model.safetensors"]:

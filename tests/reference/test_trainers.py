@@ -98,18 +98,18 @@ def make_trainer(kind, folder, rows=ROWS, model=None, **options):
     model = model or transformers.LlamaForCausalLM.from_pretrained(folder)
     sgd = {"optim": "sgd", "learning_rate": 1.0, "max_grad_norm": 0}
     quiet = {"save_strategy": "no", "disable_tqdm": True, "use_cpu": True, "bf16": False}
-    own = {name: options.pop(name) for name in ["clip_min", "clip_max"] if name in options}
+    clip = {name: options.pop(name) for name in ["clip_min", "clip_max"] if name in options}
     batch = {"max_steps": 1, "per_device_train_batch_size": 4, "lr_scheduler_type": "constant"}
     options = batch | sgd | quiet | options
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     if kind == "PerCETrainer":
         args = transformers.TrainingArguments(**options)
-        return PerCETrainer(model, args, rows, tokenizer, **own)
+        return PerCETrainer(model, args, rows, tokenizer, **clip)
     import trl
     from datasets import Dataset
 
     kind = type("PerCESFTTrainer", (PerCEMixin, trl.SFTTrainer), {})
-    return kind(model, trl.SFTConfig(**options), Dataset.from_list(rows), tokenizer, **own)
+    return kind(model, trl.SFTConfig(**options), Dataset.from_list(rows), tokenizer, **clip)
 
 
 def step(*args, **options):
