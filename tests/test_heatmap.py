@@ -108,15 +108,6 @@ def test_columns_show_the_short_name_of_a_run_and_what_it_wrote():
     assert "by run-1 (ROUGE-L 0.38) (only line breaks)" in text and text.count("by run-2") == 1
 
 
-def test_the_head_explains_pir_with_a_token_of_the_page():
-    text = words_of(make_page(record("abc", [0.5, 2, 3])))
-    formula = f"ln({math.exp(-7):.3g} / {math.exp(-9):.3g}) = +2.00 nats"
-    assert re.search(rf" b .{{,40}} PIR = {re.escape(formula)}", text)
-    assert f"−2 (×{math.exp(-2):.3g})" in text and f"+5 (×{math.exp(5):.3g})" in text
-    contrast = words_of(make_page(record(), contrast="stranger"))
-    assert "stranger" in contrast and "stranger" not in text
-
-
 # -------------------------------------------------------------------------------- what it may do
 
 
