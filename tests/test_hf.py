@@ -321,6 +321,7 @@ def test_personal_spans_follow_the_text_that_is_encoded(tmp_path):
     marked = [i for i, personal in zip(example.response, example.personal) if personal]
     assert tokenizer.decode(marked) == "yes" and tokenizer.spans("\x04a") == [(1, 2)]
     assert len(example.personal) == len(example.response)
+    assert tokenizer.encode("e\u0301") == tokenizer.encode("\u00e9")  # NFC
 
 
 def test_a_tokenizer_is_the_same_again_and_its_state_is_checked(tmp_path):
