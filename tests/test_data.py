@@ -360,7 +360,9 @@ def evil(tmp_path):
     return program, trace.exists
 
 
-def test_a_hostile_repository_runs_no_program_and_changes_no_row(small_repository, evil):
+def test_a_hostile_repository_runs_no_program_and_changes_no_row(
+    small_repository, evil, monkeypatch
+):
     repo, (program, it_ran) = small_repository, evil
     # A signed commit that renames a file and adds a submodule.
     moved = git(repo, "rev-parse", "main:f.txt")
@@ -379,7 +381,9 @@ def test_a_hostile_repository_runs_no_program_and_changes_no_row(small_repositor
     places = {"EVIL": str(program), "ORDER": f"{repo}/order", "MAILMAP": f"{repo}/mailmap"}
     for name, value in [setting.split("=") for setting in HOSTILE.split()]:
         git(repo, "config", name, places.get(value, value))
-    assert gitlog.read_log(repo) == log and not it_ran()
+    monkeypatch.chdir(repo / ".git")
+    assert gitlog.read_log(repo) == gitlog.read_log(Path("..")) == log
+    assert not it_ran()
 
 
 def test_replace_refs_and_grafts_change_no_history(small_repository):
