@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import threading
-import traceback
 from dataclasses import dataclass
 from multiprocessing import forkserver
 from pathlib import Path
@@ -134,8 +133,8 @@ def run_inside(command, **options):
     return subprocess.CompletedProcess(words, 0)
 
 
-# Some tests need another process, to kill it or to train together with it. It is forked from a
-# server that has done the slow imports and nothing else, so forking is safe.
+# Some tests need other processes. They are forked from a server that has imported what takes
+# seconds and has done nothing else, so forking is safe there.
 processes = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
 
 
@@ -148,31 +147,17 @@ def pytest_sessionstart(session):
             forkserver.ensure_running()  # does its imports while the first tests run
 
 
-def send_result(sender, function, args):
-    tqdm.set_lock(threading.RLock())  # a killed process would leak tqdm's own lock
-    try:
-        sender.send((function(*args), ""))
-    except BaseException:
-        sender.send((None, traceback.format_exc()))
+def call_with_new_lock(function, args):
+    tqdm.set_lock(threading.RLock())  # the process would leave tqdm's own, a semaphore, behind
+    return function(*args)
 
 
 def start_process(function, *args):
-    """Start a process that calls function(*args). Its `result()` waits for the return value."""
-    receiver, sender = processes.Pipe(duplex=False)
-    process = processes.Process(target=send_result, args=(sender, function, args), daemon=True)
-    process.start()
-    sender.close()
-
-    def result():
-        if not receiver.poll(120):
-            process.kill()
-            raise AssertionError("no result after two minutes")
-        value, error = receiver.recv()
-        assert not error, error
-        return value
-
-    process.result = result
-    return process
+    """Call function(*args) in another process; `get(seconds)` of what this returns waits for it."""
+    pool = processes.Pool(1)
+    result = pool.apply_async(call_with_new_lock, (function, args))
+    pool.close()
+    return result
 
 
 @pytest.fixture(scope="session")

@@ -86,7 +86,6 @@ def test_an_export_is_in_half_precision_and_trains_in_full(world, start, trained
 
 WRONG = {
     "--n-embd 32768 --n-layer 9": "billion",
-    "--n-head 5": "n_head 5",
     "--n-shifted 7": "n_shifted 7",
     "--vocab-size 100": "--vocab-size",
     "--data nowhere": "nowhere",

@@ -2,7 +2,6 @@
 
 import io
 import math
-import random
 import shutil
 import struct
 import time
@@ -46,7 +45,7 @@ def make_run(folder, rank=0, source=None):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """The bytes and the content of a valid checkpoint."""
+    """The bytes and the content of a good checkpoint (test_fuzz.py damages another one)."""
     folder = tmp_path_factory.mktemp("whole")
     make_run(folder)
     checkpoint.load(folder)  # it is accepted
@@ -106,22 +105,6 @@ def test_a_missing_or_truncated_file_is_refused(tmp_path, whole):
     for share in [0, 0.01, 0.5, 0.999]:
         (tmp_path / "checkpoint.pt").write_bytes(whole[0][: int(share * len(whole[0]))])
         refuse(tmp_path, "damaged")
-
-
-def test_no_flipped_bit_goes_unnoticed(tmp_path, whole):
-    """The file is rejected, or the bit has no effect: a zip archive has bytes without meaning."""
-    rng, refused = random.Random(0), 0
-    expected = whole[1] | {"settings": Settings(**whole[1]["settings"])}
-    for _ in range(60):
-        flipped = bytearray(whole[0])
-        flipped[rng.randrange(len(flipped))] ^= 1 << rng.randrange(8)
-        (tmp_path / "checkpoint.pt").write_bytes(flipped)
-        try:
-            assert same(checkpoint.read(tmp_path), expected)
-        except UserError as error:
-            assert "damaged" in str(error)
-            refused += 1
-    assert refused > 30
 
 
 def test_a_small_file_cannot_unpack_into_a_large_one(tmp_path, whole):

@@ -7,7 +7,6 @@ import runpy
 import shutil
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from functools import partial
 
@@ -19,11 +18,10 @@ import eval as evaluation
 import train
 from perce_mini import base
 from perce_mini.model import GPT
-from perce_mini.rouge import rouge_l
 from perce_mini.runtime import checkpoint, cli, flags
 from perce_mini.runtime import run as training
 from perce_mini.runtime.errors import UserError
-from tests.conftest import ROOT, TINY, call, press_ctrl_c, read_log, same, spy, start_process
+from tests.conftest import ROOT, TINY, call, press_ctrl_c, read_log, same, spy
 
 REPORTS = ["heat.html", "predictions.jsonl", "results.json"]
 
@@ -62,22 +60,10 @@ def test_train_writes_what_it_says(trained, start):
         assert len((folder / "predictions.jsonl").read_text().splitlines()) == 2 * 3
 
 
-def test_the_same_seed_gives_the_same_run(run_train, trained, tmp_path):
-    """Also if a loss is trained on its own, not after another one as in the fixture."""
-    models = [checkpoint.read(trained / "out/perce")["model"]]
-    for seed in [0, 1]:
-        assert run_train("--steps", 4, "--seed", seed, "--overwrite").status == 0
-        models.append(checkpoint.read(tmp_path / "run")["model"])
-    assert same(models[0], models[1]) and not same(models[0], models[2])
-
-
 def test_a_run_can_start_from_a_run_with_adapters(run_train, tmp_path):
     made = run_train("--out", tmp_path / "lora", "--lora-rank", 2)
-    n, total = re.search(r"training ([\d,]+) of ([\d,]+)", made.out).groups()
-    weights = checkpoint.read(tmp_path / "lora")["model"].values()
-    assert int(n.replace(",", "")) == sum(w.numel() for w in weights)
-    n_all = checkpoint.load(tmp_path / "lora").model.n_parameters()
-    assert int(total.replace(",", "")) == n_all
+    n_weights = sum(w.numel() for w in checkpoint.read(tmp_path / "lora")["model"].values())
+    assert f"training {n_weights:,} of" in made.out  # only they are saved
     assert run_train("--init", tmp_path / "lora").status == 0
     names = [set(checkpoint.load(tmp_path / run).model.state_dict()) for run in ["lora", "run"]]
     assert names[1] < {name.replace(".layer.", ".") for name in names[0]}
@@ -89,6 +75,9 @@ def test_the_file_that_is_scored_is_named_and_can_be_chosen(run_train, world, tm
         assert done.out.startswith(f"training on {world}/train.jsonl, scoring {split}.jsonl\n")
         texts = (tmp_path / "run/predictions.jsonl").read_text().splitlines()
         assert all(json.loads(line)["user"].startswith(split) for line in texts)
+    silent = run_train("--eval-examples", 2, "--max-new-tokens", 0, "--overwrite")
+    assert silent.status == 0 and "for nobody" not in silent.out, silent.err
+    assert not (tmp_path / "run/predictions.jsonl").exists()
 
 
 def test_several_losses_epochs_and_examples(world, start, tmp_path):
@@ -167,14 +156,8 @@ def test_own_data_get_a_base_model_first(world, tmp_path, monkeypatch):
     by_hand = ["--steps", 3, "--n-layer", 2, "--n-embd", 16, "--block-size", 1100]
     stopped = call(base.main, "--data", data, "--vocab-size", 300, *by_hand)
     assert stopped.status == 130 and "--resume" not in stopped.err
-    assert checkpoint.read(tmp_path / "out/base-mine")["step"] == 1
-    assert call(train.main, *words).status == 0  # resumes the base model with its own settings
+    assert call(train.main, *words).status == 0  # continues the base model as it was begun
     assert checkpoint.read(tmp_path / "out/base-mine")["step"] == 3
-
-    (data / "base.jsonl").rename(data / "rows")
-    os.mkfifo(data / "base.jsonl")
-    assert call(train.main, *words, "--overwrite").is_refusal("base.jsonl")
-    (data / "rows").replace(data / "base.jsonl")
     reverse_lines(data / "base.jsonl")
     refused = call(train.main, *words, "--overwrite")
     assert refused.is_refusal("out/base-mine", "base.jsonl")
@@ -191,12 +174,8 @@ def test_eval_compares_two_runs_and_writes_everything(trained, world, tmp_path):
     figures = json.loads(scores.read_text())
     one, two = (figures["runs"][folder]["all"]["logp"] for folder in folders)
     change = figures[f"minus {folders[0]}"][folders[1]]["all"]["logp"]
-    assert change["low"] <= change["difference"] <= change["high"]
     assert change["difference"] == pytest.approx(two - one)
-    lines = [json.loads(line) for line in texts.read_text().splitlines()]
-    rouge = rouge_l(lines[0]["prediction"], lines[0]["reference"])
-    assert len(lines) == 6 and lines[0]["rouge_l"] == rouge.fmeasure
-    assert "perce" in page.read_text()
+    assert len(texts.read_text().splitlines()) == 6 and "perce" in page.read_text()
 
 
 def test_eval_keeps_texts_for_the_same_model_data_and_settings(
@@ -218,31 +197,23 @@ def test_eval_keeps_texts_for_the_same_model_data_and_settings(
     assert call(evaluation.main, trained / "out/ce", *usual).is_refusal(f"{texts}/texts-")
 
 
-def test_without_texts_train_writes_and_shows_none(run_train, tmp_path):
-    done = run_train("--eval-examples", 2, "--max-new-tokens", 0)
-    assert done.status == 0 and "for nobody" not in done.out, done.err
-    assert not (tmp_path / "run/predictions.jsonl").exists()
-
-
-def test_eval_of_runs_that_differ_says_so_and_takes_the_first_ones_top_k(
+def test_eval_notes_what_differs_and_takes_the_first_runs_top_k(
     run_train, trained, world, tmp_path, monkeypatch
 ):
     assert run_train("--steps", 4, "--warmup", 0.5, "--top-k", 3).status == 0
     encoded = spy(monkeypatch, evaluation, "encode_rows")
-    usual = ["--data", world, "--max-new-tokens", 0, "--json", tmp_path / "s.json"]
+    usual = ["--data", world, "--max-new-tokens", 0]
     done = call(evaluation.main, tmp_path / "run", trained / "out/perce", *usual)
     notes = re.findall("^note:.* (\\w+): ", done.out, re.MULTILINE)
     assert {"warmup", "top_k"} <= set(notes) and "seed" not in notes
-    assert all(args[3] == 3 for args, _ in encoded)
-    scores = json.loads((tmp_path / "s.json").read_text())["runs"]  # nothing was generated
-    assert scores[str(tmp_path / "run")]["all"]["rouge_l"] is None and "ROUGE-L" not in done.out
+    assert all(args[3] == 3 for args, _ in encoded) and "ROUGE-L" not in done.out
 
 
 MODULES = ["base", "sample", "walkthrough", "hf/__main__", "experiments/__main__"]
 
 
 @pytest.mark.parametrize("file", ["train", "eval", *(f"perce_mini/{name}" for name in MODULES)])
-def test_every_command_explains_its_flags_and_can_be_interrupted(file, monkeypatch, capsys):
+def test_every_command_has_a_help_and_can_be_interrupted(file, monkeypatch, capsys):
     def interrupted(*args):
         raise KeyboardInterrupt
 
@@ -252,43 +223,25 @@ def test_every_command_explains_its_flags_and_can_be_interrupted(file, monkeypat
             runpy.run_path(str(ROOT / f"{file}.py"), run_name="__main__")
         assert (end.value.code or 0) == status
         monkeypatch.setattr(cli.Parser, "parse_args", interrupted)
-    entries = re.split(r"\n  (?=-)", capsys.readouterr().out)
-    assert len(entries) > 1 and all(len(entry.split()) > 3 for entry in entries)
+    assert "--" in capsys.readouterr().out
 
 
 # ------------------------------------------------------------------------- interrupted and resumed
 
 
-def test_a_run_killed_at_several_steps_resumes_bit_for_bit(run_train, world, start, tmp_path):
-    words = ["--steps", 24, "--save-every", 1, "--batch-size", 2, "--grad-accum", 2]
-    killed, log = tmp_path / "killed", tmp_path / "killed/log.jsonl"
-    usual = ["--data", world, "--init", start, "--out", killed, "--eval-examples", 0]
-    for n_steps, resume in [(1, []), (3, ["--resume"]), (8, ["--resume"])]:
-        process = start_process(call, train.main, *usual, "--device", "cpu", *words, *resume)
-        while not log.exists() or len(log.read_text().splitlines()) < n_steps:
-            assert process.is_alive(), process.result().err
-            time.sleep(0.005)
-        process.kill()
-        process.join()
-    assert 8 <= checkpoint.read(killed)["step"] < 24
-    log.unlink()  # it is only a copy
-    assert run_train(*words, "--out", killed, "--resume").status == 0
-    assert run_train(*words).status == 0
-    states = [checkpoint.read(folder) for folder in [killed, tmp_path / "run"]]
-    for line in states[0]["log"] + states[1]["log"]:
-        del line["tokens_s"]
-    for part in ["model", "optimizer", "step", "random", "log"]:
-        assert same(states[0][part], states[1][part]), part
-    assert [line["step"] for line in read_log(killed)] == list(range(1, 25))
-
-
-def test_ctrl_c_saves_the_step_that_it_finishes(run_train, tmp_path, monkeypatch):
-    press_ctrl_c(monkeypatch, step=3)
-    stopped = run_train("--steps", 6)
+def test_a_run_that_ctrl_c_stopped_continues_as_if_it_had_not(
+    run_train, trained, tmp_path, monkeypatch
+):
+    """Its twin in the fixture was trained after another loss: the same seed gives the same run."""
+    press_ctrl_c(monkeypatch, step=2)
+    stopped = run_train("--steps", 4)
     assert stopped.status == 130 and "--resume" in stopped.err and "Traceback" not in stopped.err
-    assert run_train("--steps", 6).is_refusal("3 of 6", "--resume")
-    assert run_train("--steps", 6, "--resume").status == 0
-    assert checkpoint.read(tmp_path / "run")["step"] == 6
+    assert run_train("--steps", 4).is_refusal("2 of 4", "--resume")
+    assert run_train("--steps", 4, "--resume").status == 0
+    states = [checkpoint.read(folder) for folder in [tmp_path / "run", trained / "out/perce"]]
+    for part in ["model", "optimizer", "step", "random"]:
+        assert same(states[0][part], states[1][part]), part
+    assert [line["step"] for line in read_log(tmp_path / "run")] == [1, 2, 3, 4]
 
 
 def test_resume_of_several_losses_starts_the_later_ones(run_train, tmp_path, monkeypatch):
@@ -304,12 +257,12 @@ def test_a_full_disk_keeps_the_last_checkpoint(run_train, tmp_path, monkeypatch)
 
     def full(state, path):
         if state["step"] > 1:
-            raise RuntimeError("[enforce fail at inline_container.cc] . failed\nframe #0: long")
+            raise OSError(28, "No space left on device")
         real(state, path)
 
     monkeypatch.setattr(torch, "save", full)
     result = run_train("--save-every", 1)
-    assert result.is_refusal("disk", "run/checkpoint.pt", "step 1", "--resume")
+    assert result.is_refusal("No space left", "run/checkpoint.pt", "step 1", "--resume")
     assert checkpoint.read(tmp_path / "run")["step"] == 1
     assert sorted(os.listdir(tmp_path / "run")) == ["checkpoint.pt", "log.jsonl"]
 
@@ -402,16 +355,13 @@ def test_a_bad_row_ends_in_one_line_before_any_training(run_train, world, tmp_pa
 BAD_TRAIN = {
     "--loss dpo": "--loss",
     "--steps 0": "--steps",
-    f"--steps {10**400}": "--steps",  # more digits than Python can convert
-    "--epochs 1": "--epochs",  # conflicts with --steps
+    f"--steps {10**400}": "--steps",  # more digits than Python converts
     "--clip-min 6": "--clip-max 5",
     "--loss ce --clip-min 1": "--clip-min",
     "--lr nan": "--lr",
     "--device cuda:99": "cuda:99",
-    "--data nowhere": "nowhere",
     "--data=": "--data",
     "--data WORLD/train.jsonl": "train.jsonl",
-    "--init WORLD": "checkpoint.pt",
     "--init FIFO": "checkpoint.pt",
     "--block-size 64": "1100",
     "--resume": "checkpoint.pt",  # there is nothing to resume
@@ -430,7 +380,6 @@ def test_a_bad_flag_of_train_ends_in_one_line(run_train, world, tmp_path, words)
 BAD_EVAL = {
     "": "folder",
     "RUN nowhere": "nowhere",
-    "RUN --data nowhere.jsonl": "nowhere.jsonl",
     "RUN --data /dev/zero": "/dev/zero",
     "RUN --block-size 64": "1100",
     "RUN --max-new-tokens 9999": "test.jsonl:",

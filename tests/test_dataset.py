@@ -46,29 +46,16 @@ BAD_VALUES = {
     "profile": [{}, ["x"], [LAMP, {"query": "x"}], [{"query": "x", "response": "\udc00"}]],
     "personal": ["x", [[0, 99]], [[-1, 3]], [[3, 3]], [[True, 3]], [[0, 10**4000]], [[0]]],
 }
-BAD_LINES = [
-    b'{"user": "u",',
-    b"[" * 100_000,
-    b"\xff{}",
-    b"[1]",
-    b"7",
-    json.dumps(list(ROW.items())).encode(),
-]
-BAD_LINES += [ROW | {key: value} for key in BAD_VALUES for value in BAD_VALUES[key]]
+BAD_LINES = [(line, "JSON") for line in [b'{"user": "u",', b"[" * 100_000, b"\xff{}"]]
+BAD_LINES += [(b"[1]", "object"), (b"7", "object")]
+BAD_LINES += [(ROW | {key: value}, key) for key in BAD_VALUES for value in BAD_VALUES[key]]
 
 
-@pytest.mark.parametrize("line", BAD_LINES, ids=range(len(BAD_LINES)))
-def test_a_bad_row_is_named_by_file_line_and_reason(tmp_path, line):
-    with pytest.raises(DataError, match="rows.jsonl:2: ") as caught:
+@pytest.mark.parametrize("line, reason", BAD_LINES, ids=range(len(BAD_LINES)))
+def test_a_bad_row_is_named_by_file_line_and_reason(tmp_path, line, reason):
+    with pytest.raises(DataError, match=f"rows.jsonl:2: .*{reason}") as caught:
         read(tmp_path, ROW, line)
-    message = str(caught.value)
-    reasons = (
-        {"JSON", "object"}
-        if isinstance(line, bytes)
-        else {x for x in line if line[x] != ROW.get(x)}
-    )
-    assert any(reason in message for reason in reasons)
-    assert "\n" not in message and len(message) < 300
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
 
 
 def test_files_that_are_missing_or_empty_are_named(tmp_path):
@@ -87,9 +74,10 @@ def test_files_that_are_missing_or_empty_are_named(tmp_path):
 def test_a_subsample_takes_one_row_of_each_part():
     rows = list(range(6000))
     chosen = subsample(rows, 125)
-    assert [row // 48 for row in chosen] == list(range(125)) and chosen == subsample(rows, 125)
-    assert {row % 4 for row in chosen} == {0, 1, 2, 3}  # no bias in a list with period 4
-    assert subsample(rows, 0) == subsample(rows, None) == subsample(rows, 7000) == rows
+    assert chosen == subsample(rows, 125)
+    assert [row // 48 for row in chosen] == list(range(125))
+    assert {row % 4 for row in chosen} == {0, 1, 2, 3}  # misses nothing that recurs in every 4th
+    assert [subsample(rows, n) for n in [0, None, 7000]] == [rows] * 3
 
 
 def test_bm25_against_the_formula():
@@ -107,11 +95,8 @@ def test_bm25_against_the_formula():
 def test_the_best_items_stand_in_the_prompt_oldest_first():
     queries = ["red kettle", "nothing", "a red", "kettle red a", "none"]
     profile = [{"query": query, "response": "x"} for query in queries]
-    assert dataset.retrieve("a red kettle", profile, 3) == [
-        3,
-        2,
-        0,
-    ]  # "a red" is newer than "red kettle"
+    # "a red" and "red kettle" are equally relevant, and "a red" is newer
+    assert dataset.retrieve("a red kettle", profile, 3) == [3, 2, 0]
     e = make_example(profile=profile, top_k=2)
     assert spell(persona(e)) == "<|persona|>a red<|response|>x<|persona|>kettle red a<|response|>x"
     assert spell(e.plain_prompt) == "<|query|>a red kettle<|response|>"
@@ -175,11 +160,6 @@ def test_an_empty_prompt_is_refused(tmp_path):
     rows = read(tmp_path, ROW, ROW | {"query": ""})
     with pytest.raises(DataError, match="rows.jsonl:2: .*empty"):
         encode_rows(rows, tokenizer, 512, 4)
-    tokenizer.template["start"] = "<|query|>"
-    tokenizer.prepare_template()
-    plain = collate(encode_rows(rows, tokenizer, 512, 4)).plain
-    # the second row's start predicts its response
-    assert plain.ids.shape[1] in plain.target_positions
 
 
 def test_personal_spans_in_characters_become_tokens():
@@ -188,15 +168,6 @@ def test_personal_spans_in_characters_become_tokens():
     marked = [TOKENIZER.tokens[i] for i, p in zip(e.response, e.personal) if p]
     assert b"".join(marked).decode() == "ÜZorvax"
     assert len(e.personal) == len(e.response) and not e.personal[-1]
-
-
-def test_text_that_cannot_be_encoded_is_one_line_that_names_the_row(tmp_path, monkeypatch):
-    tokenizer = Tokenizer(TOKENIZER.tokens)
-    # raises, as tiktoken can (test_errors)
-    monkeypatch.setattr(tokenizer, "encode", {}.__getitem__)
-    with pytest.raises(UserError, match="rows.jsonl:1: ") as caught:
-        encode_example(read(tmp_path, ROW)[0], tokenizer, 512)
-    assert "\n" not in str(caught.value)
 
 
 def test_an_epoch_holds_every_example_once_in_batches_of_similar_length():
@@ -228,11 +199,3 @@ def test_training_can_start_at_any_step():
     for first in range(6):
         steps = dataset.training_steps(examples, 4, 2, 0, first)
         assert [ids(next(steps)) for _ in range(5)] == first_ten[first : first + 5]
-
-
-def test_items_that_give_the_answer_away_are_counted_once_for_a_file(tmp_path, capsys):
-    copy = {"query": "before", "response": ROW["response"]}
-    rows = read(tmp_path, ROW, dict(ROW) | {"profile": [copy, *ROW["profile"], copy]})
-    assert len(rows) == 2 and capsys.readouterr().err.count("2 profile items") == 1
-    read(tmp_path, ROW)
-    assert capsys.readouterr().err == ""

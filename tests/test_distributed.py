@@ -54,7 +54,7 @@ def done(world, start, tmp_path_factory):
     pair = [start_process(be_one_of_two, rank, commands) for rank in "01"]
     one = call(train.main, *usual, folder / "one", "--grad-accum", 4)
     assert one.status == 0, one.err
-    return folder, [process.result() for process in pair]
+    return folder, [process.get(120) for process in pair]
 
 
 def test_two_processes_make_the_weights_of_one(start, done):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from perce_mini.experiments.picture import example_of, response_svg
-from perce_mini.heatmap import DARK, LIGHT, page, pieces, shade
+from perce_mini.heatmap import DARK, page, pieces, shade
 from perce_mini.rouge import RougeL
 from perce_mini.tokenizer import Tokenizer
 
@@ -62,13 +62,8 @@ def test_what_is_drawn_as_one_character_is_one_piece_with_the_sum_of_its_pir():
 def test_hues_show_the_sign_and_personal_tokens_are_underlined():
     hues = [shade(x).split(",")[:3] for x in [0.01, 9, -0.01, -9]]
     assert hues[0] == hues[1] != hues[2] == hues[3] and shade(9) == shade(5) != shade(1)
-    html = make_page(record("ab", [1, -1], personal=[1]))
-    one = record()
-    labelled = one | {"row": one["row"] | {"personal": []}}
-    assert "Underlined" not in make_page(one) and "Underlined" in make_page(labelled)
-    styles = [(kind, style) for kind, style, _, _ in tokens_of(html)]
+    styles = [part[:2] for part in tokens_of(make_page(record("ab", [1, -1], personal=[1])))]
     assert styles == [("token", shade(1)), ("token personal", shade(-1))]
-    assert re.search(r"\.personal {[^}]*border-bottom: 2px", html)
 
 
 def test_every_character_is_kept_and_white_space_is_shaded_only_on_its_own():
@@ -76,7 +71,6 @@ def test_every_character_is_kept_and_white_space_is_shaded_only_on_its_own():
     html = make_page(record(text) | {"prediction": text, "rouge": RougeL(0, 0, 0)})
     blocks = re.findall('<bdi class="text">(.*?)</bdi>', html, flags=re.DOTALL)
     assert [re.sub("<.*?>|␤", "", block) for block in blocks] == [text, text]
-    assert "break-spaces" in html  # otherwise 50 ideographic spaces would make the page too wide
     words = Tokenizer([b" a", b" ", b"\n", b"b\n", b"a", b"b"])
     html = page({"run": [record("xxxx") | {"response": [0, 1, 2, 3, words.end]}]}, {"run": words})
     assert [text for *_, text in tokens_of(html)] == ["a", " ", "␤\n", "b"]
@@ -112,18 +106,6 @@ def test_columns_show_the_short_name_of_a_run_and_what_it_wrote():
     text = words_of(make_page(*wrote, one, prefix="out/run-"))
     assert "by run-0 (ROUGE-L 0.38) I wrote" in text and "out/" not in text
     assert "by run-1 (ROUGE-L 0.38) (only line breaks)" in text and text.count("by run-2") == 1
-    same = page({"a/x": [one], "b/x": [one]}, {"a/x": TOKENIZER, "b/x": TOKENIZER})
-    assert "by a/x" in words_of(same) and "by b/x" in words_of(same)
-
-
-def test_the_head_explains_pir_with_a_token_of_the_page():
-    text = words_of(make_page(record("abc", [0.5, 2, 3])))
-    assert "PIR = ln P(token | persona, query, prefix) − ln P(token | query, prefix)" in text
-    formula = f"ln({math.exp(-7):.3g} / {math.exp(-9):.3g}) = +2.00 nats"
-    assert re.search(rf" b .{{,40}} PIR = {re.escape(formula)}", text)
-    assert f"−2 (×{math.exp(-2):.3g})" in text and f"+5 (×{math.exp(5):.3g})" in text
-    text = words_of(make_page(record(), contrast="stranger"))
-    assert "− ln P(token | stranger's texts, query, prefix)" in text
 
 
 # -------------------------------------------------------------------------------- what it may do
@@ -154,27 +136,10 @@ def test_only_its_own_script_runs_and_nothing_is_loaded():
     (policy,) = re.findall(r'<meta http-equiv="Content-Security-Policy" content="(.*?)">', html)
     rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
     assert rules.pop("script-src") == f"'sha256-{digest}'"
-    assert rules.pop("style-src") == "'unsafe-inline'" and set(rules.values()) == {"'none'"}
+    assert rules.pop("style-src") == "'unsafe-inline'"
+    assert rules == {"default-src": "'none'", "form-action": "'none'"}
     assert html.index("Content-Security-Policy") < html.index("<style>") < html.index("<script>")
     assert not re.search(r"https?:|url\(|@import|src=|href=|\son\w+=", html)
-    assert ".token:focus { outline" in html and "focusin" in script and "pointerover" in script
-
-
-@pytest.mark.parametrize("colours", [LIGHT, DARK])
-def test_text_can_be_read_on_every_shade(colours):
-    def contrast(*pair):  # the contrast of two colours (r, g, b) as defined by WCAG 2
-        x = np.array(pair) / 255
-        linear = np.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055) ** 2.4)
-        low, high = sorted(linear @ [0.2126, 0.7152, 0.0722])
-        return (high + 0.05) / (low + 0.05)
-
-    html = make_page(record("x" * 400, np.linspace(-8, 8, 400)))
-    assert all(f"--{name}:{colour}" in html for name, colour in colours.items())
-    paper, ink, soft = (np.array(list(bytes.fromhex(x[1:]))) for x in colours.values())
-    shades = [tuple(map(float, x.split(","))) for x in set(re.findall(r"rgba\((.*?)\)", html))]
-    assert len(shades) > 80 and contrast(paper, soft) >= 4.5
-    for *hue, opacity in shades:
-        assert contrast(opacity * np.array(hue) + (1 - opacity) * paper, ink) >= 4.5
 
 
 # ------------------------------------------------------------------------------------ the picture
@@ -185,9 +150,8 @@ def test_the_picture_is_shaded_and_underlined_and_holds_every_word():
     example = example_of(record(" ".join(words), [0, 1.25, 0, -4], personal=[3]), TOKENIZER)
     assert example["pir"][:4] == [0, 1.25, 0, -4]
     svg = response_svg(json.loads(json.dumps(example)), dark=True)
-    fill = f'fill="rgb(60,120,255)" fill-opacity="{0.6 * 0.8**0.6:.2f}"'
-    box = f'<rect x="{16 + 3 * 8.6:.1f}" y="62" width="8.6" height="22" rx="2" {fill}/>'
-    assert box in svg and svg.count("<path") == 1 and DARK["paper"] in svg
+    blue = f'fill="rgb(60,120,255)" fill-opacity="{0.6 * 0.8**0.6:.2f}"'
+    assert blue in svg and svg.count("<path") == 1 and DARK["paper"] in svg
     texts = ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")
     tokens = [text for text in texts if text.get("textLength")]
     assert "".join(text.text for text in tokens) == "".join(words).replace("\0", "\ufffd")

@@ -14,6 +14,7 @@ from perce_mini.hf.tokenizer import PLAIN
 from perce_mini.rows import read_row
 from perce_mini.runtime import checkpoint
 from tests.conftest import ROOT, run_inside, start_process
+from tests.test_data import AUTHORS, ITEMS, USER_KEYS, changes, make_repository, official
 from tests.test_distributed import be_one_of_two, free_port
 from tests.test_hf import QWEN3, write_folder
 
@@ -54,9 +55,8 @@ def test_the_method_by_hand():
     rows = re.findall(r'^\| "(?:Howdy|,|sir)" \| (.*) \|$', README, flags=re.M)
     weighted = [float(row.split(" | ")[-1]) for row in rows]
     nll = [float(row.split(" | ")[-2]) for row in rows]
-    total, loss, ce = re.search(
-        r"sum, (.*?), divided.*\*\*(.*?)\*\*. CE would be (.*)\. ", README
-    ).groups()
+    sentence = r"sum, (.*?), divided.*\*\*(.*?)\*\*. CE would be (.*)\. "
+    total, loss, ce = re.search(sentence, README).groups()
     assert float(total) == pytest.approx(sum(weighted), abs=2e-3)
     assert float(loss) == pytest.approx(sum(weighted) / 3, abs=1e-3)
     assert float(ce) == pytest.approx(sum(nll) / 3, abs=1e-3)
@@ -83,37 +83,15 @@ def test_the_template_is_the_one_of_plain_text():
     assert template == PLAIN | {"end": "<|endoftext|>"}
 
 
-def reviews(n):
-    item = {
-        "overall": "5",
-        "description": "d",
-        "summary": "s",
-        "reviewText": "It is bad, honestly.",
-    }
-    row = {
-        "input": "Generate the review text",
-        "output": "It is good, honestly.",
-        "profile": [item],
-    }
-    return [{"reviewerId": f"r{i}"} | row for i in range(n)]
-
-
-def make_history(folder):
-    """Make a git repository with eight authors."""
-    subprocess.run(["git", "init", "-q", folder], check=True)
-    for i in range(40):
-        who = [
-            "-c",
-            f"user.name=u{i % 8}",
-            "-c",
-            f"user.email=u{i % 8}@x",
-            "-c",
-            "commit.gpgsign=false",
-        ]
-        message = f"Change {i}\n\nBecause the old way number {i} was slow."
-        command = ["git", "-C", folder, *who, "commit", "-q", "--allow-empty", "-m", message]
-        subprocess.run(command, check=True)
-    return folder
+def write_longlamp(folder, task, rows_per_split):
+    """Files of rows in the official form: SPLIT.jsonl for {split: number of rows}."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, n in rows_per_split.items():
+        rows = []
+        for i in range(n):
+            user = {USER_KEYS[task]: f"{split} {i}"}
+            rows.append(official(task, output=f"Howdy, kettle {i} boils.", **user))
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def made_tiny(words):
@@ -140,24 +118,22 @@ def test_shell_blocks_run_in_order(world, project, tmp_path):
     """Skips the commands that install packages or run tests: this test run already needed both."""
     for split in ["train", "val", "test"]:
         shutil.copy(world / f"{split}.jsonl", project / "data/personas")
-        (project / f"reviews_{split}.json").write_text(json.dumps(reviews(8)))
+    write_longlamp(project, "review", {"train": 8, "val": 8, "test": 8})
     hf_config = {"eos_token_id": 257, "max_position_embeddings": 4096}
     places = {
-        "PATH_TO_A_REPOSITORY": make_history(tmp_path / "repository"),
-        "LONGLAMP_TRAIN": "reviews_train.json",
-        "LONGLAMP_VAL": "reviews_val.json",
-        "LONGLAMP_TEST": "reviews_test.json",
+        "PATH_TO_A_REPOSITORY": make_repository(tmp_path / "git", changes(*AUTHORS, n=5)),
+        "LONGLAMP_TRAIN": "train.jsonl",
+        "LONGLAMP_VAL": "val.jsonl",
+        "LONGLAMP_TEST": "test.jsonl",
         "MODEL_FOLDER": write_folder(tmp_path / "model", hf_config),
     }
     processes = []
     commands = "".join(block for block in blocks("bash") if block != RECIPE)
     for command in commands.replace("&&", "\n").splitlines():
         words = [str(places.get(word, word)) for word in shlex.split(command, comments=True)]
-        if (
-            not words
-            or words[0] in ("git", "cd", "source", "pip")
-            or words[2:3] in (["venv"], ["pytest"])
-        ):
+        if not words or words[0] in ("git", "cd", "source", "pip"):
+            continue
+        if words[2:3] in (["venv"], ["pytest"]):
             continue
         words = made_tiny(words)
         if words[0] == "torchrun":  # two processes, while the next commands run
@@ -165,59 +141,25 @@ def test_shell_blocks_run_in_order(world, project, tmp_path):
             processes += [start_process(be_one_of_two, rank, meeting) for rank in "01"]
         else:
             run_inside(words, check=True)
-    results = [process.result()["two"] for process in processes]
+    results = [process.get(120)["two"] for process in processes]
     assert [result["status"] for result in results] == [0, 0], results
-    written = [
-        "out/heat.html",
-        "out/perce/heat.html",
-        "out/ce/checkpoint.pt",
-        "out/commits/train.jsonl",
-    ]
-    for file in [*written, "out/lora/ce/results.json", "out/my-model/model.safetensors"]:
-        assert (project / file).exists(), file
+    files = "heat.html perce/heat.html ce/checkpoint.pt commits/train.jsonl lora/ce/results.json"
+    for file in [*files.split(), "my-model/model.safetensors"]:
+        assert (project / "out" / file).exists(), file
     exec([code for code in blocks("python") if "log.jsonl" in code][0].replace("  ", ""), {})
 
 
-LONGLAMP = {  # task: (a row without its profile, a profile item)
-    "abstract": (
-        {"name": "n", "input": 'Generate an abstract for the title "A kettle"'},
-        {"id": "1", "title": "A lamp", "abstract": "Howdy, it shines.", "year": 2020},
-    ),
-    "review": (
-        {"reviewerId": "n", "input": "Generate the review text of a kettle"},
-        {"overall": 5.0, "description": "lamp", "summary": "s", "reviewText": "Howdy, it shines."},
-    ),
-    "topic": (
-        {"author": "n", "input": "Generate the content for a reddit post about kettles"},
-        {"author": "n", "content": "Howdy, it shines.", "id": "1", "summary": "a lamp"},
-    ),
-}
-
-
-def write_longlamp(folder):
-    """Write twelve rows of every task in the official format."""
-    for task, (row, item) in LONGLAMP.items():
-        (user,) = row.keys() - {"input"}
-        (folder / task).mkdir(parents=True)
-        for split, n in {"train": 6, "val": 2, "test": 4}.items():
-            texts = [f"Howdy, kettle {i} boils." for i in range(n)]
-            rows = [
-                row | {user: f"{split} {text}", "output": text, "profile": [item]} for text in texts
-            ]
-            lines = [json.dumps(row) + "\n" for row in rows]
-            (folder / task / f"{split}.jsonl").write_text("".join(lines))
-
-
 def test_the_recipe_for_longlamp(project, tmp_path, capfd):
-    """bash unrolls the loops and prints the commands. We run them with a tiny random Qwen3."""
-    write_longlamp(project / "longlamp")
+    """bash unrolls the loops and prints the commands; they run with a tiny random Qwen3."""
+    for task in ITEMS:
+        write_longlamp(project / "longlamp" / task, task, {"train": 6, "val": 2, "test": 4})
     change = QWEN3 | {"eos_token_id": 257, "max_position_embeddings": 8192}
     block = RECIPE.replace("MODEL_FOLDER", str(write_folder(tmp_path / "model", change)))
     echo = 'python() { echo "python $@"; }\n'
     result = subprocess.run(["bash", "-c", echo + block], capture_output=True, text=True)
     for command in result.stdout.splitlines():
         run_inside(made_tiny(command.split()))
-    for task in LONGLAMP:
+    for task in ITEMS:
         for seed in [0, 1]:
             settings = checkpoint.read(project / f"out/{task}-{seed}/perce")["settings"]
             assert (settings.seed, settings.steps, settings.lora_rank) == (seed, 3, 16)

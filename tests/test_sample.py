@@ -1,7 +1,6 @@
 """One query, answered for several people: who is chosen, what is marked, and which input fails."""
 
 import json
-import os
 
 import pytest
 import torch
@@ -11,7 +10,7 @@ from perce_mini.dataset import encode_example
 from perce_mini.percontrast import token_logprobs
 from perce_mini.rows import Row, read_examples
 from perce_mini.runtime import checkpoint
-from tests.conftest import ROOT, call, spy
+from tests.conftest import call, spy
 
 
 @pytest.fixture
@@ -64,9 +63,6 @@ def test_own_texts_are_a_profile_of_one_item_per_paragraph(run_sample, monkeypat
     assert result.status == 0 and "say <|end|>" in result.out, result.err
     texts = [item["response"] for item in calls[0][0][0]["profile"]]
     assert texts == ["One text in two lines.", "Another one.", "A third."]
-    assert "made-up" not in result.out
-    words = ["--profile", "mine.txt", "--query", "say", "--device", "cpu"]
-    assert "made-up" in call(sample.main, ROOT / "data/base", *words).out
     top_k = checkpoint.read(trained / "out/perce")["settings"].top_k
     # with these texts and with an empty profile
     assert [args[3] for args, _ in calls[:2]] == [top_k, top_k]
@@ -111,7 +107,6 @@ WRONG = {
     "--profile mine.txt": "--query",
     "--profile mine.txt --data x": "--data",
     "--profile bad.txt": "bad.txt",  # not UTF-8
-    "--profile fifo": "fifo",
     "--profile /dev/zero": "/dev/zero",
     "--data nowhere": "nowhere",
     "--data alone.jsonl": "alone.jsonl",  # no user in it has a profile
@@ -122,7 +117,6 @@ WRONG = {
 @pytest.mark.parametrize("words", WRONG)
 def test_wrong_input_is_one_line(run_sample, tmp_path, words):
     (tmp_path / "bad.txt").write_bytes(b"\xff\xfe")
-    os.mkfifo(tmp_path / "fifo")
     row = {"user": "u", "task": "t", "query": "q", "response": "r", "profile": []}
     (tmp_path / "alone.jsonl").write_text(json.dumps(row))
     assert run_sample(*words.split()).is_refusal(WRONG[words])

@@ -35,11 +35,13 @@ def check_same_run(state, settings, out):
         if name == "init_sha256" and not value:  # the model no longer exists
             continue
         what = f"was trained with {name} {old or repr(old)}, not {value or repr(value)}"
+        advice = "that setting"
         if name == "data_sha256":
-            what = "was trained on different rows"
+            what, advice = "was trained on different rows", "those rows"
         if name == "init_sha256":
             what = f"started from a model in {settings.init} that has changed since"
-        raise UserError(f"{out} {what}: use the same setting, another --out, or --overwrite")
+            advice = "that model"
+        raise UserError(f"{out} {what}: use {advice} again, another --out, or --overwrite")
 
 
 def check_folder(out):

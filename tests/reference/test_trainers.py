@@ -69,8 +69,8 @@ def folder(tmp_path_factory):
     tokenizer.decoder = tokenizers.decoders.ByteLevel()
     tokenizer.add_special_tokens(["<|im_start|>", "<|im_end|>", "<s>", "<think>", "</think>"])
     start = [("<s>", tokenizer.token_to_id("<s>"))]  # which must not be put before a response
-    how = tokenizers.processors.TemplateProcessing("<s> $A", special_tokens=start)
-    tokenizer.post_processor = how
+    template = tokenizers.processors.TemplateProcessing("<s> $A", special_tokens=start)
+    tokenizer.post_processor = template
     theirs = transformers.PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, chat_template=TEMPLATE, eos_token="<|im_end|>"
     )
@@ -99,18 +99,18 @@ def make_trainer(kind, folder, rows=ROWS, model=None, **options):
     model = model or transformers.LlamaForCausalLM.from_pretrained(folder)
     sgd = {"optim": "sgd", "learning_rate": 1.0, "max_grad_norm": 0}
     quiet = {"save_strategy": "no", "disable_tqdm": True, "use_cpu": True, "bf16": False}
-    own = {name: options.pop(name) for name in ["clip_min", "clip_max"] if name in options}
+    clip = {name: options.pop(name) for name in ["clip_min", "clip_max"] if name in options}
     batch = {"max_steps": 1, "per_device_train_batch_size": 4, "lr_scheduler_type": "constant"}
     options = batch | sgd | quiet | options
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     if kind == "PerCETrainer":
         args = transformers.TrainingArguments(**options)
-        return PerCETrainer(model, args, rows, tokenizer, **own)
+        return PerCETrainer(model, args, rows, tokenizer, **clip)
     import trl
     from datasets import Dataset
 
     kind = type("PerCESFTTrainer", (PerCEMixin, trl.SFTTrainer), {})
-    return kind(model, trl.SFTConfig(**options), Dataset.from_list(rows), tokenizer, **own)
+    return kind(model, trl.SFTConfig(**options), Dataset.from_list(rows), tokenizer, **clip)
 
 
 def step(*args, **options):
@@ -175,11 +175,10 @@ def test_a_step_is_the_step_of_this_project(folder, kind, clip):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("average", [True, False])
-def test_accumulated_micro_batches_are_one_batch(folder, kind, average):
+def test_accumulated_micro_batches_are_one_batch(folder, kind):
     loss, whole, _ = own_step(folder)
     halves = {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 2}
-    again, parts = step(kind, folder, average_tokens_across_devices=average, **halves)
+    again, parts = step(kind, folder, **halves)
     assert again == pytest.approx(loss, abs=1e-5) and distance(parts, whole) < 1e-5
 
 
@@ -195,12 +194,11 @@ WORKER = """
 import os, sys, torch
 from tests.reference.test_trainers import step
 folder, *kinds = sys.argv[1:]
+how = {"average_tokens_across_devices": False, "ddp_backend": "gloo"}  # it is set to True
+how |= {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 2}
 for kind in kinds:
-    for average in [True, False]:
-        how = {"average_tokens_across_devices": average, "ddp_backend": "gloo"}
-        how |= {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 2}
-        _, gradient = step(kind, folder, **how)
-        torch.save(gradient, f"{kind}{average}{torch.distributed.get_rank()}.pt")
+    _, gradient = step(kind, folder, **how)
+    torch.save(gradient, f"{kind}{torch.distributed.get_rank()}.pt")
 torch.distributed.barrier()
 os._exit(0)
 """
@@ -208,21 +206,14 @@ os._exit(0)
 
 def test_two_processes_make_the_gradient_of_one(folder, tmp_path):
     (tmp_path / "worker.py").write_text(WORKER)
-    launch = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc_per_node",
-        "2",
-    ]
+    launch = f"{sys.executable} -m torch.distributed.run --standalone --nproc_per_node 2 worker.py"
     env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [*launch, "worker.py", folder, *KINDS]
+    command = [*launch.split(), folder, *KINDS]
     done = subprocess.run(command, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     _, gradient, _ = own_step(folder)
     files = list(tmp_path.glob("*.pt"))
-    assert len(files) == 4 * len(KINDS)
+    assert len(files) == 2 * len(KINDS)
     for file in files:
         assert distance(torch.load(file), gradient) < 1e-5, file
 
@@ -232,8 +223,9 @@ def test_without_a_persona_all_weights_are_at_the_floor_in_spite_of_dropout(fold
     torch.manual_seed(0)
     config = make_config(attention_dropout=0.5)
     model = transformers.LlamaForCausalLM(config)
-    trainer = make_trainer(kind, folder, [{"messages": chat("the lamp", "No, no, no.")}], model)
-    inputs = trainer.data_collator([{"messages": chat("the lamp", "No, no, no.")}])
+    rows = [{"messages": chat("the lamp", "No, no, no.")}]
+    trainer = make_trainer(kind, folder, rows, model)
+    inputs = trainer.data_collator(rows)
     trainer.model.train()
     losses = []
     for seed in [1, 1, 2]:

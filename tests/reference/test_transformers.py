@@ -71,21 +71,3 @@ def test_what_is_written_is_read_by_transformers(theirs, folder, tmp_path, dtype
     ids = torch.randint(0, 300, (2, 40))
     with torch.no_grad():
         assert torch.equal(again(ids).logits, original(ids).logits)
-
-
-def test_a_tied_head_that_is_saved_under_one_name_is_read_as_transformers_does(tmp_path):
-    torch.manual_seed(0)
-    theirs = transformers.AutoModelForCausalLM.from_config(make_config("llama")).eval()
-    folder = write_folder(tmp_path / "m")
-    theirs.save_pretrained(folder)
-    from safetensors.torch import load_file, save_file
-
-    weights = load_file(folder / "model.safetensors")
-    weights["lm_head.weight"] = weights.pop("model.embed_tokens.weight")
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    again = transformers.AutoModelForCausalLM.from_pretrained(folder)
-    ids = torch.randint(0, 300, (2, 40))
-    with torch.no_grad():
-        logits = again(ids).logits
-        assert torch.equal(logits, theirs(ids).logits)
-        assert (load(folder)[0](ids) - logits).abs().max() < 1e-5
