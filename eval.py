@@ -23,14 +23,14 @@ from perce_mini.runtime.models import load_model
 from perce_mini.runtime.texts import open_texts
 from perce_mini.scoring import evaluate
 
-MAY_DIFFER = ["loss", "clip_min", "clip_max", "contrast", "lr", "data"]  # in a comparison of losses
+MAY_DIFFER = ["loss", "clip_min", "clip_max", "contrast", "lr", "data"]  # when comparing losses
 
 
 def parse_args():
     p = cli.Parser(description=__doc__)
-    help = "folders that train.py wrote, or Hugging Face folders"
+    help = "output folders of train.py, or Hugging Face folders"
     p.add_argument("runs", nargs="*", type=Path, metavar="DIR", help=help)
-    help = "the model that the runs started from; it is scored first"
+    help = "the model the runs started from; it is scored first"
     p.add_argument("--init", type=Path, metavar="DIR", help=help)
     help = (
         "folder with test.jsonl or val.jsonl, or a JSONL file (default: the data of the first run)"
@@ -43,20 +43,20 @@ def parse_args():
     p.add_argument("--block-size", type=COUNT, metavar="N", help=help)
     help = "number of examples to score (always the same ones); 0 scores all"
     p.add_argument("--examples", type=COUNT_OR_NONE, default=120, metavar="N", help=help)
-    help = "number of profile items in the prompt (default: as when the first run was trained)"
+    help = "number of profile items in the prompt (default: as in the training of the first run)"
     p.add_argument("--top-k", **cli.TOP_K | {"help": help})
     p.add_argument("--max-new-tokens", **NEW_TOKENS)
     p.add_argument("--eval-batch-size", **EVAL_BATCH)
     p.add_argument("--temperature", **cli.TEMPERATURE)
     p.add_argument("--seed", **cli.TEXT_SEED)
-    help = "number of examples for which to show the generated texts next to the reference"
+    help = "number of examples whose generated texts are shown next to the reference"
     p.add_argument("--samples", type=COUNT_OR_NONE, default=1, metavar="N", help=help)
     p.add_argument("--all", action="store_true", help="show every metric, for every task")
     p.add_argument("--json", type=Path, metavar="FILE", help="write every metric (JSON)")
     help = "write every generated text (JSONL)"
     p.add_argument("--predictions", type=Path, metavar="FILE", help=help)
-    help = "save every text here as soon as it is generated; if you repeat an interrupted command,"
-    help += " it reuses the saved texts"
+    help = "save every text here as soon as it is generated; after an interruption, the same"
+    help += " command reuses the saved texts"
     p.add_argument("--keep-texts", type=Path, metavar="DIR", help=help)
     help = "write a page that shades every token by its PIR (HTML)"
     p.add_argument("--heatmap", type=Path, metavar="FILE", help=help)
@@ -71,8 +71,8 @@ def parse_args():
 
 
 def load_runs(args):
-    """{folder: LoadedModel}, on the CPU. --template and --block-size apply only to Hugging Face
-    folders."""
+    """Load the runs onto the CPU: {folder: LoadedModel}. --template and --block-size apply only to
+    Hugging Face folders."""
     template = hf.read_template(args.template) if args.template else None
     if template and not any(map(hf.is_folder, args.runs)):
         raise UserError(f"--template {args.template} applies to Hugging Face folders, not to runs")
@@ -86,7 +86,7 @@ def load_runs(args):
 
 
 def note_differences(loaded):
-    """Print the settings that differ between runs, apart from the loss and its own settings."""
+    """Print every setting in which the runs differ, except those in MAY_DIFFER."""
     settings = {name: vars(run.settings) for name, run in loaded.items() if run.settings.init}
     for field in next(iter(settings.values()), {}):
         values = {name: str(values[field])[:20] for name, values in settings.items()}
@@ -96,7 +96,7 @@ def note_differences(loaded):
 
 
 def check_outputs(args, data_file):
-    """Raise UserError if an output cannot be written, or would replace an input."""
+    """Raise UserError if an output cannot be written or would overwrite an input."""
     inputs = [data_file] + [file for run in args.runs for file in run.glob("*")]
     for file in filter(None, [args.json, args.predictions, args.heatmap]):
         check_output(file, [*inputs, args.template or data_file])
@@ -112,7 +112,8 @@ def main():
     top_k = first.top_k if args.top_k is None else args.top_k
     data = args.data or first.data
     if not data:
-        raise UserError("give --data with the texts to score: a Hugging Face model has none")
+        advice = "give the texts to score with --data"
+        raise UserError(f"a Hugging Face model comes without texts: {advice}")
     data_file = held_out_file(data)
     check_outputs(args, data_file)
     rows = subsample(read_examples(data_file), args.examples)
@@ -124,7 +125,7 @@ def main():
     for name, (model, tokenizer, _) in loaded.items():  # fail early on rows that do not fit
         examples[name] = encode_rows(rows, tokenizer, model.config.block_size, top_k, n)
     for name, (model, tokenizer, _) in loaded.items():
-        model.to(device)  # one model at a time: a GPU may not hold all of them
+        model.to(device)  # one model at a time: they may not all fit on a GPU
         how, batch_size, texts = (n, args.temperature, args.seed), args.eval_batch_size, []
         if args.keep_texts and n:
             settings = *how, batch_size

@@ -2,10 +2,9 @@
 
     python train.py --loss perce
 
-This generates the default data (data/personas), fine-tunes the small base model that comes with the
-project (data/base) into out/perce, scores held-out users before and after, and shows what the model
-writes for two of them. `--loss ce perce` trains with both losses, one after the other, and compares
-them.
+This generates the default data (data/personas), fine-tunes the included base model (data/base),
+saves the result in out/perce, scores held-out users before and after, and shows what the model
+writes for two of them. `--loss ce perce` trains with each loss in turn and compares the two.
 """
 
 import torch
@@ -32,7 +31,7 @@ FEW_ROWS = 1000  # a base model trained on fewer rows is useless
 
 
 def load_rows(args):
-    """Return the rows to train on and the rows to score. Generates the default data if needed."""
+    """Return the rows to train on and the rows to score, generating the default data if needed."""
     if args.data == DEFAULT_DATA and distributed.rank() == 0:
         prepare.write_once(DEFAULT_DATA)
     distributed.barrier()
@@ -52,12 +51,12 @@ def load_rows(args):
 
 
 def dtype_of(args, device):
-    """bfloat16 for weights that LoRA freezes on a GPU, otherwise float32."""
+    """Return bfloat16 for weights that LoRA freezes on a GPU, and float32 otherwise."""
     return torch.bfloat16 if args.lora_rank and device.type == "cuda" else torch.float32
 
 
 def load_start(args, device):
-    """The model that a run starts from: --init, or the base model of the data."""
+    """Load the model to start from: --init, or the base model for the data."""
     if args.init:
         dtype = dtype_of(args, device)
         return load_model(args.init, device, dtype, args.template, args.block_size)
@@ -66,7 +65,7 @@ def load_start(args, device):
     start = checkpoint.load(args.start, device)
     file = base.base_file(args.data)
     if args.data != DEFAULT_DATA and start.settings.data_sha256 != sha256(file):
-        advice = "remove that folder to train a new base model"
+        advice = "delete that folder to train a new base model"
         raise UserError(f"{args.start} was not trained on the current rows of {file}: {advice}")
     return start
 
@@ -80,7 +79,7 @@ def train(args, settings, state, out, rows, held_out, device):
     model, tokenizer, _ = checkpoint.load(out, device, dtype) if state else load_start(args, device)
     torch.manual_seed(args.seed)
     if not state:
-        lora.merge(model)  # if this run starts from another LoRA run
+        lora.merge(model)  # in case this run starts from another LoRA run
         if args.lora_rank:
             lora.add(model, args.lora_rank)
     if args.lora_rank:
@@ -98,7 +97,7 @@ def train(args, settings, state, out, rows, held_out, device):
 
 
 def score(args, model, tokenizer, rows, desc):
-    """Score the held-out rows. Returns the records of scoring.evaluate."""
+    """Score the held-out rows and return the records from scoring.evaluate."""
     n = args.max_new_tokens
     examples = encode_rows(rows, tokenizer, model.config.block_size, args.top_k, n)
     how = n, args.temperature, args.seed, f"score {desc}", args.eval_batch_size
@@ -106,7 +105,7 @@ def score(args, model, tokenizer, rows, desc):
 
 
 def write_reports(args, out, scored, tokenizers):
-    """Write results.json, predictions.jsonl and heat.html of a run. scored: {folder: records}."""
+    """Write a run's results.json, predictions.jsonl and heat.html. scored: {folder: records}."""
     results, predictions, heat = (out / name for name in REPORTS)
     tables.write_scores(results, scored)
     if args.max_new_tokens:
@@ -119,10 +118,10 @@ def main():
     device = distributed.init_distributed(pick_device(args.device))
     rows, held_out = load_rows(args)
     if not args.init and args.start != SHIPPED_BASE and not base.is_finished(args.start):
-        print(f"first training a base model for {args.data} into {args.start}")
+        print(f"training a base model for {args.data} first, saving it in {args.start}")
         if len(rows) < FEW_ROWS:
             advice = "start from a pretrained model with --init"
-            print(f"Warning: it learns next to nothing from {len(rows)} rows; {advice}")
+            print(f"Warning: it will learn next to nothing from {len(rows)} rows; {advice}")
         must_fit = [(rows, 0), (held_out, args.max_new_tokens)]
         base.train_base(args.data, args.start, device, must_fit=must_fit)
 
@@ -131,7 +130,7 @@ def main():
         out = args.folders[loss]
         print(f"fine-tuning {args.start} with {loss} into {out} on {device}", flush=True)
         models[loss] = train(args, settings, state, out, rows, held_out, device)
-        models[loss][0].cpu()  # frees the GPU's memory for the next run
+        models[loss][0].cpu()  # free the GPU's memory for the next run
     rank = distributed.rank()
     distributed.shutdown()
     if rank or not held_out:

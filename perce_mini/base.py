@@ -1,10 +1,10 @@
-"""The small base model that fine-tuning starts from: next-token prediction on whole documents.
+"""Train the small base model for fine-tuning: next-token prediction on whole documents.
 
     python -m perce_mini.base --data out/commits
 
-This command reads DIR/base.jsonl, or train.jsonl if there is none. It trains a tokenizer and a
-model on it and saves them in out/base-NAME. train.py starts from that folder; if the folder is
-missing, train.py trains the base model first. The default data come with a base model in data/base.
+This reads base.jsonl in the data folder, or train.jsonl if there is none, trains a tokenizer and a
+model on it, and saves both in out/base-NAME. train.py starts from that folder; if it is missing,
+train.py trains the base model first. The default data come with a base model in data/base.
 """
 
 import os
@@ -39,18 +39,18 @@ MAX_PARAMETERS = 2 * 10**9
 
 
 def base_folder(data):
-    """The folder of the base model for a data folder."""
+    """Return the folder of the base model for a data folder."""
     return Path(f"out/base-{Path(data).resolve().name}")
 
 
 def base_file(data):
-    """The file of rows that the base model for a data folder is trained on."""
+    """Return the file on which the base model for a data folder is trained."""
     file = Path(data) / "base.jsonl"
     return file if file.exists() else Path(data) / "train.jsonl"
 
 
 def is_finished(folder):
-    """True if the folder contains a base model whose training is finished."""
+    """Return True if the folder contains a fully trained base model."""
     if not (Path(folder) / "checkpoint.pt").exists():
         return False
     state = checkpoint.read(folder)
@@ -58,7 +58,7 @@ def is_finished(folder):
 
 
 def as_document(example):
-    """The example as one plain document: every token after the first is predicted."""
+    """Turn an example into one plain document: every token after the first is predicted."""
     ids = example.prompt + example.response
     return Example(example.row, ids[:1], ids[:1], ids[1:], [False] * len(ids[1:]))
 
@@ -71,12 +71,11 @@ def train_tokenizer(rows, vocab_size):
 
 
 def train_base(data, out, device, settings=None, shape=None, must_fit=(), **options):
-    """Train the base model of a data folder and save it in `out`, or resume it from there.
+    """Train the base model for a data folder and save it in `out`, or resume training there.
 
-    Raises UserError. settings, shape: default to those of the model in `out`, or to SETTINGS and
-    SHAPE for a new model. must_fit: [(rows, max_new_tokens), ...] for rows that are used later and
-    must fit into the block size, which is checked before training.
-    options: vocab_size, save_every, compile.
+    settings, shape: by default those of the model in `out`, or SETTINGS and SHAPE for a new model.
+    must_fit: [(rows, max_new_tokens), ...]: rows for later use. They are checked against the block
+    size before training starts. options: vocab_size, save_every, compile. Raises UserError.
     """
     file = base_file(data)
     rows = read_examples(file)
@@ -89,7 +88,7 @@ def train_base(data, out, device, settings=None, shape=None, must_fit=(), **opti
         check_same_run(state, settings, out)
         for name, value in (shape or {}).items():
             if getattr(model.config, name) != value:
-                raise UserError(f"{out} has a model with a different {name}: give another --out")
+                raise UserError(f"{out} has a model with a different {name}: choose another --out")
     else:
         tokenizer = train_tokenizer(rows, options.get("vocab_size", VOCAB_SIZE))
         settings = replace(settings or SETTINGS, **where)
@@ -106,7 +105,7 @@ def train_base(data, out, device, settings=None, shape=None, must_fit=(), **opti
 
 
 def export(source, out):
-    """Write a base model in bfloat16 and without optimiser state, to shrink it to a sixth."""
+    """Write a base model in bfloat16 without optimiser state, at a sixth of the size."""
     model, tokenizer, state = checkpoint.load(source)
     if state["settings"].init:
         raise UserError(f"{source} is a fine-tuned run, not a base model")
@@ -118,10 +117,8 @@ def parse_args():
     p = cli.Parser(prog="python -m perce_mini.base", description=__doc__)
     data = Path("data/personas")
     p.add_argument("--data", type=Path, default=data, metavar="DIR", help="folder with the rows")
-    p.add_argument(
-        "--out", type=Path, metavar="DIR", help="folder to write (default: out/base-NAME)"
-    )
-    help = "after training, also write the model here, in bfloat16 and without optimiser state"
+    p.add_argument("--out", type=Path, metavar="DIR", help="output folder (default: out/base-NAME)")
+    help = "after training, also write the model here, in bfloat16 without optimiser state"
     p.add_argument("--export", type=Path, metavar="DIR", help=help)
     p.add_argument("--steps", type=COUNT, default=SETTINGS.steps, help="optimisation steps")
     p.add_argument("--lr", type=cli.RATE, default=SETTINGS.lr, help="peak learning rate of AdamW")
@@ -147,7 +144,7 @@ def parse_args():
     args = p.parse_args()
     args.shape = {name: getattr(args, name) for name in SHAPE}
     try:
-        with torch.device("meta"):  # no memory is allocated
+        with torch.device("meta"):  # allocates no memory
             n = GPT(GPTConfig(args.vocab_size, **args.shape)).n_parameters()
     except ValueError as error:
         p.error(str(error))
@@ -170,10 +167,10 @@ def main():
         new = args.export / "checkpoint.pt"
         check_writable(new)
         if new.exists() or os.path.realpath(args.export) == os.path.realpath(out):
-            raise UserError(f"--export {args.export} already has a model: give another folder")
+            raise UserError(f"--export {args.export} already has a model: choose another folder")
     options = {name: getattr(args, name) for name in ["vocab_size", "save_every", "compile"]}
     device = pick_device(args.device)
-    print(f"training a base model on {base_file(args.data)} into {out}, {args.steps} steps")
+    print(f"training a base model on {base_file(args.data)} into {out} ({args.steps} steps)")
     train_base(args.data, out, device, settings, args.shape, **options)
     if args.export:
         export(out, args.export)

@@ -1,4 +1,4 @@
-"""Put a stranger's profile into the plain view, instead of no profile.
+"""Put a stranger's profile into the plain view, which otherwise has no profile.
 
 A profile shows two things: how this user writes, and what such texts look like in general. If the
 plain view has no profile, PIR measures both. If it has a stranger's profile, PIR measures only what
@@ -25,7 +25,7 @@ def add_strangers(rows):
 
 
 def strangers(rows):
-    """For each row, a random row of the same task by another user with a profile, or None."""
+    """For each row, draw a row of the same task by another user with a profile, or None."""
     rng = random.Random(0)
     by_task = {row["task"]: [] for row in rows}
     for row in rows:

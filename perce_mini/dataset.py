@@ -1,4 +1,4 @@
-"""From rows of text to batches of two aligned views.
+"""Turn rows of text into batches of two aligned views.
 
     JSONL line -> Row (a dict, see rows.py) -> Example (ids of two prompts and a response) -> Batch
 
@@ -24,12 +24,12 @@ from perce_mini.runtime.errors import one_line
 
 
 def bm25(query, documents, k1=1.5, b=0.75):
-    """Okapi BM25: the relevance of each document to the query, as a list of floats. Words are split
-    at white space, as in LongLaMP's own BM25 baseline.
+    """Score how relevant each document is to the query, with Okapi BM25: a list of floats.
 
         sum over the query's words of rarity * tf (k1 + 1) / (tf + k1 (1 - b + b length / average))
 
     Rare words count more, each repetition of a word adds less, and long documents are penalised.
+    Words are split at white space, as in LongLaMP's own BM25 baseline.
     """
     counts = [Counter(document.split()) for document in documents]
     lengths = [count.total() for count in counts]
@@ -45,7 +45,7 @@ def bm25(query, documents, k1=1.5, b=0.75):
 
 
 def retrieve(query, profile, top_k):
-    """Indices of the `top_k` items of a profile, most relevant first; ties go to the newest."""
+    """Return the indices of the `top_k` most relevant profile items; ties go to the newest."""
     scores = bm25(query, [f"{item['query']} {item['response']}" for item in profile])
     return sorted(range(len(profile)), key=lambda i: (-scores[i], -i))[:top_k]
 
@@ -59,16 +59,16 @@ class Example:
     prompt: list  # ids of persona (oldest item first) and query, up to where the response starts
     plain_prompt: list  # the same without the persona
     response: list  # ids of the response and the end token
-    personal: list  # one bool per response token: does it touch a personal span of the row?
+    personal: list  # one bool per response token: does it overlap a personal span?
     profile_indices: list = ()  # which items of the profile are in the prompt
 
 
 def encode_example(row, tokenizer, block_size, top_k=4, max_new_tokens=0):
-    """Row -> Example of at most `block_size` tokens. Only the persona is shortened to make it fit.
+    """Encode a row as an Example of at most `block_size` tokens. Only the persona is shortened.
 
     max_new_tokens: leave room for a generated response of this length, even if the row's response
     is shorter.
-    Raises DataError if query and response alone do not fit, or if the prompt is empty.
+    Raises DataError if the prompt is empty, or if query and response do not fit without a persona.
     """
     where = getattr(row, "where", Row.where)
     with one_line(where, "text that can be encoded"):
@@ -89,10 +89,10 @@ def encode_example(row, tokenizer, block_size, top_k=4, max_new_tokens=0):
 
 
 def encode_profile(profile, row, tokenizer, top_k, room):
-    """(ids, indices) of the `top_k` most relevant items, oldest first; at most `room` ids.
+    """Encode the `top_k` most relevant items, oldest first: (at most `room` ids, item indices).
 
     An item that equals the response would give the answer away, so it is never used. If the items
-    do not fit, the least relevant ones are dropped, and then the tail of the last one is cut.
+    do not fit, the least relevant ones are dropped, and the end of the last one is cut off.
     """
     if room == 0:
         return [], []
@@ -108,7 +108,7 @@ def encode_profile(profile, row, tokenizer, top_k, room):
 
 
 def personal_tokens(row, tokenizer):
-    """One bool per response token: True if it shares a byte with a personal span of the row."""
+    """Return one bool per response token: True if it overlaps a personal span of the row."""
     text = row["response"]
     spans = [[byte_offset(text, at, tokenizer) for at in span] for span in row.get("personal", [])]
     tokens = tokenizer.spans(text)
@@ -122,7 +122,7 @@ def byte_offset(text, at, tokenizer):
 
 
 def encode_rows(rows, tokenizer, block_size, top_k, max_new_tokens=0):
-    """Rows -> Examples. Raises DataError."""
+    """Encode rows as Examples. Raises DataError."""
     examples = []
     for row in tqdm(rows, "encode", unit="row", dynamic_ncols=True, leave=False, delay=2):
         examples.append(encode_example(row, tokenizer, block_size, top_k, max_new_tokens))
@@ -160,7 +160,7 @@ def make_view(prompts, responses, device):
 
 
 def collate(examples, device="cpu"):
-    """Examples -> Batch."""
+    """Build a Batch from Examples."""
     responses = [e.response for e in examples]
     persona = make_view([e.prompt for e in examples], responses, device)
     plain = make_view([e.plain_prompt for e in examples], responses, device)
@@ -172,9 +172,9 @@ def size(example):
 
 
 def epoch_batches(examples, batch_size, seed, epoch):
-    """One epoch as lists of `batch_size` examples. The order depends on (seed, epoch) alone.
+    """Split an epoch into lists of `batch_size` examples. The order depends only on (seed, epoch).
 
-    Shuffle, sort by length within every 16 batches (little padding), shuffle the batches.
+    Shuffle, sort by length within every 16 batches to reduce padding, and shuffle the batches.
     """
     rng = random.Random(f"{seed}/{epoch}")
     order = rng.sample(examples, len(examples))
@@ -186,12 +186,12 @@ def epoch_batches(examples, batch_size, seed, epoch):
 
 
 def steps_per_epoch(n_examples, batch_size, micro_batches):
-    """Number of optimisation steps in one pass over the examples; the last one may be smaller."""
+    """Count the optimisation steps in one pass over the examples; the last one may be smaller."""
     return math.ceil(n_examples / (batch_size * micro_batches))
 
 
 def training_steps(examples, batch_size, micro_batches, seed, first=0):
-    """Yield the micro-batches (lists of examples) of each step, from step `first` on, forever."""
+    """Yield each step's micro-batches (lists of examples) forever, starting at step `first`."""
     epoch, skip = divmod(first, steps_per_epoch(len(examples), batch_size, micro_batches))
     while True:
         batches = epoch_batches(examples, batch_size, seed, epoch)

@@ -1,4 +1,4 @@
-"""A web page that shows what PerContrast finds: a user's own text, with every token shaded by PIR.
+"""Build a web page that shows what PerContrast finds: a user's text, each token shaded by PIR.
 
 The page is a single HTML file that loads no external resources. Text from the data is escaped, so
 it cannot become markup.
@@ -53,7 +53,7 @@ def visible(text):
 
 
 def isolated(text):
-    """Text as HTML that cannot reorder the text around it, even if it is written right to left."""
+    """Wrap text in HTML that keeps right-to-left text from reordering the text around it."""
     return f"<bdi>{visible(text)}</bdi>"
 
 
@@ -63,7 +63,7 @@ def signed(x, form="+.2f"):
 
 
 def tint(pir):
-    """PIR in nats -> hue (r, g, b) and opacity. Text stays readable even on the strongest shade."""
+    """Convert PIR to a hue (r, g, b) and an opacity. Text stays readable on the strongest shade."""
     hue = (240, 140, 0) if pir > 0 else (60, 120, 255)  # orange: more likely
     return hue, min(abs(pir) / 5, 1) ** 0.6 * 0.6
 
@@ -81,10 +81,10 @@ class Part(NamedTuple):
 
 
 def pieces(tokens):
-    """Tokens (bytes) -> [(text, [indices of its tokens]), ...].
+    """Join tokens (bytes) into pieces of text: [(text, [indices of its tokens]), ...].
 
-    A displayed character is never split, even if it spans several tokens, such as the bytes of a
-    letter, a letter and its accent, or an emoji and its joiners.
+    A displayed character is never split, even if it spans several tokens: the bytes of a letter, a
+    letter and its accent, or an emoji and its joiners.
 
     [b"caf", b"\\xc3", b"\\xa9"] -> [("caf", [0]), ("é", [1, 2])]
     """
@@ -103,7 +103,7 @@ def pieces(tokens):
 
 
 def parts_of(record, tokenizer):
-    """A record of scoring.evaluate -> list of Part, without the end token."""
+    """Convert a record from scoring.evaluate to a list of Parts, without the end token."""
     parts = []
     for text, indices in pieces([tokenizer.bytes_of[i] for i in record["response"][:-1]]):
         logp, plain, pir = (float(record[k][indices].sum()) for k in ["logp", "logp_plain", "pir"])
@@ -113,7 +113,7 @@ def parts_of(record, tokenizer):
 
 
 def words_with_high_pir(parts):
-    """The lower-case words that contain a part with PIR > 0.8."""
+    """Return the words, in lower case, that contain a part with PIR > 0.8."""
     text = "".join(part.text for part in parts)
     high = [part.pir > CLIP_MIN for part in parts for _ in part.text]  # one per character
     words = re.finditer(r"\w+", text)
@@ -121,7 +121,7 @@ def words_with_high_pir(parts):
 
 
 def response_html(parts):
-    """One <span> per part. White space at its edges is not shaded, unless it has nothing else."""
+    """Render a <span> per part. White space at its edges is shaded only if it is all there is."""
     html = ""
     for part in parts:
         text = visible(part.text)
@@ -135,14 +135,14 @@ def response_html(parts):
 
 
 def item_html(number, item, marked):
-    """An item of the profile as HTML; the words in the set `marked` are highlighted."""
+    """Render a profile item as HTML, highlighting the words in the set `marked`."""
     words = re.split(r"(\w+)", f"{item['query']}\n{item['response']}")  # \w+ needs no escaping
     html = [f"<mark>{x}</mark>" if x.lower() in marked else visible(x) for x in words]
     return f'<li value="{number}"><bdi class="text">{"".join(html)}</bdi></li>'
 
 
 def example_html(records, tokenizers, names):
-    """One example as HTML: the query, a column per run, and the persona. records: {run: record}."""
+    """Render an example: the query, a column per run, and the persona. records: {run: record}."""
     columns, marked = "", set()
     for run, record in records.items():
         name, parts = isolated(names[run]), parts_of(record, tokenizers[run])
@@ -165,7 +165,7 @@ def example_html(records, tokenizers, names):
 
 
 def head_html(names, parts, other, stranger, labelled):
-    """Explain PIR in words, as a formula, with one part as an example, and with a colour scale."""
+    """Explain PIR in words, with a formula, an example and a colour scale."""
     underlined = " Underlined tokens are marked as personal in the data." if labelled else ""
     example = next((part for part in parts if part.pir > CLIP_MIN), parts[0])
     token = f'<span style="{shade(example.pir)}">{isolated(example.text.strip())}</span>'
@@ -174,19 +174,19 @@ def head_html(names, parts, other, stranger, labelled):
         bar += f'<span style="{shade(pir)}">{signed(pir, "+g")} (×{math.exp(pir):.3g})</span>'
     return f"""<h1>PIR of every token: {", ".join(map(isolated, names))}</h1>
 <p>The model reads the user's own text twice: with earlier texts by this user in the prompt (the
-<b>persona</b>) and {other}. PIR compares the two probabilities of a token:</p>
+<b>persona</b>) and {other}. PIR compares the two probabilities of each token:</p>
 <p class="formula">PIR = ln P(token | persona, query, prefix)
 − ln P(token | {stranger}query, prefix)</p>
 <p>For example, {token} in the first text below has PIR = {example.formula}.</p>
-<p class="scale">{bar}nats (× change of the probability)</p>
-<p>Orange tokens are more likely with the persona, blue tokens are less likely.{underlined}</p>
+<p class="scale">{bar}nats (× change in probability)</p>
+<p>Orange tokens are more likely with the persona, blue tokens less likely.{underlined}</p>
 """
 
 
 def page(runs, tokenizers, contrast="none", n=10):
-    """The HTML page for {run: records of scoring.evaluate} and {run: its Tokenizer}.
+    """Build the HTML page from {run: records from scoring.evaluate} and {run: its Tokenizer}.
 
-    The page shows the n examples whose PIR varies most. contrast: the --contrast of the plain view.
+    The page shows the n examples whose PIR varies most. contrast: see contrast.py.
     """
     stranger = "stranger's texts, " if contrast == "stranger" else ""
     other = "with a stranger's texts instead" if stranger else "without it"

@@ -7,8 +7,8 @@ matched one to one. A chunk is a run of matched words that are adjacent in both 
     reference    the cat sat on the mat         matches: 5 words (all but "a")
     prediction   on the mat sat a cat           chunks:  3 (on the mat / sat / cat)
 
-    precision P = matches / words of the prediction = 5 / 6
-    recall    R = matches / words of the reference  = 5 / 6
+    precision P = matches / words in the prediction = 5 / 6
+    recall    R = matches / words in the reference  = 5 / 6
     score = P R / (0.9 P + 0.1 R) x (1 - 0.5 (chunks / matches)^3) = 0.833 x 0.892 = 0.743
 
 Recall has nine times the weight of precision, so a longer text usually scores higher.
@@ -22,7 +22,7 @@ ALPHA, BETA, GAMMA = 0.9, 3.0, 0.5  # as in NLTK and in the METEOR paper of 2007
 
 
 def match(predicted, true):
-    """Pairs (i, j) with predicted[i] == true[j], in order of i; every word is in at most one pair.
+    """Pair equal words: (i, j) with predicted[i] == true[j], in order of i, each word at most once.
 
     As in NLTK, matching starts at the end: the last "the" is paired with the last "the".
     """
@@ -34,7 +34,7 @@ def match(predicted, true):
 
 
 def meteor_exact(prediction: str, reference: str) -> float:
-    """METEOR of one text against one reference, in [0, 1], with exact matches only."""
+    """Compute METEOR of a text against one reference, with exact matches only; in [0, 1]."""
     predicted, true = words(prediction), words(reference)
     pairs = match(predicted, true)
     if not pairs:

@@ -6,15 +6,15 @@
         x = x + mlp(norm(x))             transform each token separately
     logits = norm(x) @ embedding.T       (B, T, V), the scores for the next token
 
-Positions enter only as rotations of queries and keys, so attention depends on distances, not on
-absolute positions. Removing the persona from the front of the prompt does not change the distances
-between the remaining tokens.
+Positions enter only as rotations of queries and keys, so attention depends on relative positions,
+not on absolute ones. Removing the persona from the front of the prompt does not change the relative
+positions of the remaining tokens.
 
 One thing is unusual. To copy from its context, for example to continue "My sister" with "Kira" if
-the prompt mentions "My sister Kira", a model must find what FOLLOWED the words that it has just
-read. Large models learn a pair of attention heads for this from billions of tokens. This model sees
-too few tokens for that. So half of its key heads are shifted by one position: each token is looked
-up by the key of the token before it ("smeared keys", Olsson et al. 2022, arXiv 2209.11895).
+the prompt mentions "My sister Kira", a model must find what FOLLOWED the words it has just read.
+Large models learn a pair of attention heads for this from billions of tokens. This model sees too
+few tokens for that, so half of its key heads are shifted by one position: each token is looked up
+by the key of the token before it ("smeared keys", Olsson et al. 2022, arXiv 2209.11895).
 `n_shifted=0` gives the standard model.
 """
 
@@ -42,7 +42,7 @@ class GPTConfig:
     # Only pretrained models set these:
     head_size: int = 0  # width of a head, even; 0: n_embd / n_head
     qk_norm: bool = False  # RMSNorm on every query and key (Qwen3)
-    qkv_bias: bool = False  # the projections to queries, keys and values have biases (Qwen2)
+    qkv_bias: bool = False  # biases in the query, key and value projections (Qwen2)
     tied: bool = True  # the output embedding is the input embedding
     rope_factor: float = 1.0  # Llama 3.1 slows rotations by this factor (stretch_rotations)
     rope_low: float = 1.0
@@ -66,7 +66,7 @@ class GPTConfig:
 
 
 def rotary_table(positions, config):
-    """cos and sin (..., head_size / 2) of the angle position * theta^(-2i / head_size)
+    """Return cos and sin (..., head_size / 2) of the angles position * theta^(-2i / head_size)
     (RoPE, arXiv 2104.09864)."""
     exponents = torch.arange(0, config.head_size, 2, device=positions.device).float()
     speeds = config.rope_theta ** (-exponents / config.head_size)
@@ -128,7 +128,7 @@ class Attention(nn.Module):
         """x (B, T, C); cos, sin (T, head_size / 2), or (B, 1, T, head_size / 2).
 
         cache: for the P earlier tokens, with capacity for T more. mask (B, 1, T, P + T): True where
-        a query may attend; None means causal. Returns (B, T, C) and the new cache. Its
+        a query may attend; None means causal. Returns (B, T, C) and the new cache, whose
         last_unshifted_keys still contain the keys of all T tokens.
         """
         B, T, _ = x.shape
@@ -199,7 +199,7 @@ class GPT(nn.Module):
 
     @property
     def head(self):
-        """The output embedding (V, C), which is the input embedding if the two are tied."""
+        """The output embedding (V, C): the same tensor as the input embedding if they are tied."""
         return self.embedding.weight if self.config.tied else self.output.weight
 
     def forward(self, ids, target_positions=None):
@@ -244,7 +244,7 @@ class GPT(nn.Module):
         rng = torch.Generator(self.head.device).manual_seed(seed)
         hidden, caches, real, lengths = self.read_prompts(prompts, max_new_tokens)
         replies = [[] for _ in prompts]
-        live = list(range(len(prompts)))  # the prompts whose texts are not finished
+        live = list(range(len(prompts)))  # prompts whose texts are unfinished
         for n in range(max_new_tokens):
             new = sample(F.linear(hidden, self.head).float(), temperature, rng)
             unfinished = (new != end_id).nonzero()[:, 0]
@@ -286,7 +286,7 @@ class GPT(nn.Module):
 
 
 def sample(logits, temperature, rng):
-    """One token id per row of logits (B, V), drawn from softmax(logits / temperature)."""
+    """Draw a token id for each row of logits (B, V) from softmax(logits / temperature)."""
     if temperature < 0.01:  # dividing by much less would overflow float32
         return logits.argmax(-1)
     sums = (logits / temperature).softmax(-1).double().cumsum(-1)

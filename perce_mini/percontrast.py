@@ -33,7 +33,7 @@ def at_least_float32(x):
 
 
 def select_scored(logits, labels, ignore_index):
-    """The logits (N, V) and labels (N,) of the positions whose label is not `ignore_index`.
+    """Select the logits (N, V) and labels (N,) at positions whose label is not `ignore_index`.
 
     Raises ValueError if the shapes do not match or a label lies outside the vocabulary.
     """
@@ -50,7 +50,7 @@ def select_scored(logits, labels, ignore_index):
 
 
 def token_logprobs(logits, labels, ignore_index=-100):
-    """log P of every labelled token, in nats.
+    """Return log P of every labelled token, in nats.
 
     logits (..., V); labels (...) int64, already SHIFTED: labels[b, t] is the token predicted from
     position t, or `ignore_index` where nothing is scored (prompt, padding). Returns (N,), float32
@@ -66,12 +66,12 @@ def token_logprobs(logits, labels, ignore_index=-100):
 
 
 def causal_lm_logprobs(logits, labels, ignore_index=-100):
-    """`token_logprobs` of unshifted labels (Hugging Face): logits (B, T, V), labels (B, T)."""
+    """`token_logprobs` for unshifted labels (Hugging Face): logits (B, T, V), labels (B, T)."""
     return token_logprobs(logits[:, :-1], labels[:, 1:], ignore_index)
 
 
 def token_entropies(logits):
-    """Entropy of every predicted distribution, in nats: logits (..., V) -> (...)."""
+    """Return the entropy of every predicted distribution, in nats: logits (..., V) -> (...)."""
     p = at_least_float32(logits).softmax(-1)
     return torch.special.entr(p).sum(-1)  # entr(p) = -p log p, and 0 at p = 0
 
@@ -80,14 +80,15 @@ def token_entropies(logits):
 
 
 def personal_influence_ratio(logp_persona, logp_plain):
-    """PIR of every token in nats (Eq. 2). Both arguments and the result are (N,).
+    """Return the PIR of every token, in nats (Eq. 2). Both arguments and the result are (N,).
 
     Example: if P(token) is 0.5 with the persona and 0.1 without it, PIR is ln 5 = 1.609.
 
     PIR is the pointwise mutual information of token and persona, given the query and y_<i. It is a
     *direct* effect, because y_<i is held fixed. If y_<i already determines the rest of a phrase, as
-    in "Eliza|beth", the rest has PIR near 0, even if the phrase is personal. PIR is negative where
-    the persona makes a token less likely. It is 0, not NaN, where both views give probability 0.
+    in "Eliza|beth", the PIR of the rest is near 0, even if the phrase is personal. PIR is negative
+    where the persona makes a token less likely. It is 0, not NaN, where both views give
+    probability 0.
     Raises ValueError if the views differ in length.
     """
     if logp_persona.shape != logp_plain.shape:
@@ -127,11 +128,11 @@ def weighted_nll(logp, weights, n_tokens=None):
 
 
 def perce_loss(logp_persona, logp_plain, clip_min=CLIP_MIN, clip_max=CLIP_MAX, n_tokens=None):
-    """The PerCE loss of any causal language model: a scalar, in nats per token (Eq. 8).
+    """The PerCE loss for any causal language model: a scalar, in nats per token (Eq. 8).
 
     logp_persona, logp_plain (N,): log P of the same response tokens with and without the persona.
     The gradient flows only through logp_persona. n_tokens: see `weighted_nll`. Score both views
-    without dropout: PIR would mistake its noise for the influence of the persona.
+    without dropout: PIR would mistake its noise for the persona's influence.
     """
     pir = personal_influence_ratio(logp_persona, logp_plain)
     return weighted_nll(logp_persona, perce_weights(pir, clip_min, clip_max), n_tokens)
@@ -159,7 +160,7 @@ def entce_weights(logits, clip_min, clip_max, **others):
 
 
 def pir_weights(logp_persona, logp_plain, clip_min, clip_max, **others):
-    """Tokens that depend on the persona get a larger weight: clip(PIR). This makes Eq. 8 PerCE."""
+    """Tokens that depend on the persona get a larger weight: clip(PIR). Eq. 8 is then PerCE."""
     pir = personal_influence_ratio(logp_persona, logp_plain)
     return perce_weights(pir, clip_min, clip_max)
 

@@ -1,9 +1,9 @@
-"""Which words of a text do the author's earlier texts explain? PIR of any text, without training.
+"""Find the words of a text that the author's earlier texts make more likely, without training.
 
     python -m perce_mini.pir MODEL_FOLDER --profile mine.txt --text new.txt --html out/pir.html
 
-MODEL_FOLDER is a Hugging Face folder (Llama, SmolLM2, Qwen), a run of train.py, or data/base. In a
-notebook:
+MODEL_FOLDER is a Hugging Face folder (Llama, SmolLM2, Qwen), the output folder of a train.py run,
+or data/base. In a notebook:
 
     from perce_mini.pir import score_pir
     from perce_mini.runtime.models import load_model
@@ -34,7 +34,7 @@ TOP_TOKENS = 10
 
 
 def score_pir(model, tokenizer, profile, query, text, top_k=4):
-    """PIR of every token of a text: [(token, PIR in nats), ...].
+    """Compute the PIR of every token in a text: [(token, PIR in nats), ...].
 
     profile: the author's earlier texts, as strings or {"query", "response"} items; the `top_k` most
     relevant ones are used. Raises UserError if the text is longer than the model's block size.
@@ -45,7 +45,7 @@ def score_pir(model, tokenizer, profile, query, text, top_k=4):
 
 
 def score_text(model, tokenizer, profile, query, text, top_k=4):
-    """Score a single text. Returns its record of scoring.evaluate."""
+    """Score a single text and return its record from scoring.evaluate."""
     items = []
     for item in profile:
         items.append({"query": "", "response": item} if isinstance(item, str) else item)
@@ -56,7 +56,7 @@ def score_text(model, tokenizer, profile, query, text, top_k=4):
 
 
 def show_top_tokens(record, tokenizer):
-    """The tokens with the highest PIR, and their probabilities with and without the profile."""
+    """Print the tokens with the highest PIR, and their probabilities in both views."""
     tokens = [printable(tokenizer.decode([i])) for i in record["response"][:-1]]
     order = sorted(range(len(tokens)), key=lambda i: -record["pir"][i])[:TOP_TOKENS]
     print(f"\n  {'token':20} {'P with':>9} {'P without':>10} {'PIR':>7}")
@@ -68,14 +68,14 @@ def show_top_tokens(record, tokenizer):
 
 def parse_args():
     p = cli.Parser(prog="python -m perce_mini.pir", description=__doc__)
-    help = "Hugging Face folder, run of train.py, or data/base"
+    help = "Hugging Face folder, output folder of a train.py run, or data/base"
     p.add_argument("model", type=Path, metavar="MODEL_FOLDER", help=help)
-    help = "earlier texts by the author: a text file (a blank line between texts), a folder of text"
+    help = "earlier texts by the author: a text file (blank lines between texts), a folder of text"
     help += " files, or JSONL with a response per line"
     p.add_argument("--profile", type=Path, required=True, metavar="PATH", help=help)
     help = "text file with the new text"
     p.add_argument("--text", type=Path, required=True, metavar="FILE", help=help)
-    p.add_argument("--query", default="", help="the query that the text answers, if there is one")
+    p.add_argument("--query", default="", help="the query that the text answers, if any")
     p.add_argument("--top-k", **cli.TOP_K, default=4)
     p.add_argument("--html", type=Path, metavar="FILE", help="also write a heat map")
     p.add_argument("--device", **cli.DEVICE)
@@ -109,7 +109,7 @@ def main():
         f" Mean PIR: {pir.mean():+.2f} nats."
     )
     if pir.mean() < 0:
-        say("On average the earlier texts make this text less likely. Are they by the same author?")
+        say("On average, the earlier texts make this text less likely. Is it by the same author?")
     if args.html:
         name = str(args.model)
         write_text_atomic(args.html, heatmap.page({name: [record]}, {name: tokenizer}))

@@ -1,9 +1,9 @@
-"""ROUGE-L from scratch: Google's `rouge_score` without stemming, which LaMP and LongLaMP use.
+"""ROUGE-L from scratch, like Google's `rouge_score` without stemming (used by LaMP and LongLaMP).
 
 Both texts become lists of words. LCS is the length of their longest common subsequence:
 
-    reference    police killed the gunman       precision P = LCS / words of the prediction = 3 / 4
-    prediction   police kill the gunman         recall    R = LCS / words of the reference  = 3 / 4
+    reference    police killed the gunman       precision P = LCS / words in the prediction = 3 / 4
+    prediction   police kill the gunman         recall    R = LCS / words in the reference  = 3 / 4
     LCS = 3      police ... the gunman          F = 2PR / (P + R)                           = 3 / 4
 """
 
@@ -18,16 +18,16 @@ class RougeL(NamedTuple):
 
 
 def words(text):
-    """Runs of a-z and 0-9 in lower case: "Don't stop" -> ["don", "t", "stop"]."""
+    """Split a text into lower-case runs of a-z and 0-9: "Don't stop" -> ["don", "t", "stop"]."""
     return re.findall("[a-z0-9]+", text.lower())
 
 
 def lcs_length(a, b):
-    """Length of the longest common subsequence of two lists of words: [a b c], [a x c] -> 2.
+    """Find the length of the longest common subsequence of two word lists: [a b c], [a x c] -> 2.
 
     The textbook algorithm fills a table L[i][j] = LCS(a[:i], b[:j]). From one column to the next, a
-    row grows by 0 or 1, so we can store it as bits: bit j is 0 where the row grows. One Python
-    integer holds a row. One addition updates it for a word of a: the carry runs from each match up
+    row grows by 0 or 1, so it can be packed into the bits of one Python integer: bit j is 0 where
+    the row grows. One addition updates the row for a word of a: the carry runs from each match up
     to the next place where the row grew (Hyyro 2004, "Bit-parallel LCS-length computation
     revisited").
     """
@@ -43,7 +43,7 @@ def lcs_length(a, b):
 
 
 def rouge_l(prediction: str, reference: str) -> RougeL:
-    """ROUGE-L of one text against one reference, each in [0, 1]; all 0 if nothing matches."""
+    """Compute ROUGE-L of a text against one reference: values in [0, 1], 0 if nothing matches."""
     predicted, true = words(prediction), words(reference)
     lcs = lcs_length(predicted, true)
     if lcs == 0:

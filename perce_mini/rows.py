@@ -1,7 +1,7 @@
-"""Rows: a JSONL file is read and checked here, line by line (data/README.md describes the format).
+"""Read and check the rows of a JSONL file, line by line (data/README.md describes the format).
 
-A user's text is only data. A bad row stops the program with an error that names the file, the line
-and the reason.
+Users' texts are never interpreted. A bad row stops the program with an error that names the file,
+the line and the reason.
 """
 
 import json
@@ -38,19 +38,19 @@ def read_examples(path):
     if not rows:
         raise DataError(f"{path}: the file contains no examples")
     n_answers = sum(gives_answer(item, row) for row in rows for item in row["profile"])
-    if n_answers:  # encode_profile leaves them out
+    if n_answers:  # encode_profile skips them
         items = plural(n_answers, "profile item")
         print(f"note: {path}: ignoring {items} equal to the row's response", file=sys.stderr)
     return rows
 
 
 def read_row(line, where):
-    """One line of a file -> Row. Raises DataError."""
+    """Parse one line of a file into a Row. Raises DataError."""
     try:
         row = json.loads(line)
     except (ValueError, TypeError, RecursionError) as error:
         reason = str(error).splitlines()[0]
-        advice = "every row must be on one line, see data/README.md"
+        advice = "each row must be on a single line, see data/README.md"
         raise DataError(f"{where}: not JSON ({reason}); {advice}") from None
     check_texts(row, ["user", "task", "query", "response"], where)
     row = Row(row)
@@ -89,7 +89,7 @@ def check_texts(item, keys, where):
 
 
 def held_out_file(path):
-    """The file to score: test.jsonl of a data folder, or val.jsonl if there is no test.jsonl.
+    """Find the file to score: a data folder's test.jsonl, or val.jsonl if there is no test.jsonl.
     A file path is returned unchanged. Raises DataError."""
     path = Path(path)
     if not path.exists():
@@ -104,7 +104,7 @@ def held_out_file(path):
 
 
 def subsample(rows, n):
-    """n of the rows, always the same ones; all rows if n is 0 or None.
+    """Pick n rows, always the same ones; all rows if n is 0 or None.
 
     The list is cut into n parts of about equal length, and one row is drawn from each. Taking every
     k-th row instead would give a biased sample if a pattern in the list repeats with that period.

@@ -29,7 +29,7 @@ from perce_mini.runtime.profile import read_profile
 from perce_mini.scoring import MAX_NEW_TOKENS, score_tokens
 from perce_mini.tables import say, show_text
 
-MOST = 2000  # maximum number of characters shown of a profile item
+MOST = 2000  # maximum number of characters shown per profile item
 CANDIDATES = 8  # number of users tried per task; two of them are shown
 
 
@@ -57,7 +57,7 @@ def answers(model, tokenizer, profiles, query, n=MAX_NEW_TOKENS, top_k=4, temper
 
 
 def marked(parts, colour):
-    """The text as one string, with runs of personal parts in colour or in [brackets]."""
+    """Join the parts into one string, with runs of personal parts in colour or in [brackets]."""
     start, end = ("\033[1;33m", "\033[0m") if colour else ("[", "]")
     text = ""
     for personal, group in groupby(parts, key=lambda part: part[1]):
@@ -103,7 +103,7 @@ def show_two_users_and_nobody(model, tokenizer, rows, n, top_k):
     n_users = CANDIDATES
     if tokenizer.pretrained:  # a large model takes minutes on a CPU
         n_users = 2
-        print("\nwriting texts for two users of each task ...", flush=True)
+        print("\ngenerating texts for two users per task ...", flush=True)
     for query, candidates in pick_candidates(rows, n_users):
         profiles = [row["profile"] for row in candidates]
         texts = answers(model, tokenizer, profiles, query, n, top_k)
@@ -118,7 +118,7 @@ def show_two_users_and_nobody(model, tokenizer, rows, n, top_k):
 
 
 def pick_candidates(rows, n_users):
-    """(query, rows of different users) for every task: its first query and its first users."""
+    """For every task, yield its first query and rows of its first users: (query, rows)."""
     tasks = {}
     for row in rows:
         tasks.setdefault(row["task"], {}).setdefault(row["user"], row)
@@ -128,7 +128,7 @@ def pick_candidates(rows, n_users):
 
 
 def own_words(parts, row):
-    """The words of an answer that are marked as personal and occur in the user's profile."""
+    """Return the words of an answer that are marked and occur in the user's profile."""
     personal = re.findall(r"\[(.*?)\]", marked(parts, colour=False))
     profile = set(re.findall(r"\w+", " ".join(item["response"] for item in row["profile"])))
     return {word for text in personal for word in re.findall(r"\w{3,}", text) if word in profile}
@@ -139,11 +139,11 @@ def own_words(parts, row):
 
 def parse_args():
     p = cli.Parser(prog="python -m perce_mini.sample", description=__doc__)
-    help = "folder that train.py wrote, or a Hugging Face folder"
+    help = "output folder of a train.py run, or a Hugging Face folder"
     p.add_argument("run", type=Path, metavar="DIR", help=help)
     p.add_argument("--query", help="what to ask (default: the query of the first user shown)")
     people = p.add_mutually_exclusive_group()
-    help = "your own texts instead of held-out users: a text file (a blank line between texts), a"
+    help = "your own texts instead of held-out users: a text file (blank lines between texts), a"
     help += " folder of text files, or JSONL with a response per line"
     people.add_argument("--profile", type=Path, metavar="PATH", help=help)
     help = "folder or JSONL file with the users (default: the held-out users of the run's data)"
@@ -156,12 +156,12 @@ def parse_args():
 
 
 def find_people(args, settings):
-    """[(name, profile), ...] and a default query: --profile, or three users of one task."""
+    """Return [(name, profile), ...] and a default query, for --profile or three users of a task."""
     if args.profile:
         return [(str(args.profile), read_profile(args.profile))], ""
     data = args.data or settings.data
     if not data:
-        raise UserError("give --profile or --data, which say who the model should write for")
+        raise UserError("give --profile or --data to say who the model should write for")
     path = held_out_file(data)
     rows = {row["user"]: row for row in read_examples(path) if row["profile"]}
     rows = list(rows.values())
@@ -171,7 +171,7 @@ def find_people(args, settings):
         rows.sort(key=lambda row: row["task"] != best)
     rows = rows[args.user - 1 :]
     if not rows:
-        raise UserError(f"--user {args.user}: {path} has fewer users with a profile")
+        raise UserError(f"--user {args.user}: {path} does not have that many users with a profile")
     same_task = [row for row in rows if row["task"] == rows[0]["task"]]
     return [(f"user {row['user']}", row["profile"]) for row in same_task[:3]], rows[0]["query"]
 
@@ -188,9 +188,9 @@ def main():
         if not query.strip():
             raise UserError("--query is empty")
     elif args.profile:
-        raise UserError("--profile also needs --query, which says what the model should write")
+        raise UserError("--profile also needs --query, to say what the model should write")
     name, profile = people[0]
-    print(printable(f"{name} wrote before:"))
+    print(printable(f"earlier texts ({name}):"))
     for item in profile[-4:]:
         show_text(printable(item["query"][:MOST]) or "text", printable(item["response"][:MOST]))
     say(f"Query: {query}")

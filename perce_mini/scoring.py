@@ -1,4 +1,4 @@
-"""The metrics: how well a model predicts held-out responses, and how good its own texts are.
+"""Measure how well a model predicts held-out responses, and how good its own texts are.
 
 Every metric is a ratio of two sums over examples. These sums can be computed per task or per user
 and added up, so the bootstrap only has to resample users:
@@ -45,7 +45,7 @@ DRAWS = 10_000  # number of bootstrap samples
 
 @torch.no_grad()
 def score_tokens(model, examples):
-    """One dict per example, with float64 arrays over its response tokens: "logp", "logp_plain",
+    """Return a dict per example of float64 arrays over its response tokens: "logp", "logp_plain",
     "pir", "hit" (1.0 where the most likely token is correct) and "entropy"."""
     batch = collate(examples, model.head.device)
     with autocast(model.head.device):
@@ -81,7 +81,7 @@ def evaluate(
     batch_size: 32 by default, or 8 for a pretrained model, which needs more memory. texts: a list
     to which the generated texts are appended; texts that are already in it are reused.
 
-    Returns one record (dict) per example. It contains what `score_tokens` returns, "row",
+    Returns one record (dict) per example: what `score_tokens` returns, plus "row",
     "profile_indices", "response" (ids), "personal" (bools), "prediction" (text), "rouge" (RougeL,
     or None without a text) and "meteor". Raises UserError if a probability is NaN or infinite.
     """
@@ -125,7 +125,7 @@ def evaluate(
 
 
 def tallies(record):
-    """What one example contributes to every metric: {name: (numerator, denominator)}."""
+    """Compute what an example contributes to every metric: {name: (numerator, denominator)}."""
     logp, pir = record["logp"], record["pir"]
     labelled = "personal" in record["row"]  # otherwise the personal tokens are unknown
     personal = record["personal"] & labelled
@@ -154,25 +154,25 @@ def tallies(record):
 
 
 def tally_table(records):
-    """Numerators and denominators of all examples: (examples, metrics, 2)."""
+    """Tabulate the numerators and denominators of all examples: (examples, metrics, 2)."""
     rows = [[tally[name] for name in METRICS] for tally in map(tallies, records)]
     return np.array(rows, dtype=float)
 
 
 def ratio(sums):
-    """numerator / denominator over the last axis; NaN where the denominator is 0."""
+    """Divide numerator by denominator along the last axis; NaN where the denominator is 0."""
     empty = np.full(sums.shape[:-1], np.nan)
     return np.divide(sums[..., 0], sums[..., 1], out=empty, where=sums[..., 1] > 0)
 
 
 def summarize(records):
-    """{metric: value}, or None for a metric that has nothing to count, such as generated texts."""
+    """Return {metric: value}; a value is None if there is nothing to count (no generated texts)."""
     values = ratio(tally_table(records).sum(0))
     return {name: None if np.isnan(x) else float(x) for name, x in zip(METRICS, values)}
 
 
 def by_task(records):
-    """{"all": records, task: its records, ...}; "all" alone if there is only one task."""
+    """Group the records: {"all": records, task: its records, ...}, or just "all" for one task."""
     tasks = sorted({record["row"]["task"] for record in records})
     groups = {"all": records}
     if len(tasks) > 1:
@@ -185,7 +185,7 @@ def by_task(records):
 
 
 def difference(records, reference):
-    """{metric: (difference, low, high)} of two runs on the same examples.
+    """Compare two runs on the same examples: {metric: (difference, low, high)}.
 
     [low, high] is a paired bootstrap 95 % interval over users. Each bootstrap sample draws n of the
     n users with replacement and computes the difference of the two runs' metrics on those users'

@@ -12,7 +12,7 @@ So the same text gives the same vocabulary on every machine.
 
 A text is first split into pieces by PATTERN, and no token spans two pieces. All character classes
 in PATTERN are spelled out in ASCII (everything beyond ASCII counts as a letter). So Python's `re`,
-used for training, and tiktoken's Rust engine, used for encoding, split a text in the same way,
+used for training, and tiktoken's Rust engine, used for encoding, split a text the same way,
 whatever version of Unicode they support.
 """
 
@@ -56,7 +56,7 @@ def merge_pair(ids, pair, new_id):
 def train_bpe(text, n_tokens):
     """Learn a vocabulary of `n_tokens` byte strings (at least the 256 bytes) from `text`.
 
-    Returns the byte strings in the order of their ids. There are fewer if nothing is left to merge.
+    Returns the byte strings in the order of their ids; fewer if nothing is left to merge.
     """
     counts = Counter(re.findall(PATTERN, text))  # process equal pieces only once
     words = [list(piece.encode()) for piece in counts]
@@ -92,7 +92,7 @@ def train_bpe(text, n_tokens):
 
 
 class Tokenizer:
-    """Ids of ordinary text are indices into `tokens`. The ids of the control tokens come after."""
+    """Ids of ordinary text are indices into `tokens`. The ids of the control tokens follow them."""
 
     pretrained = False  # hf/tokenizer.py extends this class for pretrained models
 
@@ -116,27 +116,27 @@ class Tokenizer:
 
     @classmethod
     def train(cls, text, vocab_size):
-        """Learn from `text`; `vocab_size` includes the four control tokens."""
+        """Train on `text`; `vocab_size` includes the four control tokens."""
         return cls(train_bpe(text, vocab_size - len(SPECIAL)))
 
     def state(self):
-        """What a checkpoint stores. Tokenizer(**state) restores the tokenizer."""
+        """Return what a checkpoint stores; Tokenizer(**state) restores the tokenizer."""
         return {"tokens": self.tokens}
 
     def normalize(self, text):
-        """The text that `encode` encodes; some pretrained models expect a Unicode normal form."""
+        """Return the text that `encode` uses; some pretrained models need a Unicode normal form."""
         return text
 
     def encode(self, text):
-        """text -> ids. Never produces a control token, even if the text spells one."""
+        """Convert text to ids. Never produces a control token, even if the text spells one."""
         return self.encoding.encode_ordinary(text)
 
     def decode(self, ids):
-        """ids -> text. Control tokens are omitted; bytes that are not UTF-8 become U+FFFD."""
+        """Convert ids to text. Omits control tokens; bytes that are not UTF-8 become U+FFFD."""
         return b"".join(self.bytes_of.get(i, b"") for i in ids).decode("utf-8", "replace")
 
     def spans(self, text):
-        """The position of each token of `encode(text)`: [(start, end), ...] in UTF-8 bytes of
+        """Locate each token of `encode(text)`: [(start, end), ...] in UTF-8 bytes of
         `normalize(text)`."""
         lengths = [len(self.bytes_of[i]) for i in self.encode(text)]
         return list(pairwise(accumulate(lengths, initial=0)))

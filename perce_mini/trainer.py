@@ -1,6 +1,6 @@
 """One optimisation step: two views, one weighted loss, one update.
 
-For every micro-batch the step does what the README shows for your own trainer:
+For every micro-batch, the step does what the README shows for your own trainer:
 
     1. log P of the response in the plain view, under no_grad      token_logprobs
     2. log P of the response in the persona view, with gradient    token_logprobs
@@ -32,7 +32,7 @@ from perce_mini.runtime.errors import UserError
 
 @dataclass
 class Settings:
-    """How a run is trained. The checkpoint stores this; a run is resumed with the same settings."""
+    """How to train a run. Checkpoints store the settings; resuming a run needs the same ones."""
 
     loss: str = "perce"  # one of percontrast.LOSSES
     clip_min: float = CLIP_MIN
@@ -45,13 +45,13 @@ class Settings:
     batch_size: int = 16  # examples per micro-batch
     grad_accum: int = 1  # micro-batches per optimisation step and process
     processes: int = 1
-    seed: int = 0  # for the batch order and the initialisation of random weights
+    seed: int = 0  # for the batch order and for randomly initialised weights
     data: str = ""  # folder with the rows
     data_sha256: str = ""  # hash of the file with the rows
     examples: int = 0  # number of training rows
     contrast: str = "none"  # the profile in the plain view (contrast.py)
     top_k: int = 4  # number of profile items in the prompt
-    init: str = ""  # the folder that the run started from; "" for a base model
+    init: str = ""  # folder of the starting model; "" for a base model
     init_sha256: str = ""  # hash of its weights
     template: str = ""  # --template, as JSON
     lora_rank: int = 0  # 0: all weights are trained
@@ -70,13 +70,13 @@ LOGGED = ["loss", "ce", "weight", "floor", "cap", "pir"]
 
 
 def micro_batch_loss(model, batch, settings, n_tokens):
-    """This micro-batch's part of Eq. 8 (a scalar with gradient), and the sums for the log.
+    """Return this micro-batch's part of Eq. 8 (a scalar with gradient) and the sums for the log.
 
     n_tokens: the number of response tokens in the whole optimisation step.
     """
     logp_plain = None
     if settings.loss != "ce":
-        # The only extra work of PerCE: one forward pass over the shorter view, without gradient.
+        # PerCE's only extra work: one forward pass over the shorter view, without gradient.
         # The other losses need it only for the log.
         with torch.no_grad():
             logits = model(batch.plain.ids, batch.plain.target_positions)
@@ -101,7 +101,7 @@ def micro_batch_loss(model, batch, settings, n_tokens):
 
 
 def training_step(model, optimizer, micro_batches, settings, step):
-    """Update the weights once. micro_batches: lists of Examples. Returns a line of the log.
+    """Update the weights once. micro_batches: lists of Examples. Returns a log line.
 
     The gradients of all micro-batches add up. Each loss is divided by the number of response tokens
     in the whole step. Raises NotFiniteError instead of updating with NaN or infinity.
@@ -140,7 +140,7 @@ def learning_rate(step, settings):
 
 
 def make_optimizer(model, settings):
-    """AdamW over the weights that are trained (all, or the LoRA adapters)."""
+    """Create AdamW for the trained weights (all of them, or the LoRA adapters)."""
     trained = [p for p in model.parameters() if p.requires_grad]
     decay = settings.weight_decay
     return torch.optim.AdamW(trained, lr=settings.lr, betas=(0.9, 0.95), weight_decay=decay)

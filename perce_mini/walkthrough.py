@@ -1,4 +1,4 @@
-"""One example, step by step, with every number: what PerContrast sees and what PerCE does.
+"""Walk through one example with every number: what PerContrast sees and what PerCE does.
 
     python -m perce_mini.walkthrough
     python -m perce_mini.walkthrough --row 7 --run out/perce
@@ -35,7 +35,7 @@ from perce_mini.tables import show_text
 from perce_mini.trainer import Settings, training_step
 
 DATA = Path("data/personas")
-DEFAULT_ROW = 1003  # of the default test.jsonl: a short one with many personal tokens
+DEFAULT_ROW = 1003  # in the default test.jsonl: short, with many personal tokens
 SHOWN = 40  # maximum number of tokens in a table
 
 
@@ -65,14 +65,14 @@ def show_prompts(example, tokenizer):
 
 @torch.no_grad()
 def score(model, batch):
-    """log P of the response tokens in both views, each (N,)."""
+    """Return log P of the response tokens in both views, each (N,)."""
     logits = model(batch.persona.ids, batch.persona.target_positions)
     plain_logits = model(batch.plain.ids, batch.plain.target_positions)
     return token_logprobs(logits, batch.labels), token_logprobs(plain_logits, batch.labels)
 
 
 def token_texts(example, tokenizer):
-    """The tokens of the response for display: spaces become "_", and the end token is "end"."""
+    """Return the response tokens for display: spaces become "_", and the end token is "end"."""
     texts = [printable(tokenizer.decode([i])).replace(" ", "_") for i in example.response[:-1]]
     return [*texts, "end"]
 
@@ -169,7 +169,7 @@ def show_writing(model, tokenizer, row, rows):
 
 def main():
     p = cli.Parser(prog="python -m perce_mini.walkthrough", description=__doc__)
-    help = "folder that train.py wrote, or a Hugging Face folder"
+    help = "output folder of a train.py run, or a Hugging Face folder"
     p.add_argument("--run", type=Path, default=Path("data/base"), metavar="DIR", help=help)
     help = "folder or JSONL file with the rows"
     p.add_argument("--data", type=Path, default=DATA, metavar="PATH", help=help)

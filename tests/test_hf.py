@@ -460,7 +460,7 @@ LORA = ["--lora-rank", 2, "--lr", 0.1, "--recompute", "--block-size", 390]
 def test_a_folder_is_trained_resumed_and_written_back(command, folder, tmp_path, flags):
     run, ids, dtypes = tmp_path / "run", torch.arange(9)[None], {}
     out = run_train(command, folder, *flags, "--eval-examples", 2).out
-    assert "ROUGE-L" in out and "writing texts" in out
+    assert "ROUGE-L" in out and "generating texts" in out
     assert run_train(command, folder, "--resume", *flags).status == 0
     for name, more in [("back", ["--dtype", "float32"]), ("as-it-was", [])]:
         assert command(main, run, "--out", tmp_path / name, *more).status == 0
