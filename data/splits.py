@@ -1,4 +1,4 @@
-"""Shared by the prepare.py scripts: remove the answer from profiles, and write the splits."""
+"""Shared by the prepare.py scripts: remove the answer from profiles and write the splits."""
 
 import sys
 from functools import partial
@@ -7,22 +7,22 @@ from pathlib import Path
 from perce_mini.runtime.errors import plural
 from perce_mini.runtime.files import replace_files, write_jsonl
 
-FEW_USERS = 20  # with fewer held-out users, differences between models are mostly chance
+FEW_USERS = 20  # with fewer held-out users, differences between models are mostly due to chance
 
 
 def without_answer(profile: list, response: str) -> list:
-    """The profile without the items whose text equals the response, ignoring white space.
+    """Remove profile items whose text equals the response, ignoring white space.
 
-    If the answer is in the prompt, the model only has to copy it.
+    With the answer in the prompt, the model would only have to copy it.
     """
     return [item for item in profile if item["response"].split() != response.split()]
 
 
 def write_splits(folder: str | Path, splits: dict, dropped: dict | None = None) -> None:
-    """Write folder/SPLIT.jsonl for {split: rows}, and remove the file of a split without rows.
+    """Write folder/SPLIT.jsonl for {split: rows}, and delete the file of any split without rows.
 
-    Prints the number of rows and users, and `dropped`, {reason: number}. Warns if few users are
-    held out. If an error occurs, all old files stay unchanged. Raises UserError or OSError.
+    Prints the number of rows and users, and `dropped` ({reason: number}). Warns if too few users
+    are held out. If an error occurs, all old files stay unchanged. Raises UserError or OSError.
     """
     paths = {split: Path(folder) / f"{split}.jsonl" for split in splits}
     full = {split: rows for split, rows in splits.items() if rows}
@@ -31,7 +31,7 @@ def write_splits(folder: str | Path, splits: dict, dropped: dict | None = None) 
     for split, path in paths.items():
         if split in full:
             rows = plural(len(full[split]), "row")
-            print(f"wrote {path}: {rows} of {plural(users[split], 'user')}")
+            print(f"wrote {path}: {rows} from {plural(users[split], 'user')}")
         elif path.exists():
             path.unlink()
             print(f"removed {path}: this split has no rows")
@@ -41,10 +41,10 @@ def write_splits(folder: str | Path, splits: dict, dropped: dict | None = None) 
         warn("there are no training rows: train.py needs train.jsonl")
     n_held_out = users.get("test", users.get("val", 0))
     if not n_held_out:
-        warn("no rows are held out: without test.jsonl or val.jsonl nothing can be scored")
+        warn("no rows are held out: scoring needs test.jsonl or val.jsonl")
     elif n_held_out < FEW_USERS:
         few = plural(n_held_out, "held-out user")
-        warn(f"{few} cannot show which of two models is better; hold out at least {FEW_USERS}")
+        warn(f"{few}: too few to tell which of two models is better; hold out at least {FEW_USERS}")
 
 
 def warn(reason: str) -> None:

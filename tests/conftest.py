@@ -27,7 +27,7 @@ from perce_mini import base  # noqa: E402
 from perce_mini.runtime import cli  # noqa: E402
 from perce_mini.runtime import run as training  # noqa: E402
 
-# A base model and a run that train in a fraction of a second.
+# Flags of a base model and a run that train in a fraction of a second.
 TINY_SHAPE = ["--n-layer", 1, "--n-head", 2, "--n-kv-head", 1, "--n-embd", 16, "--block-size", 1100]
 TINY_BASE = [*TINY_SHAPE, "--vocab-size", 400, "--steps", 4, "--device", "cpu"]
 TINY = ["--steps", 4, "--batch-size", 4, "--eval-examples", 3, "--device", "cpu"]
@@ -53,7 +53,7 @@ class Result:
 
 
 def call(main, *args):
-    """Run a command of the project inside this process, as if typed in a shell."""
+    """Run one of the project's commands in this process, as if typed in a shell."""
     out, err, status = io.StringIO(), io.StringIO(), 0
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["command", *map(str, args)])
@@ -71,7 +71,7 @@ def command():
 
 
 def spy(monkeypatch, module, name):
-    """Record the (arguments, keywords) of every call of a function from now on."""
+    """Record the (arguments, keywords) of every call to a function from now on."""
     calls, function = [], getattr(module, name)
 
     def spied(*args, **keywords):
@@ -114,8 +114,8 @@ real_run = subprocess.run
 
 
 def run_inside(command, **options):
-    """Like subprocess.run, but run `python FILE` and `python -m MODULE` inside this process, which
-    has already imported torch. Fails if the exit status is not 0. Ignores the options."""
+    """Like subprocess.run, but run `python FILE` and `python -m MODULE` in this process, which has
+    already imported torch. Fails if the exit status is not 0. Ignores the options."""
     words = [*map(str, command)]
     if words[0] not in ("python", sys.executable) or words[1] == "-c":
         return real_run(words, **options)
@@ -133,13 +133,13 @@ def run_inside(command, **options):
     return subprocess.CompletedProcess(words, 0)
 
 
-# Some tests need other processes. They are forked from a server that has imported what takes
-# seconds and has done nothing else, so forking is safe there.
+# Some tests need other processes. They are forked from a server that has done nothing except the
+# slow imports, so forking it is safe.
 processes = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
 
 
 def pytest_sessionstart(session):
-    os.fsync = lambda file: None  # slow, and only needed if the power fails
+    os.fsync = lambda file: None  # slow, and matters only if the power fails
     if sys.platform == "linux":
         processes.set_forkserver_preload(["torch._dynamo", "train"])  # optimizers import it
         with pytest.MonkeyPatch.context() as patch:
@@ -148,12 +148,12 @@ def pytest_sessionstart(session):
 
 
 def call_with_new_lock(function, args):
-    tqdm.set_lock(threading.RLock())  # the process would leave tqdm's own, a semaphore, behind
+    tqdm.set_lock(threading.RLock())  # tqdm's own lock, a semaphore, would be left behind
     return function(*args)
 
 
 def start_process(function, *args):
-    """Call function(*args) in another process; `get(seconds)` of what this returns waits for it."""
+    """Call function(*args) in another process. The result's `get(seconds)` waits for it."""
     pool = processes.Pool(1)
     result = pool.apply_async(call_with_new_lock, (function, args))
     pool.close()
@@ -181,7 +181,7 @@ def world(tmp_path_factory):
 def trained(world, tmp_path_factory):
     """A folder with a tiny base model out/base-... and the runs out/ce and out/perce.
 
-    out.txt holds what train.py printed.
+    out.txt contains the output of train.py.
     """
     folder = tmp_path_factory.mktemp("trained")
     with contextlib.chdir(folder):

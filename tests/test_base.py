@@ -1,4 +1,4 @@
-"""The base model: its data, how it is trained, resumed and exported, and which errors it raises."""
+"""The base model: its data, training, resuming, export and errors."""
 
 import json
 import shutil

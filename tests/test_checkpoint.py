@@ -45,7 +45,7 @@ def make_run(folder, rank=0, source=None):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """The bytes and the content of a good checkpoint (test_fuzz.py damages another one)."""
+    """The bytes and the content of a valid checkpoint (test_fuzz.py damages another one)."""
     folder = tmp_path_factory.mktemp("whole")
     make_run(folder)
     checkpoint.load(folder)  # it is accepted
@@ -81,7 +81,7 @@ def test_what_is_saved_comes_back(tmp_path, rank):
 
 
 def test_adapters_are_saved_alone_and_need_the_model_that_they_adapt(tmp_path):
-    """That model may itself be a LoRA run. Loading fails if it is missing or has changed."""
+    """The adapted model may itself be a LoRA run. Loading fails if it is missing or has changed."""
     make_run(tmp_path / "a", 2)
     logits = make_run(tmp_path / "b", 3, source=tmp_path / "a")
     assert torch.equal(checkpoint.load(tmp_path / "b").model(IDS), logits)
@@ -108,7 +108,7 @@ def test_a_missing_or_truncated_file_is_refused(tmp_path, whole):
 
 
 def test_a_small_file_cannot_unpack_into_a_large_one(tmp_path, whole):
-    """Neither through compressed parts, nor through 5,000 parts that share the same bytes."""
+    """Neither with compressed entries nor with 5,000 entries that share the same bytes."""
     path, packed = tmp_path / "checkpoint.pt", io.BytesIO()
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", b"\0" * 2**20)
@@ -134,7 +134,7 @@ def test_no_code_runs(tmp_path):
     assert not (tmp_path / "owned").exists()
 
 
-FLOATS = torch.ones(16)  # the size of the last norm and of weight 1 of the optimiser
+FLOATS = torch.ones(16)  # as large as the last norm and the optimiser's weight 1
 BYTES = [bytes([i]) for i in range(256)]
 ALIAS = FLOATS[:1].expand(16)  # claims more memory than it has
 BAD_VALUES = {
@@ -169,7 +169,7 @@ BAD_VALUES = {
 
 
 def change(state, place, value):
-    """A copy of the nested dicts with a different value under "key/key"."""
+    """Copy the nested dicts, with a different value under "key/key"."""
     key, _, rest = place.partition("/")
     key = int(key) if key.isdigit() else key
     return {**state, key: change(state[key], rest, value) if rest else value}

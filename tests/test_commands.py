@@ -1,4 +1,4 @@
-"""train.py and eval.py as commands: what they write, what stops them, and what they never lose."""
+"""train.py and eval.py as commands: what they write, what stops them, what they never lose."""
 
 import json
 import os
@@ -28,7 +28,7 @@ REPORTS = ["heat.html", "predictions.jsonl", "results.json"]
 
 @pytest.fixture
 def run_train(world, start, tmp_path):
-    """Run train.py for two steps from the tiny base model into tmp_path/run, without scoring."""
+    """Run train.py for two steps from the tiny base model into tmp_path/run without scoring."""
     usual = ["--data", world, "--init", start, "--out", tmp_path / "run", "--device", "cpu"]
     usual += ["--steps", 2, "--batch-size", 4, "--eval-examples", 0]
     return lambda *args: call(train.main, *usual, *args)
@@ -38,12 +38,12 @@ def reverse_lines(file):
     file.write_text("".join(file.read_text().splitlines(keepends=True)[::-1]))
 
 
-# --------------------------------------------------------------------------------------- good runs
+# --------------------------------------------------------------------------------- successful runs
 
 
 def test_train_writes_what_it_says(trained, start):
     out = (trained / "out.txt").read_text()
-    # the first line contains the path of the data, which may be long
+    # the first line contains the data path, which may be long
     first, *lines = out.splitlines()
     assert first.startswith("training on") and max(map(len, lines)) <= 80
     for words in ["ROUGE-L", "for user test-", "for nobody", "out/perce/heat.html"]:
@@ -63,7 +63,7 @@ def test_train_writes_what_it_says(trained, start):
 def test_a_run_can_start_from_a_run_with_adapters(run_train, tmp_path):
     made = run_train("--out", tmp_path / "lora", "--lora-rank", 2)
     n_weights = sum(w.numel() for w in checkpoint.read(tmp_path / "lora")["model"].values())
-    assert f"training {n_weights:,} of" in made.out  # only they are saved
+    assert f"training {n_weights:,} of" in made.out  # only these are saved
     assert run_train("--init", tmp_path / "lora").status == 0
     names = [set(checkpoint.load(tmp_path / run).model.state_dict()) for run in ["lora", "run"]]
     assert names[1] < {name.replace(".layer.", ".") for name in names[0]}
@@ -156,7 +156,7 @@ def test_own_data_get_a_base_model_first(world, tmp_path, monkeypatch):
     by_hand = ["--steps", 3, "--n-layer", 2, "--n-embd", 16, "--block-size", 1100]
     stopped = call(base.main, "--data", data, "--vocab-size", 300, *by_hand)
     assert stopped.status == 130 and "--resume" not in stopped.err
-    assert call(train.main, *words).status == 0  # continues the base model as it was begun
+    assert call(train.main, *words).status == 0  # resumes the base model with its own settings
     assert checkpoint.read(tmp_path / "out/base-mine")["step"] == 3
     reverse_lines(data / "base.jsonl")
     refused = call(train.main, *words, "--overwrite")
@@ -232,7 +232,7 @@ def test_every_command_has_a_help_and_can_be_interrupted(file, monkeypatch, caps
 def test_a_run_that_ctrl_c_stopped_continues_as_if_it_had_not(
     run_train, trained, tmp_path, monkeypatch
 ):
-    """Its twin in the fixture was trained after another loss: the same seed gives the same run."""
+    """The fixture trained the same run after another loss: the same seed gives the same run."""
     press_ctrl_c(monkeypatch, step=2)
     stopped = run_train("--steps", 4)
     assert stopped.status == 130 and "--resume" in stopped.err and "Traceback" not in stopped.err
@@ -277,7 +277,7 @@ def test_a_finished_run_is_kept(run_train, world, tmp_path, monkeypatch):
     assert run_train("--resume", "--lr", 0.5).is_refusal("lr 0.001", "0.5")
     data = shutil.copytree(world, tmp_path / "data")
     steps = spy(monkeypatch, training, "training_step")
-    # the same run, with the rows in another folder
+    # the same run with its rows in another folder
     again = run_train("--data", data, "--eval-examples", 3)
     assert again.status == 0 and "ROUGE-L" in again.out and not steps
     reverse_lines(data / "train.jsonl")
@@ -338,7 +338,7 @@ def test_eval_replaces_nothing_that_it_reads(trained, world, tmp_path, monkeypat
         assert result.is_refusal(str(file)) and file.read_bytes() == before
 
 
-# ------------------------------------------------------------------------------------- wrong input
+# ------------------------------------------------------------------------------------ invalid input
 
 
 def test_a_bad_row_ends_in_one_line_before_any_training(run_train, world, tmp_path):
@@ -355,7 +355,7 @@ def test_a_bad_row_ends_in_one_line_before_any_training(run_train, world, tmp_pa
 BAD_TRAIN = {
     "--loss dpo": "--loss",
     "--steps 0": "--steps",
-    f"--steps {10**400}": "--steps",  # more digits than Python converts
+    f"--steps {10**400}": "--steps",  # more digits than Python will convert
     "--clip-min 6": "--clip-max 5",
     "--loss ce --clip-min 1": "--clip-min",
     "--lr nan": "--lr",
@@ -364,7 +364,7 @@ BAD_TRAIN = {
     "--data WORLD/train.jsonl": "train.jsonl",
     "--init FIFO": "checkpoint.pt",
     "--block-size 64": "1100",
-    "--resume": "checkpoint.pt",  # there is nothing to resume
+    "--resume": "checkpoint.pt",  # nothing to resume
 }
 
 
@@ -400,7 +400,7 @@ def test_a_bad_flag_of_eval_ends_in_one_line(trained, monkeypatch, words):
 
 
 def test_which_errors_are_one_line():
-    """Invalid input and lack of memory get a one-line error; a bug in the code does not."""
+    """Invalid input and running out of memory give a one-line error; a bug in the code does not."""
 
     def fail(error):
         raise error

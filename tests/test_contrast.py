@@ -13,7 +13,7 @@ def test_strangers_are_other_users_of_the_same_task_who_have_a_profile():
     for row, other in zip(rows, others):
         assert other["user"] != row["user"] and other["task"] == row["task"] and other["profile"]
     rare = [make_row(user="many") for _ in range(500)] + [make_row(user="one")]
-    # everybody gets a stranger
+    # everyone gets a stranger
     assert {other["user"] for other in strangers(rare)} == {"one", "many"}
     assert others == strangers(rows) and len({other["user"] for other in others}) == 7
 

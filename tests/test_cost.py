@@ -1,4 +1,4 @@
-"""The experiment `cost`: it counts memory and operations correctly, and its steps are correct."""
+"""The `cost` experiment counts memory and operations correctly, and its steps are correct."""
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -17,7 +17,7 @@ def test_peak_memory_counts_what_lives_at_the_same_time():
             x = torch.ones(1000)  # 4,000 bytes
             del x
         kept = [torch.ones(1000) for _ in range(3)]
-        views = [x[:500] for x in kept]  # views need no memory
+        views = [x[:500] for x in kept]  # views take no memory
     assert 12_000 <= memory.peak < 13_000 and len(views) == 3
 
 
@@ -36,7 +36,7 @@ def test_figures_are_ratios_of_the_steps_that_they_name(monkeypatch):
     for name, fake in {"ROUNDS": 2, "SMALL": SMALL, "BATCHES": {4096: 1, 300: 2}}.items():
         monkeypatch.setattr(cost, name, fake)
     (table,) = cost.measure_cost(None)["tables"]
-    assert steps == [*seconds] * 8  # the steps alternate; the last ones measure memory
+    assert steps == [*seconds] * 8  # the losses alternate; the last steps measure memory
     figures = [seeds[0]["300"] for seeds in table["rows"].values()]
     share = ce_operations(GPTConfig(300, **SMALL), 2) / 2e9
     assert figures == [1.5, 1.5, 3.5, 3.5, 8e-6, 2 * 538 / 2, share]

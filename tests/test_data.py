@@ -24,7 +24,7 @@ SPLITS = ["train", "val", "test"]
 
 @pytest.fixture
 def prepare(command):
-    """prepare(script, *args) returns the script's output, or with status=2 its error message."""
+    """prepare(script, *args) returns the script's output or, with status=2, its error message."""
 
     def run(script, *args, status=0):
         done = command(script.main, *args)
@@ -36,7 +36,7 @@ def prepare(command):
 
 
 def rows_in(folder):
-    """{split: rows} for the splits that have a file."""
+    """Return {split: rows} for the splits that have a file."""
     paths = {split: folder / f"{split}.jsonl" for split in SPLITS}
     return {split: read_examples(path) for split, path in paths.items() if path.exists()}
 
@@ -77,8 +77,8 @@ def test_splits_are_counted_and_a_split_without_rows_loses_its_file(tmp_path, ca
     new = {"train": [ROW, ROW | {"user": "v"}, ROW], "val": [], "test": [ROW]}
     write_splits(tmp_path, new, {"bad": 2, "good": 0, "long": 1})
     wrote_train, removed_val, wrote_test, dropped = capsys.readouterr().out.splitlines()
-    assert "train.jsonl: 3 rows of 2 users" in wrote_train and "val.jsonl" in removed_val
-    assert "test.jsonl: 1 row of 1 user" in wrote_test and dropped == "dropped: 2 bad, 1 long"
+    assert "train.jsonl: 3 rows from 2 users" in wrote_train and "val.jsonl" in removed_val
+    assert "test.jsonl: 1 row from 1 user" in wrote_test and dropped == "dropped: 2 bad, 1 long"
     assert rows_in(tmp_path) == {"train": new["train"], "test": new["test"]}
 
 
@@ -93,7 +93,7 @@ def test_fewer_than_20_held_out_users_are_warned_of(tmp_path, capsys, n_users, s
 def test_a_split_that_train_py_misses_is_named(tmp_path, capsys, split, missing):
     write_splits(tmp_path, {"train": [], "val": [], "test": []} | {split: [{"user": "u"}] * 2})
     said = capsys.readouterr()
-    assert "2 rows of 1 user\n" in said.out
+    assert "2 rows from 1 user\n" in said.out
     assert missing in "".join(line for line in said.err.splitlines() if "no " in line)
 
 
@@ -120,7 +120,7 @@ def test_an_error_leaves_all_old_files_as_they_were(tmp_path):
 def test_the_world_is_the_one_of_the_recorded_results(command, tmp_path, flags, digest):
     small = "--train 12 --held-out 1 --base 48".split()
     done = command(personas.main, *small, *flags.split(), "--out", tmp_path)
-    assert "train.jsonl: 36 rows of 36 users" in done.out
+    assert "train.jsonl: 36 rows from 36 users" in done.out
     files = [(tmp_path / f"{name}.jsonl").read_bytes() for name in ["base", *SPLITS]]
     assert hashlib.sha256(b"".join(files)).hexdigest().startswith(digest)
 
@@ -169,7 +169,7 @@ AUTHORS = ["Ada L", "Bob", "Cy", "Di", "Ed", "Flo", "Gus", "Hal"]
 
 
 def git(path, *args, text=""):
-    """Run git without this machine's settings. Returns its output."""
+    """Run git without this machine's settings, and return its output."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     env |= {f"GIT_{who}_NAME": "eve" for who in ["AUTHOR", "COMMITTER"]}
     env |= {f"GIT_{who}_EMAIL": "eve@example.org" for who in ["AUTHOR", "COMMITTER"]}
@@ -181,9 +181,9 @@ def git(path, *args, text=""):
 
 
 def make_repository(path, commits, start=1700000000):
-    """Make a repository from [(author, message), ...]: one commit per second; each changes a file.
+    """Make a repository from [(author, message), ...]: one commit per second, each changing a file.
 
-    The address of Ada L is ada.l@example.org; the author "Ada L <a@b>" sets a different address.
+    Ada L's address is Ada.L@example.org; the author "Ada L <a@b>" has a different one.
     """
     stream = []
     for i, (author, message) in enumerate(commits):
@@ -199,7 +199,7 @@ def make_repository(path, commits, start=1700000000):
 
 
 def changes(*authors, n=3, word="Change"):
-    """n commits by each author, alternating between the authors."""
+    """Return n commits per author, alternating between the authors."""
     message = "{} {} by {}\n\nThis is the reason of {} number {}."
     return [(x, message.format(word, i, x, word, i)) for i in range(n) for x in authors]
 
@@ -225,7 +225,7 @@ def test_commits_become_rows(prepare, repository, tmp_path):
     out = prepare(gitlog, repository, "--out", tmp_path)
     assert "8 used only in profiles, 1 reverts, 1 bots, 1 body under 5 words\n" in out
     rows = all_rows(tmp_path)
-    assert len(rows) == 8 * 4 + 1  # each first commit is only a profile item; Bob has one more
+    assert len(rows) == 8 * 4 + 1  # first commits are only in profiles; Bob has one more
     (row,) = [row for row in rows if "<|end|>" in row["query"]]
     assert row["response"].endswith("<|persona|> and \x1f separators.")
     row = next(row for row in rows if row["query"].startswith("Change 4"))
@@ -311,7 +311,7 @@ def test_the_key_is_private_and_makes_the_hashes(prepare, repository, tmp_path):
     for name in ["a", "b"]:
         prepare(gitlog, repository, "--out", tmp_path / name)
     users = [{row["user"] for row in all_rows(tmp_path / name)} for name in ["a", "b"]]
-    assert not users[0] & users[1]  # another folder, another key, other hashes
+    assert not users[0] & users[1]  # a different folder has a different key, so different hashes
     assert (tmp_path / "a/key").stat().st_mode & 0o077 == 0
     before = contents(tmp_path / "a")
     prepare(gitlog, repository, "--out", tmp_path / "a")
@@ -345,7 +345,7 @@ def test_no_repository_no_git_and_a_git_that_fails_are_one_line(prepare, tmp_pat
             gitlog.git(tmp_path, "log", seconds=0.1)
 
 
-# What a hostile repository may say in .git/config. EVIL is a program that leaves a trace.
+# What a hostile repository may put in .git/config. EVIL is a program that leaves a trace.
 HOSTILE = """core.fsmonitor=EVIL log.showSignature=true gpg.program=EVIL diff.orderFile=ORDER
     diff.ignoreSubmodules=all diff.renames=copies mailmap.file=MAILMAP i18n.logOutputEncoding=UTF-16
     """
@@ -353,7 +353,7 @@ HOSTILE = """core.fsmonitor=EVIL log.showSignature=true gpg.program=EVIL diff.or
 
 @pytest.fixture
 def evil(tmp_path):
-    """(path of a program, function that says whether it ran)."""
+    """Return (path of a program, function that tells whether it ran)."""
     program, trace = tmp_path / "evil.sh", tmp_path / "it-ran"
     program.write_text(f'#!/bin/sh\necho "$0 $@" >> {trace}\nexit 1\n')
     program.chmod(0o755)
@@ -466,7 +466,7 @@ def test_official_rows(convert, task, form):
     text = json.dumps(official(task))
     text = f"[{text}, {text}]" if form == "json" else f"\ufeff{text}\n{text}\n"
     splits, said = convert(task, text, f"test.{form}")
-    assert "2 rows of 1 user\n" in said and "dropped: nothing" in said
+    assert "2 rows from 1 user\n" in said and "dropped: nothing" in said
     profile = splits["test"][0].pop("profile")
     assert splits["test"][0] == {"user": "n", "task": task, "query": "i", "response": "o"}
     texts = {"abstract": ["a"], "review": ["good", "fine"], "topic": ["c", "c"]}[task]
@@ -500,7 +500,7 @@ def test_lamp_pairs(prepare, tmp_path, task, item, query, response, wrap):
     golds = [{"id": "0", "output": "gold"}, {"id": "1", "output": "gold"}]
     prepare(longlamp, "--input", *lamp_pair(tmp_path, questions, golds, wrap), "--out", tmp_path)
     first, second = rows_in(tmp_path)["val"]
-    # a row without a profile has the task of the others
+    # a row without a profile gets the task of the other rows
     assert first["task"] == second["task"] == task
     assert (second["user"], second["response"]) == ("1", "gold")
     assert second["profile"][0]["query"].endswith(query) and len(second["profile"]) == 1

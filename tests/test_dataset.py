@@ -21,7 +21,7 @@ def persona(e):
 
 
 def spell(ids):
-    """Decode ids to text, with the names of control tokens."""
+    """Decode ids to text, showing control tokens by name."""
     names = {i: name for name, i in TOKENIZER.special.items()}
     return "".join(names.get(i) or TOKENIZER.decode([i]) for i in ids)
 
@@ -76,13 +76,13 @@ def test_a_subsample_takes_one_row_of_each_part():
     chosen = subsample(rows, 125)
     assert chosen == subsample(rows, 125)
     assert [row // 48 for row in chosen] == list(range(125))
-    assert {row % 4 for row in chosen} == {0, 1, 2, 3}  # misses nothing that recurs in every 4th
+    assert {row % 4 for row in chosen} == {0, 1, 2, 3}  # misses nothing that repeats every 4 rows
     assert [subsample(rows, n) for n in [0, None, 7000]] == [rows] * 3
 
 
 def test_bm25_against_the_formula():
     documents = ["red kettle red", "blue lamp", "red lamp lamp lamp"]
-    rarity = math.log(1 + (3 - 2 + 0.5) / (2 + 0.5))  # two of the three documents contain "red"
+    rarity = math.log(1 + (3 - 2 + 0.5) / (2 + 0.5))  # two of three documents contain "red"
     average = (3 + 2 + 4) / 3
 
     def score(tf, length):
@@ -145,14 +145,14 @@ def test_only_the_profile_is_shortened_whole_items_first():
         if block_size < size(whole):  # drops the less relevant lamp, then the kettle's tail
             assert persona(e) == kettle[: block_size - fixed]
     with pytest.raises(DataError, match=f"the row: .*{fixed - 1}"):
-        encode_example(dict(make_row()), TOKENIZER, fixed - 1)  # a row without file and line
+        encode_example(dict(make_row()), TOKENIZER, fixed - 1)  # a row that has no file or line
     e = encode_example(make_row(), TOKENIZER, 45, max_new_tokens=30)
     assert len(e.response) < 30 and len(e.prompt) == 15  # room for a generated response
 
 
 def test_an_empty_prompt_is_refused(tmp_path):
     """Otherwise the first token would be predicted from another row or from its own end, and its
-    log P would be too high by 2. test_scoring checks that a row's scores do not depend on others.
+    log P would be 2 too high. test_scoring checks that no row's scores depend on other rows.
     """
     tokenizer = Tokenizer(TOKENIZER.tokens)
     tokenizer.template = {"start": "", "item": "{response}\n", "query": "{query}", "end": "<|end|>"}
@@ -181,7 +181,7 @@ def test_an_epoch_holds_every_example_once_in_batches_of_similar_length():
     assert sum(a < b for a, b in zip(longest, longest[1:])) < 18  # the batches are shuffled
     random.seed(1)
     assert dataset.epoch_batches(examples, 8, seed=0, epoch=0) == batches
-    for seed, epoch in [(0, 1), (1, 0)]:  # batches differ between epochs and seeds
+    for seed, epoch in [(0, 1), (1, 0)]:  # batches differ across epochs and seeds
         other = dataset.epoch_batches(examples, 8, seed, epoch)
         assert sum(batch in batches for batch in other) < 5
 

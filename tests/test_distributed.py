@@ -1,4 +1,4 @@
-"""Two processes train the same weights as one process with the same batches."""
+"""Two processes end up with the same weights as one process that trains on the same batches."""
 
 import gc
 import os
@@ -26,7 +26,7 @@ def set_environment(rank, world_size, port):
 
 
 def be_one_of_two(rank, commands):
-    """The work of each of two processes: {run: (port, flags)} -> {run: the result of train.py}."""
+    """Do the work of one of two processes: {run: (port, flags)} -> {run: result of train.py}."""
     torch.set_num_threads(1)
     results = {}
     for name, (port, words) in commands.items():
@@ -37,10 +37,10 @@ def be_one_of_two(rank, commands):
 
 @pytest.fixture(scope="module")
 def done(world, start, tmp_path_factory):
-    """(folder, the results of two processes). This process trains the same runs on its own.
+    """Return (folder, the results of two processes). This process trains the same runs alone.
 
     A step has 2 x 2 x 3 examples. The last step of an epoch of 27 examples has a single
-    micro-batch, so the second process gets none. It must still take part in the sum of gradients.
+    micro-batch, so the second process gets none. It must still help to sum the gradients.
     """
     folder = tmp_path_factory.mktemp("distributed")
     huge = checkpoint.load(start)
@@ -80,7 +80,7 @@ def test_a_loss_that_is_not_finite_ends_both_processes(done):
 
 
 def print_holders_of_the_group():
-    """Train and shut down in this process. Print how many references to the group remain."""
+    """Train and shut down in this process. Print how many references to the group are left."""
     set_environment("0", "1", "0")
     distributed.init_distributed(torch.device("cpu"))
     model = torch.nn.Linear(3, 3)
@@ -96,7 +96,7 @@ def print_holders_of_the_group():
 
 def test_nobody_holds_the_group_after_the_shutdown():
     """Otherwise its threads would stay alive and could crash the interpreter at exit. This depends
-    on what was imported before the group is created, so the test needs a new process."""
+    on what has been imported before the group is created, so the test needs a new process."""
     code = "from tests import test_distributed as t; t.print_holders_of_the_group()"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE)
     assert (done.stdout, done.returncode) == (b"0\n", 0)

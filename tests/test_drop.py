@@ -1,4 +1,4 @@
-"""DROP's metric: each of its rules, and the answers of the real data set."""
+"""The DROP metric: each of its rules, and the answers in the real data set."""
 
 import json
 
@@ -43,7 +43,7 @@ def test_normalised_texts(text, normal):
         ("2.0", [number("2")], (1, 1)),
         ("north", [spans("south", "north")], (0, 0.5)),
         ("3 May 1987", [date("3", "May", "1987")], (1, 1)),
-        # the best of several annotations counts
+        # the best match among several annotations counts
         ("south", [spans("north"), spans("south")], (1, 1)),
         ("", [spans("south"), date("", "", "")], (0, 0)),
     ],

@@ -1,7 +1,7 @@
-"""Throws damaged and hostile input at everything that reads: rows, checkpoints, model folders.
+"""Throw damaged and hostile input at everything that reads files: rows, checkpoints, model folders.
 
-Each case must be refused in one line within two seconds, or be read as what was written. The
-number of cases is small here; FUZZ_CASES=10000 pytest tests/test_fuzz.py runs many more.
+Each case must be refused in one line within two seconds, or be read exactly as written. Only a few
+cases run by default; FUZZ_CASES=10000 pytest tests/test_fuzz.py runs many more.
 """
 
 import copy
@@ -35,7 +35,7 @@ DEEP = b"[" * 50_000
 
 
 def damage(rng, content):
-    """The bytes with a bit flipped, or with a piece cut out, doubled or overwritten."""
+    """Return the bytes with a bit flipped, or with a piece cut out, doubled or overwritten."""
     start, n = rng.randrange(len(content)), rng.choice([1, 4, 64, len(content)])
     piece = content[start : start + n]
     flipped = bytes([piece[0] ^ 1 << rng.randrange(8)]) + piece[1:]
@@ -44,7 +44,7 @@ def damage(rng, content):
 
 
 def change(rng, value):
-    """A copy in which one value, perhaps deep inside, is removed or becomes a hostile one."""
+    """Return a copy in which one value, perhaps deeply nested, is removed or made hostile."""
     if isinstance(value, torch.Tensor) and rng.random() < 0.8:
         others = [value.half(), value.double(), value * math.nan, value / 0, value.to("meta")]
         others += [value[None], value.flatten()[:-1].clone(), value.to_sparse(), -value.float()]
@@ -66,7 +66,7 @@ def as_json(value):
     return json.dumps(value, default=str).encode("utf-8", "surrogatepass")
 
 
-# ----------------------------------------------- one case each: raises UserError, or all is well
+# ------------------------------------------ one case each: raises UserError, or everything is fine
 
 
 def rows(rng, folder):
@@ -99,7 +99,7 @@ def checkpoints(rng, folder):
     assert model(torch.tensor([tokenizer.encode("it is")])).isfinite().all()
     checkpoint.restore(rest, torch.optim.AdamW(model.parameters()))
     rest["settings"] = {name: vars(rest["settings"])[name] for name in state["settings"]}
-    rest["model"] = state["model"]  # load_state_dict checked it
+    rest["model"] = state["model"]  # load_state_dict has checked it
     assert same(rest, state), "not what was written"
 
 

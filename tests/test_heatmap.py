@@ -21,7 +21,7 @@ EVIL = "\u202e\u2066abc</span><script>alert(1)</script><img src=x>\u2029\x00\x1b
 
 
 def record(text="abc", pir=(0.0,), personal=(), **row):
-    """A record of scoring.evaluate. pir: for its tokens, repeated; personal: indices of tokens."""
+    """Make a record as scoring.evaluate does. pir: repeated to fit; personal: token indices."""
     ids = [*TOKENIZER.encode(text), TOKENIZER.end]
     n, pir = len(ids), np.resize(np.array(pir, dtype=float), len(ids))
     row = {"user": "u1", "task": "t", "query": "q", "response": text, "profile": []} | row
@@ -32,7 +32,7 @@ def record(text="abc", pir=(0.0,), personal=(), **row):
 
 
 def make_page(*records, prefix="out/", **options):
-    """The page for runs out/0, out/1, ... with one record each."""
+    """Make the page for runs out/0, out/1, ... with one record each."""
     runs = {f"{prefix}{i}": [one] for i, one in enumerate(records)}
     return page(runs, dict.fromkeys(runs, TOKENIZER), **options)
 
@@ -108,7 +108,7 @@ def test_columns_show_the_short_name_of_a_run_and_what_it_wrote():
     assert "by run-1 (ROUGE-L 0.38) (only line breaks)" in text and text.count("by run-2") == 1
 
 
-# -------------------------------------------------------------------------------- what it may do
+# ------------------------------------------------------------------------------------ hostile texts
 
 
 def test_text_never_becomes_markup_nor_reorders_the_page():

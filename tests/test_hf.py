@@ -1,4 +1,4 @@
-"""Hugging Face folders: the loaded model matches slow loops, and unsupported ones are rejected."""
+"""Hugging Face folders: loaded models match known logits, and unsupported ones are rejected."""
 
 import json
 import math
@@ -40,14 +40,14 @@ TOKENIZER_JSON |= {"added_tokens": [IM_END]}
 
 
 def shapes_of(config):
-    """{name: shape} of the weights of the model in a config.json."""
+    """Return {name: shape} for the weights of a model with this config."""
     with torch.device("meta"):
         weights = GPT(config).state_dict()
     return {their_name(name): list(weight.shape) for name, weight in weights.items()}
 
 
 def write_folder(folder, change=None, tensors=None, tokenizer=None):
-    """Write a tiny model folder: random weights, and a vocabulary of the 256 bytes and one merge.
+    """Write a tiny model folder with random weights and a vocabulary of 256 bytes and one merge.
 
     change: overrides settings of CONFIG; tensors: {name: shape, or None to omit it} overrides
     what fits CONFIG; tokenizer: overrides parts of TOKENIZER_JSON (default: vocab.json and
@@ -67,7 +67,7 @@ def write_folder(folder, change=None, tensors=None, tokenizer=None):
 
 
 def write_safetensors(path, shapes, entries=None):
-    """Write random weights of these shapes; entries: override entries of the header."""
+    """Write random weights of these shapes; entries: overrides for header entries."""
     rng, header, data = torch.Generator().manual_seed(1), {}, b""
     for name, shape in sorted(shapes.items()):
         if shape is not None:
@@ -85,7 +85,7 @@ def edit_json(path, changes):
 
 
 def refusal(folder):
-    """The error message for an invalid folder."""
+    """Return the error message for an invalid folder."""
     with pytest.raises(UserError) as error:
         load(folder)
     line = str(error.value)
@@ -95,7 +95,7 @@ def refusal(folder):
 
 # --------------------------------------------------------------------------------------- the model
 
-# eps is large and theta small, so that it shows if either is forgotten
+# eps is large and theta small, so that forgetting either one shows
 SMALL = {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
 SMALL |= {"hidden_size": 24, "rms_norm_eps": 0.05, "rope_theta": 50.0}
 # The first three logits after the ids in the test, as `transformers` computes them.
@@ -307,7 +307,7 @@ def test_how_a_text_is_cut_follows_from_vocabulary_and_model(tmp_path):
         tokenizer = load(write_folder(tmp_path / change["architectures"][0], change))[1]
         assert tokenizer.pattern == qwen and tokenizer.normal_form == "NFC"
     edit_json(folder / "vocab.json", {"word": 100})
-    assert "'word'" in refusal(folder)  # neither a control token nor made by a merge
+    assert "'word'" in refusal(folder)  # neither a control token nor formed by merges
 
 
 def test_personal_spans_follow_the_text_that_is_encoded(tmp_path):
@@ -427,12 +427,12 @@ def test_a_users_text_never_becomes_a_control_token_or_another_text(tmp_path):
     assert tokenizer.decode(example.response) == evil
 
 
-# ------------------------------------------------------------------------------- training and back
+# ------------------------------------------------------------------------------ training and export
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """A tiny folder in bfloat16, and data whose rows fit into the model."""
+    """Write a tiny bfloat16 model folder, and data whose rows fit into the model."""
     change = {"eos_token_id": 257, "max_position_embeddings": 400}
     source = write_folder(tmp_path / "source", change)
     save(load(source)[0], source, tmp_path / "m", torch.bfloat16)
@@ -472,7 +472,7 @@ def test_a_folder_is_trained_resumed_and_written_back(command, folder, tmp_path,
     trained, back = model(ids), load(tmp_path / "back")[0](ids)
     assert torch.allclose(trained, back, atol=1e-5)
     assert not torch.allclose(trained, load(folder)[0](ids), atol=1e-4)
-    # a run that started from a run
+    # a run that started from another run
     assert run_train(command, run, *flags, "--out", tmp_path / "next").status == 0
     assert command(main, tmp_path / "next", "--out", tmp_path / "back-2").status == 0
 
@@ -494,7 +494,7 @@ def test_a_source_that_has_changed_since_the_training_is_noticed(command, folder
     assert result.is_refusal(str(folder)) and not (tmp_path / "back").exists()
 
 
-@pytest.mark.parametrize("init", ["", "run"])  # nothing, and itself
+@pytest.mark.parametrize("init", ["", "run"])  # no source, or itself
 def test_a_run_that_no_folder_started_is_not_written_back(command, folder, monkeypatch, init):
     monkeypatch.chdir(folder.parent)
     model, tokenizer, _ = load_model(folder, "cpu")

@@ -16,7 +16,7 @@ def make(**shape):
 
 
 def adapted(dtype=torch.float32, std=0.1, **shape):
-    """A model with adapters whose effect is not zero."""
+    """Make a model with adapters that have an effect."""
     model = make(**shape).to(dtype)
     lora.add(model, 3)
     torch.manual_seed(1)
@@ -51,14 +51,14 @@ def test_merging_adds_two_b_a_in_float32(dtype, std):
 
 
 def test_merging_leaves_a_model_without_adapters_alone():
-    """On a GPU, LoRA starts from a model in bfloat16."""
+    """On a GPU, LoRA starts from a bfloat16 model."""
     model = make().bfloat16()
     lora.merge(model)
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
 
 
 def test_gradients_with_frozen_bfloat16_weights_or_recomputed_blocks():
-    """As on a GPU, with frozen weights and computation in bfloat16 and adapters in float32."""
+    """As on a GPU: frozen weights and computation in bfloat16, adapters in float32."""
     gradients = {}
     for dtype, recompute in [(torch.float32, False), (torch.float32, True), (torch.bfloat16, True)]:
         model = adapted(dtype, qk_norm=True, qkv_bias=True)

@@ -1,4 +1,4 @@
-"""The GPT is causal, depends only on distances, is exact with a KV cache, and is reproducible."""
+"""The GPT is causal, uses only relative positions, is exact with a KV cache, is reproducible."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ SHAPE = {"n_layer": 2, "n_head": 4, "n_kv_head": 2, "n_embd": 32, "n_hidden": 48
 def model():
     torch.manual_seed(0)
     model = GPT(GPTConfig(50, **SHAPE))
-    for block in model.blocks:  # larger than initialised, so that context matters
+    for block in model.blocks:  # larger than at initialisation, so that context matters
         block.attention.out.weight.data *= 4
         block.down.weight.data *= 4
     return model
@@ -24,7 +24,7 @@ def random_ids(*shape):
 
 
 def test_logits_of_all_positions_or_of_some(model):
-    """model(ids, positions) equals model(ids).flatten(0, 1)[positions], in value and gradient."""
+    """model(ids, positions) equals model(ids).flatten(0, 1)[positions], in values and gradients."""
     ids, positions, gradients = random_ids(3, 7), torch.tensor([0, 6, 7, 20, 7]), []
     expected = model(ids).flatten(0, 1)[positions]
     for logits in [expected, model(ids, positions)]:
@@ -51,7 +51,7 @@ def test_attention_equals_a_slow_loop(model):
         part = slice(8 * (h // 2), 8 * (h // 2) + 8)
         q = attention.q(x)[0, :, 8 * h : 8 * h + 8]
         k, v = attention.k(x)[0, :, part], attention.v(x)[0, :, part]
-        if h < 2:  # the first key head is shifted: each token gets the previous key
+        if h < 2:  # the first key head is shifted: tokens get the previous token's key
             k = torch.cat([torch.zeros(1, 8), k[:-1]])
         rows = []
         for t in range(5):

@@ -1,4 +1,4 @@
-"""The loss matches calculations by hand and slow loops in float64."""
+"""The loss matches hand calculations and slow float64 loops."""
 
 import math
 
@@ -105,7 +105,7 @@ def test_a_token_that_is_impossible_in_both_views_has_pir_0():
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_sums_are_exact_in_half_precision(dtype):
-    """For 100,000 tokens with -log P = 5.8 the half-precision sum is infinite or wrong by 0.3 %."""
+    """For 100,000 tokens with -log P = 5.8, a half-precision sum is infinite or off by 0.3 %."""
     logp = torch.full((100_000,), -5.8).to(dtype)
     exact = -logp[0].item()
     assert perce_loss(logp, logp).item() == pytest.approx(0.8 * exact, rel=1e-5)

@@ -1,4 +1,4 @@
-"""PIR of any text: it matches two forward passes, and profiles can be read from three formats."""
+"""PIR of any text matches two forward passes, and profiles can be read from three formats."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""All code blocks of the two READMEs run, all links exist, and recorded parts are up to date."""
+"""All code blocks in the two READMEs run, all links work, and recorded parts are up to date."""
 
 import json
 import re
@@ -39,7 +39,7 @@ def test_there_is_a_test_for_every_kind_of_block():
 
 
 def somebody_elses_setup():
-    """A causal LM that is not ours, with a loader and an optimizer as in the README."""
+    """Make a causal LM that is not ours, with a loader and an optimizer as in the README."""
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Embedding(20, 8), torch.nn.Linear(8, 20))
     ids, labels = torch.randint(0, 20, (2, 9)), torch.full((2, 9), -100)
@@ -84,7 +84,7 @@ def test_the_template_is_the_one_of_plain_text():
 
 
 def write_longlamp(folder, task, rows_per_split):
-    """Files of rows in the official form: SPLIT.jsonl for {split: number of rows}."""
+    """Write rows in the official format: SPLIT.jsonl for {split: number of rows}."""
     folder.mkdir(parents=True, exist_ok=True)
     for split, n in rows_per_split.items():
         rows = []
@@ -95,7 +95,7 @@ def write_longlamp(folder, task, rows_per_split):
 
 
 def made_tiny(words):
-    """The same command with flags that make it run in a second."""
+    """Add flags that make a command run in a second."""
     if "eval.py" in words:
         return [*words, "--examples", "2", "--max-new-tokens", "5", "--device", "cpu"]
     if "train.py" in words and "--epochs" not in words:
@@ -107,7 +107,7 @@ def made_tiny(words):
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """A copy of the project in which to run commands."""
+    """A copy of the project to run commands in."""
     ignored = shutil.ignore_patterns(".git", "out", "__pycache__", "*.jsonl", "key")
     shutil.copytree(ROOT, tmp_path / "project", ignore=ignored)
     monkeypatch.chdir(tmp_path / "project")
@@ -115,7 +115,7 @@ def project(tmp_path, monkeypatch):
 
 
 def test_shell_blocks_run_in_order(world, project, tmp_path):
-    """Skips the commands that install packages or run tests: this test run already needed both."""
+    """Skip commands that install packages or run tests: both have already been done."""
     for split in ["train", "val", "test"]:
         shutil.copy(world / f"{split}.jsonl", project / "data/personas")
     write_longlamp(project, "review", {"train": 8, "val": 8, "test": 8})
@@ -136,7 +136,7 @@ def test_shell_blocks_run_in_order(world, project, tmp_path):
         if words[2:3] in (["venv"], ["pytest"]):
             continue
         words = made_tiny(words)
-        if words[0] == "torchrun":  # two processes, while the next commands run
+        if words[0] == "torchrun":  # two processes, alongside the next commands
             meeting = {"two": (free_port(), words[4:])}
             processes += [start_process(be_one_of_two, rank, meeting) for rank in "01"]
         else:
@@ -150,7 +150,7 @@ def test_shell_blocks_run_in_order(world, project, tmp_path):
 
 
 def test_the_recipe_for_longlamp(project, tmp_path, capfd):
-    """bash unrolls the loops and prints the commands; they run with a tiny random Qwen3."""
+    """bash unrolls the loops and prints the commands, which then run with a tiny random Qwen3."""
     for task in ITEMS:
         write_longlamp(project / "longlamp" / task, task, {"train": 6, "val": 2, "test": 4})
     change = QWEN3 | {"eos_token_id": 257, "max_position_embeddings": 8192}
@@ -177,7 +177,7 @@ def test_the_measured_memory_and_speed_are_those_of_the_record():
         assert text in section, text
 
 
-# -------------------------------------------------------------------------- filled parts and links
+# ------------------------------------------------------------------------ recorded parts and links
 
 
 @pytest.mark.parametrize("path", report.READMES)

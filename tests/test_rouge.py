@@ -1,4 +1,4 @@
-"""ROUGE-L matches known values of Google's rouge_score and the quadratic-table algorithm."""
+"""ROUGE-L matches known values from Google's rouge_score and the quadratic-table algorithm."""
 
 import random
 

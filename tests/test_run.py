@@ -31,7 +31,7 @@ def resume(out):
 
 
 def outcome(out):
-    """Everything in a finished run except for the times."""
+    """Return everything in a finished run except the times."""
     state = checkpoint.read(out)
     assert (out / "log.jsonl").read_text().count("\n") == len(state["log"]) == state["step"]
     for line in state["log"]:
@@ -75,7 +75,7 @@ def test_a_run_killed_at_any_step_resumes_to_equal_weights(tmp_path, monkeypatch
 
 
 def test_a_second_ctrl_c_stops_at_once(tmp_path, monkeypatch):
-    """The first one lets the step finish and saves it: test_commands.py."""
+    """The first one lets the step finish and saves it (see test_commands.py)."""
 
     def interrupt_twice(n):
         os.kill(os.getpid(), signal.SIGINT)

@@ -1,4 +1,4 @@
-"""One query, answered for several people: who is chosen, what is marked, and which input fails."""
+"""One query, answered for several people: who is chosen, what is marked, and which inputs fail."""
 
 import json
 
@@ -15,7 +15,7 @@ from tests.conftest import call, spy
 
 @pytest.fixture
 def run_sample(trained, tmp_path, monkeypatch):
-    """Run perce_mini.sample for out/perce in a folder with mine.txt, with short answers."""
+    """Run perce_mini.sample for out/perce, with short answers, in a folder that has a mine.txt."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sample, "MAX_NEW_TOKENS", 12)
     text = "\ufeffOne text\nin two lines.\n \n\nAnother one.\n\nA third."
@@ -38,7 +38,7 @@ def test_three_users_of_one_task_and_nobody_answer_the_first_query(run_sample, w
 
 
 def test_train_shows_the_two_users_who_are_recognised_best(trained, monkeypatch):
-    """The two users of one task whose answers contain the most words of their own profile."""
+    """The two users of one task whose answers contain the most words from their own profiles."""
     run, words = checkpoint.load(trained / "out/perce"), {"a": "Alma", "b": "", "c": "Alma Bob"}
     monkeypatch.setattr(sample, "CANDIDATES", 3)
     profiles = {user: [{"query": "", "response": text}] for user, text in words.items()}
@@ -76,7 +76,7 @@ def test_temperature_and_seed_reach_the_text(run_sample):
 
 
 def test_tokens_that_the_profile_makes_likelier_are_marked(trained, world, monkeypatch):
-    """Compute PIR from the logits of every position. The threshold is the median."""
+    """Compute PIR from the logits at every position. The threshold is the median."""
     model, tokenizer, _ = checkpoint.load(trained / "out/perce")
     row = next(row for row in read_examples(world / "test.jsonl") if row["profile"])
     e = encode_example(row | {"response": "?"}, tokenizer, model.config.block_size, 4, 12)
@@ -86,7 +86,7 @@ def test_tokens_that_the_profile_makes_likelier_are_marked(trained, world, monke
         labels = torch.tensor([[-100] * (len(prompt) - 1) + ids])
         logp.append(token_logprobs(model(torch.tensor([(prompt + ids)[:-1]])), labels))
     pir = (logp[0] - logp[1]).detach()
-    threshold = pir.median().item() + 1e-5  # above the median by more than rounding errors
+    threshold = pir.median().item() + 1e-5  # further above the median than rounding errors
     monkeypatch.setattr(sample, "CLIP_MIN", threshold)
     (parts,) = sample.answers(model, tokenizer, [row["profile"]], row["query"], n=12)
     assert "".join(text for text, _ in parts) == tokenizer.decode(ids)

@@ -1,5 +1,5 @@
-"""Compare metrics with calculations by hand, token scores with a full forward pass, and intervals
-with a loop over bootstrap samples."""
+"""Compare metrics with hand calculations, token scores with a full forward pass, and intervals with
+a loop over bootstrap samples."""
 
 import math
 import random
@@ -72,7 +72,7 @@ def test_without_labels_or_texts_a_metric_is_none():
 
 @torch.no_grad()
 def test_token_scores_equal_a_full_forward_pass():
-    """In a batch of different lengths, so that a row's scores must not depend on the other rows."""
+    """The batch mixes lengths: a row's scores must not depend on the other rows."""
     model, examples = make_model(seed=2, n_layer=2), make_examples()
     # so all tokens are hits
     examples[3].response = model.generate([examples[3].prompt], 3, end_id=-1)[0]
@@ -92,7 +92,7 @@ def test_token_scores_equal_a_full_forward_pass():
 
 
 def test_records_of_an_evaluation(monkeypatch):
-    """With batches of three, each record has its own row, scores and text, each batch a seed."""
+    """With batches of three, records keep their own row, scores and text; each batch has a seed."""
     model, examples, calls = make_model(), make_examples(), []
 
     def generate(*args):
@@ -162,7 +162,7 @@ def test_scores_that_are_not_finite_are_an_error():
 
 
 def two_runs():
-    """Two runs on the same 3 texts of 8 users. The difference between the runs varies by user."""
+    """Make two runs on the same 3 texts by each of 8 users. Their difference varies by user."""
     rng, runs = np.random.default_rng(0), ([], [])
     for i in range(24):
         n, user = int(rng.integers(1, 6)), i // 3
@@ -179,7 +179,7 @@ def ratio(tallies):
 
 
 def test_intervals_equal_a_loop_over_draws():
-    """1,000 times: draw users with replacement, add up their records and compare the two runs."""
+    """Do this 1,000 times: draw users with replacement, sum their records and compare the runs."""
     runs, rng = two_runs(), random.Random(0)
     fast, draws = scoring.difference(runs[1], runs[0]), {name: [] for name in scoring.METRICS}
     shares = [[scoring.tallies(one) for one in run] for run in runs]

@@ -1,4 +1,4 @@
-"""The terminal output shows the scores in 80 columns, and verdicts follow from the intervals."""
+"""The terminal output fits the scores in 80 columns, and verdicts match the intervals."""
 
 import json
 
@@ -12,7 +12,7 @@ from tests.test_heatmap import record
 
 
 def scored(shift=0.0, users=30, **fields):
-    """One record per user, in two tasks. shift: added to log P; one number, or several in turn."""
+    """One record per user, in two tasks. shift: added to log P; one number or several, in turn."""
     rng, records = np.random.default_rng(0), []
     for i, x in enumerate(np.resize(shift, users)):
         row = {"user": f"u{i}", "task": ["review", "topic"][i % 2]} | fields
@@ -45,7 +45,7 @@ def test_output_fits_80_columns_and_names_stay_apart(capsys):
     names = [f"out/{'long' * 20}/perce-with-lr-0.00{i}-seed0" for i in range(5)]
     runs = dict.fromkeys(names, scored(user="u" * 90) + scored(task="t" * 90))
     tables.show_table(runs, every_figure=True)
-    # 4 tasks, in a table of 4 runs and one of 1
+    # 4 tasks, in a table of 4 runs and a table of 1 run
     assert capsys.readouterr().out.count(METRICS["pir_recall"]) == 8
     tables.show_table(runs)
     tables.show_verdicts(runs)

@@ -1,4 +1,4 @@
-"""BPE matches an obvious slow trainer and is lossless, and no text becomes a control token."""
+"""BPE matches a slow, obvious trainer and is lossless, and text never becomes a control token."""
 
 import random
 import re
@@ -74,7 +74,7 @@ def test_a_template_is_filled_and_control_tokens_come_from_it_alone():
     query, end = (tokenizer.special[name] for name in ["<|query|>", "<|end|>"])
     assert tokenizer.encode_template("start") == [query, *tokenizer.encode("go ")]
     assert tokenizer.end == tokenizer.special["<|response|>"]
-    ids = tokenizer.encode_template("item", "<|end|>", " {query}")  # users' texts stay text
+    ids = tokenizer.encode_template("item", "<|end|>", " {query}")  # user text stays text
     assert tokenizer.decode(ids) == "[ {query}|<|end|>]" and ids.count(end) == 1 and ids[-1] == end
 
 

@@ -1,4 +1,4 @@
-"""One optimisation step matches slow computations, and PerCE has its effect in a small model."""
+"""One optimisation step matches slow computations, and PerCE works as intended in a small model."""
 
 import copy
 import math
@@ -32,14 +32,14 @@ def loss_of(model, examples, settings):
 
 
 def take_steps(model, settings, groups, n):
-    """The log lines of `n` steps on the same examples."""
+    """Return the log lines of `n` steps on the same examples."""
     optimizer = trainer.make_optimizer(model, settings)
     return [training_step(model, optimizer, groups, settings, step) for step in range(n)]
 
 
 @pytest.mark.parametrize("loss", ["ce", "lossce", "entce", "perce"])
 def test_a_step_equals_a_plain_loop_over_tokens(loss):
-    """A step with two unequal micro-batches divides only once, by the number of all tokens."""
+    """A step with two unequal micro-batches divides only once, by the total number of tokens."""
     model, low, high = make_model(), 0.25, 1.5
     total, logged = 0.0, dict.fromkeys(LOG, 0.0)
     for e in EXAMPLES:
@@ -131,10 +131,10 @@ def test_nothing_is_updated_if_the_gradient_is_not_finite():
 
 
 def test_perce_learns_a_personal_word_faster_than_ce():
-    """Users differ in one word, which occurs in their profile. The start of a text is random.
+    """Users differ in one word, which occurs in their profile. The first word of a text is random.
 
-    The model has begun to read profiles, and it also trains on texts without one. So PIR is large
-    only at the users' own words.
+    The model has already begun to use profiles, and it also trains on texts without one, so PIR is
+    large only at the users' own words.
     """
     words, starts = ["kettle", "lamp", "Howdy", "shines"], ["boils", "red", "blue", "it", "a"]
     known, newcomers = [], []

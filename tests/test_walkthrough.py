@@ -1,4 +1,4 @@
-"""The numbers that the walkthrough prints match slow computations."""
+"""The numbers printed by the walkthrough match slow computations."""
 
 import copy
 import json
@@ -84,7 +84,7 @@ def test_losses_and_gradients(chapters):
 
 
 def test_one_step_with_each_loss(chapters):
-    """Gradient descent by 0.05 times a gradient of norm 1. Means over groups of tokens follow."""
+    """The learning rate is 0.05 and the gradient is clipped to norm 1. Group means come last."""
     changes = []
     for w in weights().values():
         model = copy.deepcopy(MODEL)

@@ -1,4 +1,4 @@
-"""A tokenizer, a model, rows and examples that are as small as possible."""
+"""The smallest possible tokenizer, model, rows and examples."""
 
 import torch
 
@@ -37,11 +37,11 @@ def make_examples():
 
 
 def response_logprobs(model, prompt, response):
-    """log P of every token (n, V) at the positions of the response, without padding."""
+    """log P of every token (n, V) at the response positions, without padding."""
     logits = model(torch.tensor([prompt + response]))[0]
     return logits.log_softmax(-1)[len(prompt) - 1 : -1]
 
 
 def gradient(model):
-    """All gradients of the trained weights as one vector."""
+    """The gradients of all trained weights as one vector."""
     return torch.cat([p.grad.flatten() for p in model.parameters() if p.requires_grad])

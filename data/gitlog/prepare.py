@@ -1,13 +1,13 @@
-"""Rows from the history of local git repositories: every author is a user.
+"""Make rows from the history of local git repositories. Each author is a user.
 
     python data/gitlog/prepare.py PATH [PATH ...]
 
-This command writes train.jsonl, val.jsonl and test.jsonl into --out (default: next to this file).
+This writes train.jsonl, val.jsonl and test.jsonl to --out (default: next to this file).
 
 query = subject line and changed paths of a commit, response = body of its message, profile = the
 author's earlier commits, oldest first. Merges, reverts, commits by bots, commits without a body and
-lines like "Signed-off-by: ..." are dropped. A commit that was cloned, rebased or cherry-picked
-counts only once. Users are named by keyed hashes; the key is saved in the file `key` next to the
+lines like "Signed-off-by: ..." are dropped. Cloned, rebased or cherry-picked copies of a commit
+count only once. Users are named by keyed hashes; the key is saved in the file `key` next to the
 rows.
 """
 
@@ -73,7 +73,7 @@ def git(path, *args, seconds):
 
 
 def check_regular(path):
-    """Raise UserError for a pipe or a device in place of a file: git would hang."""
+    """Raise UserError if there is a pipe or device in place of a file: git would hang."""
     folders = [path, *path.resolve().parents]
     places = [place for folder in folders for place in [folder / ".git", folder]]
     repository = next((place for place in places if (place / "HEAD").exists()), None)
@@ -84,7 +84,7 @@ def check_regular(path):
 
 
 def read_log(path):
-    """The Commits of a repository, oldest first, and the hashes at the boundary of a shallow clone.
+    """Read the Commits, oldest first, and the hashes at the boundary of a shallow clone.
 
     git cannot tell what the boundary commits changed, because their parents are missing. Raises
     UserError.
@@ -100,7 +100,7 @@ def read_log(path):
 
 
 def identity(commit):
-    """The author of a commit: the address, or name and address if people may share the address."""
+    """Identify a commit's author by address, or by name and address if people may share it."""
     email, name = commit.email.strip().lower(), " ".join(commit.name.lower().split())
     return f"{name} <{email}>" if SHARED.fullmatch(email) else email
 
@@ -127,9 +127,9 @@ def as_text(commit, body):
 
 
 def read_authors(repositories, key, max_chars):
-    """({user: queries and responses, oldest first}, {reason: number of dropped commits}).
+    """Return {user: queries and responses, oldest first} and {reason: number of dropped commits}.
 
-    key: the secret key for hashing users; None keeps their names. Raises UserError.
+    key: the secret key for hashing users, or None to keep their names. Raises UserError.
     """
     commits, dropped = [], Counter()
     for repository in repositories:
@@ -156,7 +156,7 @@ def read_authors(repositories, key, max_chars):
 
 
 def name_users(people, names, key):
-    """{person: keyed hash}, or without a key {person: name}. A second Ada is named "Ada (2)"."""
+    """Return {person: keyed hash}, or {person: name} without a key. A second Ada is "Ada (2)"."""
     if key:
         digests = {person: hmac.new(key, person.encode(), hashlib.sha256) for person in people}
         return {person: digest.hexdigest()[:12] for person, digest in digests.items()}
@@ -169,16 +169,16 @@ def name_users(people, names, key):
 
 
 def read_key(folder):
-    """The secret key for hashing users, from the folder or a new one. Raises UserError."""
+    """Read the secret key for hashing users, or make a new one. Raises UserError."""
     path = folder / "key"
     key = read_text(path).strip() if path.exists() else secrets.token_hex(32)
     if not re.fullmatch("[0-9a-fA-F]{64}", key):
-        raise UserError(f"{path}: not 64 hexadecimal digits; remove it to get a new key")
+        raise UserError(f"{path}: not 64 hexadecimal digits; delete it to get a new key")
     return key.encode()
 
 
 def write_key(key, path):
-    path.touch(mode=0o600)  # readable by its owner only
+    path.touch(mode=0o600)  # readable only by its owner
     path.write_bytes(key)
 
 
@@ -186,22 +186,21 @@ def write_key(key, path):
 
 
 def split_by_author(authors):
-    """{user: split}. test and val each get a tenth of the users (at least one), chosen by hash."""
+    """Return {user: split}. test and val each get a tenth of the users (at least one), by hash."""
     tenth = max(1, len(authors) // 10)
     order = sorted(authors, key=lambda user: hashlib.sha256(user.encode()).digest())
     return dict(zip(order, ["test"] * tenth + ["val"] * tenth + ["train"] * len(order)))
 
 
 def split_by_time(n_rows):
-    """The splits of an author's rows: the last tenth (at least one row) is test, the one before
-    is val."""
+    """Split an author's rows: the last tenth (at least one row) is test, the one before is val."""
     tenth = max(1, n_rows // 10)
     splits = ["train"] * n_rows + ["val"] * tenth + ["test"] * tenth
     return splits[-n_rows:]
 
 
 def make_splits(authors, temporal, n_profile, max_rows, dropped):
-    """{split: rows}. Adds to `dropped`, {reason: number}."""
+    """Return {split: rows}. Adds to `dropped` ({reason: number})."""
     splits, split_of = {"train": [], "val": [], "test": []}, split_by_author(authors)
     for user, texts in authors.items():
         first = max(1, len(texts) - max_rows)  # the first text has no profile
@@ -220,14 +219,15 @@ def main():
     p = cli.Parser(description=__doc__)
     add = p.add_argument
     add("repositories", nargs="+", type=Path, metavar="PATH", help="a git repository")
-    add("--out", type=Path, default=Path(__file__).parent, help="output folder (default: this one)")
-    help = "hold out each author's last commits, instead of some authors"
+    help = "output folder (default: the folder of this script)"
+    add("--out", type=Path, default=Path(__file__).parent, help=help)
+    help = "hold out each author's last commits instead of some authors"
     add("--temporal", action="store_true", help=help)
-    add("--names", action="store_true", help="keep the authors' names, instead of hashing them")
+    add("--names", action="store_true", help="keep the authors' names instead of hashing them")
     add("--max-chars", type=cli.COUNT, default=600, help="drop commits with longer bodies")
-    help = "maximum number of commits in a profile (the latest ones)"
+    help = "maximum number of commits in a profile (the most recent ones)"
     add("--profile", type=cli.COUNT_OR_NONE, default=20, help=help)
-    help = "maximum number of rows per author (the latest commits)"
+    help = "maximum number of rows per author (the most recent commits)"
     add("--max-rows", type=cli.COUNT, default=40, help=help)
     args = p.parse_args()
     check_writable(args.out / "train.jsonl")
@@ -236,7 +236,7 @@ def main():
     splits = make_splits(authors, args.temporal, args.profile, args.max_rows, dropped)
     if not splits["train"]:
         print_dropped(dict(dropped.most_common()))
-        enough = "a split by author needs 3 authors; --temporal needs 4 commits and --max-rows 3"
+        enough = "splitting by author needs 3 authors; --temporal needs 4 commits and --max-rows 3"
         few = plural(len(authors), "author")
         raise UserError(f"too few commits: found {few} with 3 or more commits; {enough}")
     if key and not (args.out / "key").exists():

@@ -1,10 +1,10 @@
-"""Rows from official LongLaMP files, or from LaMP's pairs of questions and outputs.
+"""Make rows from official LongLaMP files, or from LaMP's pairs of questions and outputs.
 
     python data/longlamp/prepare.py --task review --input train.json val.json [--out DIR]
     python data/longlamp/prepare.py --input dev_questions.json dev_outputs.json
 
-LongLaMP rows are read from a JSON list or from JSON Lines. If a file has train, val, dev or test in
-its name, all its rows go into that split. The users of other files are split 8 : 1 : 1.
+LongLaMP rows are read from a JSON list or from JSON Lines. If a file name contains train, val, dev
+or test, all rows of the file go into that split. The users in other files are split 8 : 1 : 1.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from perce_mini.runtime import cli
 from perce_mini.runtime.errors import UserError, one_line, short_repr
 from perce_mini.runtime.files import check_writable, open_regular, parse_json
 
-# The query and the response of a profile item, with the same wording as the task's own input.
+# Templates for the query and the response of a profile item, worded like the task's own input.
 # {a|b} stands for the value of key a, or of key b if there is no a.
 TASKS = {
     "abstract": ('Generate an abstract for the title "{title}"', "{abstract}"),
@@ -36,7 +36,7 @@ TASKS = {
     "LaMP_5": ("Generate a title for the following abstract of a paper: {abstract}", "{title}"),
     "LaMP_7": ("", "{text}"),
 }
-USER = "name|reviewerId|author|user|id"  # LaMP rows only have an id
+USER = "name|reviewerId|author|user|id"  # LaMP rows have only an id
 PARQUET = (
     "parquet is not supported; convert it to JSON Lines in Python: datasets.load_dataset("
     '"LongLaMP/LongLaMP", "product_review_user")["train"].to_json("train.jsonl")'
@@ -52,9 +52,9 @@ def check(ok, where, reason):
 
 
 def read_rows(path):
-    """[(where, row)] from a JSON list, LaMP's outputs, or JSON Lines. Raises UserError."""
+    """Read [(where, row)] from a JSON list, LaMP's outputs, or JSON Lines. Raises UserError."""
     check(path.suffix != ".parquet", path, PARQUET)
-    with one_line(path, "text in UTF-8"), open_regular(path) as file:
+    with one_line(path, "UTF-8 text"), open_regular(path) as file:
         text = file.read().decode("utf-8-sig")
     try:
         rows = parse_json(text, path)
@@ -72,7 +72,7 @@ def read_rows(path):
 
 
 def read_files(paths):
-    """({id: output} for LaMP, [(path, where, row)] for all other rows). Raises UserError."""
+    """Read {id: output} for LaMP, and [(path, where, row)] for all other rows. Raises UserError."""
     outputs, rows = {}, []
     for path in paths:
         for where, row in read_rows(path):
@@ -80,7 +80,7 @@ def read_files(paths):
             if row.keys() == {"id", "output"}:
                 name, output = field(row, "id", where), field(row, "output", where)
                 same = outputs.setdefault(name, output) == output
-                check(same, where, f"id {name!r} appears with two different outputs")
+                check(same, where, f"id {name!r} has two different outputs")
             else:
                 check(isinstance(row.get("profile"), list), where, "'profile' must be a list")
                 rows.append((path, where, row))
@@ -88,9 +88,9 @@ def read_files(paths):
 
 
 def field(item, keys, where):
-    """The text under the first of the keys "a|b" that has a value. A rating of 5.0 becomes "5".
+    """Return the text under the first of the keys "a|b" that has a value. 5.0 becomes "5".
 
-    Raises UserError if there is no value, or if it is not a text that can be encoded.
+    Raises UserError if there is no value, or if it is not text that can be encoded.
     """
     key = next((key for key in keys.split("|") if item.get(key) is not None), None)
     check(key, where, f"no {' or '.join(map(repr, keys.split('|')))}")
@@ -98,7 +98,7 @@ def field(item, keys, where):
     if type(value) in (int, float) and abs(value) < math.inf:
         value = str(value).removesuffix(".0")
     good = isinstance(value, str) and not re.search("[\0\ud800-\udfff]", value)
-    reason = "must be a number, or a text without NUL characters or lone surrogates"
+    reason = "must be a number, or text without NUL characters or lone surrogates"
     check(good, where, f"{key!r} {reason}, not {short_repr(value)}")
     return value
 
@@ -107,7 +107,7 @@ def field(item, keys, where):
 
 
 def fill(template, item):
-    """Fill the template with the values of the item. A missing or unusable value becomes empty."""
+    """Fill the template with the item's values. A missing or unusable value becomes empty."""
 
     def value(match):
         try:
@@ -119,14 +119,14 @@ def fill(template, item):
 
 
 def lamp_task(row):
-    """The task of a LaMP row, inferred from its profile's keys; None if the profile is empty."""
+    """Infer the task of a LaMP row from its profile's keys; None if the profile is empty."""
     keys = {key for item in row["profile"] if isinstance(item, dict) for key in item}
     tasks = {"abstract": "LaMP_5", "title": "LaMP_4", "text": "LaMP_7"}
     return next((task for key, task in tasks.items() if key in keys), None)
 
 
 def convert(row, where, task, dropped):
-    """Convert an official row to a row of this project. Counts dropped items. Raises UserError."""
+    """Convert an official row to our format, and count dropped items. Raises UserError."""
     user, query = field(row, USER, where), field(row, "input", where)
     check(user.strip(), where, "the user's name is empty")
     response, templates = field(row, "output", where), TASKS[task]
@@ -143,7 +143,7 @@ def convert(row, where, task, dropped):
 
 
 def split_of(path, user):
-    """The split in the file name, or otherwise one chosen by a hash of the user."""
+    """Take the split from the file name or, failing that, from a hash of the user's name."""
     word = "(?<![a-z])(train|val|dev|test)(ing|idation)?(?![a-z])"
     if match := re.search(word, path.name.lower()):
         return match[1].replace("dev", "val")
@@ -152,10 +152,10 @@ def split_of(path, user):
 
 
 def make_splits(paths, task, max_chars):
-    """({split: rows}, {reason: number of dropped rows or items}). Raises UserError."""
+    """Return {split: rows} and {reason: number of dropped rows or items}. Raises UserError."""
     outputs, rows = read_files(paths)
-    check(outputs or task, "--task", "LongLaMP rows need abstract, review or topic")
-    if outputs:  # a LaMP row without a profile gets the task of the others
+    check(outputs or task, "--task", "must be abstract, review or topic for LongLaMP rows")
+    if outputs:  # a LaMP row without a profile gets the task of the other rows
         task = next(filter(None, (lamp_task(row) for _, _, row in rows)), "LaMP_7")
     splits, dropped = {split: [] for split in SPLITS}, Counter()
     for path, where, row in rows:
@@ -179,16 +179,17 @@ def make_splits(paths, task, max_chars):
 def main():
     p = cli.Parser(description=__doc__)
     add = p.add_argument
-    add("--task", choices=["abstract", "review", "topic"], help="LongLaMP task (not for LaMP)")
+    add("--task", choices=["abstract", "review", "topic"], help="LongLaMP task (ignored for LaMP)")
     add("--input", nargs="+", type=Path, required=True, metavar="FILE", help="official files")
-    add("--out", type=Path, default=Path(__file__).parent, help="output folder (default: this one)")
-    add("--max-chars", type=cli.COUNT, help="drop rows with a longer response (default: keep all)")
+    help = "output folder (default: the folder of this script)"
+    add("--out", type=Path, default=Path(__file__).parent, help=help)
+    add("--max-chars", type=cli.COUNT, help="drop rows with longer responses (default: keep all)")
     args = p.parse_args()
     outputs = [args.out / f"{split}.jsonl" for split in SPLITS]
     for path in outputs:
         check_writable(path)
         is_input = path.resolve() in [file.resolve() for file in args.input]
-        check(not is_input, path, "would overwrite an input file; give another --out")
+        check(not is_input, path, "would overwrite an input file; choose another --out")
     write_splits(args.out, *make_splits(args.input, args.task, args.max_chars))
 
 

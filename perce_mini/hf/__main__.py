@@ -1,4 +1,4 @@
-"""Export a run that started from a Hugging Face folder to a new one, with LoRA merged."""
+"""Export a fine-tuned Hugging Face model to a new folder, with any LoRA adapters merged."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from perce_mini.runtime.errors import UserError
 
 
 def find_source(run):
-    """The Hugging Face folder that a run started from, directly or through other runs."""
+    """Find the Hugging Face folder that a run started from, directly or via other runs."""
     path, seen = str(run), set()
     while path and path not in seen and not is_folder(path):
         seen.add(path)
@@ -23,9 +23,9 @@ def find_source(run):
 
 def main():
     p = cli.Parser(prog="python -m perce_mini.hf", description=__doc__)
-    p.add_argument("run", type=Path, metavar="RUN", help="folder that train.py wrote")
-    p.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="new folder to write")
-    help = "dtype of the weights (default: as in the folder that the run started from)"
+    p.add_argument("run", type=Path, metavar="RUN", help="run folder written by train.py")
+    p.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="output folder")
+    help = "dtype of the weights (default: the same as in the original model)"
     p.add_argument("--dtype", choices=["float32", "bfloat16"], help=help)
     args = p.parse_args()
     model, tokenizer, _ = checkpoint.load(args.run)

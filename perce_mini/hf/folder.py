@@ -1,10 +1,10 @@
 """Convert a Hugging Face folder to the GPT of model.py and a tokenizer, and back.
 
     model, tokenizer = load("SmolLM2-135M")     config.json, *.safetensors, tokenizer.json
-    save(model, "SmolLM2-135M", "out/mine")     the same files, for other programs to load
+    save(model, "SmolLM2-135M", "out/mine")     the same files, for other programs
 
-It supports Llama 2 and 3, SmolLM2, Qwen2, Qwen2.5 and Qwen3. A model that is nearly right gives
-plausible but wrong numbers, so an unsupported setting raises an error that names it.
+Supports Llama 2 and 3, SmolLM2, Qwen2, Qwen2.5 and Qwen3. A model that is almost right gives
+plausible but wrong numbers, so any unsupported setting raises an error that names it.
 """
 
 import json
@@ -29,13 +29,13 @@ FIELDS |= {"num_key_value_heads": "n_kv_head", "head_dim": "head_size", "rms_nor
 FIELDS |= {"max_position_embeddings": "block_size", "tie_word_embeddings": "tied"}
 ROPE = {"factor": "rope_factor", "low_freq_factor": "rope_low", "high_freq_factor": "rope_high"}
 ROPE |= {"original_max_position_embeddings": "rope_original"}
-# Settings for which the GPT supports only one value.
+# Settings for which our GPT supports only one value.
 ABSENT = {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False}
 ABSENT |= {"use_sliding_window": False, "partial_rotary_factor": 1, "quantization_config": None}
 
 
 def read_config(folder):
-    """config.json as a dict, and as the GPTConfig of the same model. Raises UserError."""
+    """Read config.json, as a dict and as the GPTConfig of the same model. Raises UserError."""
     with one_line(folder / "config.json", "the configuration of a supported model"):
         settings = read_json(folder / "config.json", MAX_BYTES)
         (architecture,) = settings["architectures"]
@@ -57,7 +57,7 @@ def read_config(folder):
 
 
 def rope_fields(settings):
-    """The GPTConfig fields for rotary positions, which newer folders store in one object."""
+    """The GPTConfig fields for rotary positions, which newer configs keep in a single object."""
     old, new = settings.get("rope_scaling"), settings.get("rope_parameters")
     check(not (old and new) or old == new, "rope_scaling and rope_parameters differ")
     rope = dict(old or new or {})
@@ -69,8 +69,8 @@ def rope_fields(settings):
     fields = {"rope_theta": float(rope.pop("rope_theta", 10000))}
     if kinds == {"llama3"}:
         fields |= {ours: float(rope.pop(theirs)) for theirs, ours in ROPE.items()}
-        check(fields["rope_low"] < fields["rope_high"], "low_freq_factor and high_freq_factor")
-    check(not rope, f"rotary positions with {short_repr(rope)}")
+        check(fields["rope_low"] < fields["rope_high"], "low_freq_factor >= high_freq_factor")
+    check(not rope, f"unknown rope settings {short_repr(rope)}")
     return fields
 
 
@@ -92,13 +92,13 @@ def their_name(name):
 
 
 def read_state(folder, config):
-    """{our name: tensor} with exactly the weights of a model with this config. Raises UserError."""
+    """Read {our name: tensor}, exactly the weights that this config needs. Raises UserError."""
     tensors = read_weights(folder)
     with one_line(folder, "the weights that config.json describes"):
-        check(config.n_layer <= len(tensors), f"{config.n_layer} layers")
+        check(config.n_layer <= len(tensors), f"too few weights for {config.n_layer} layers")
         with torch.device("meta"):  # takes no memory
             state = GPT(config).state_dict()
-        if config.tied and "lm_head.weight" in tensors:  # a tied head may be stored twice
+        if config.tied and "lm_head.weight" in tensors:  # some files store a tied head twice
             head = tensors.pop("lm_head.weight")
             embedding = tensors.setdefault("model.embed_tokens.weight", head)
             check(torch.equal(embedding, head), "lm_head differs from the embedding")
@@ -116,9 +116,9 @@ def is_folder(path):
 
 
 def load(path, device="cpu", dtype=torch.float32, template=None):
-    """A Hugging Face folder -> (GPT, PretrainedTokenizer). Raises UserError.
+    """Load a Hugging Face folder as (GPT, PretrainedTokenizer). Raises UserError.
 
-    template: replaces parts of the model's own template (see `read_template`).
+    template: overrides parts of the model's own template (see `read_template`).
     """
     folder = Path(path)
     settings, config = read_config(folder)
@@ -145,19 +145,20 @@ COPIED += ["generation_config.json", "chat_template.jinja"]
 def save(model, source, folder, dtype=None):
     """Write `model` as a Hugging Face folder with the configuration and tokenizer of `source`.
 
-    dtype: for the weights (default: as in `source`). Raises UserError if the model's configuration
-    differs from that of `source`, if LoRA adapters are not merged, or if `folder` has a model.
+    dtype: the dtype of the saved weights (default: the same as in `source`). Raises UserError if
+    the model's configuration differs from that of `source`, if its LoRA adapters are not merged, or
+    if `folder` already contains a model.
     """
     source, folder = Path(source), Path(folder)
     settings, config = read_config(source)
     if replace(model.config, block_size=config.block_size) != config:
-        raise UserError(f"{folder}: the model does not have the configuration of {source}")
+        raise UserError(f"{folder}: the model's configuration differs from that of {source}")
     for path in [folder / "checkpoint.pt", folder / "config.json", *folder.glob("*.safetensors*")]:
         if path.exists():
-            raise UserError(f"{path} already exists: give another folder")
+            raise UserError(f"{path} already exists: choose another folder")
     state, old = model.state_dict(), read_state(source, config)
     if state.keys() != old.keys():
-        raise UserError(f"{folder}: the LoRA adapters are not merged yet (lora.merge)")
+        raise UserError(f"{folder}: merge the LoRA adapters first (lora.merge)")
     weights = {their_name(name): w.to(dtype or old[name].dtype) for name, w in state.items()}
     write_safetensors(folder / "model.safetensors", weights)
     for name in COPIED:

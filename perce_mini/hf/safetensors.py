@@ -1,4 +1,4 @@
-"""Safetensors, a file format for weights: 8 bytes with the header's length, a JSON header, numbers.
+"""Safetensors, a file format for weights: the header length (8 bytes), a JSON header, the numbers.
 
 {"model.norm.weight": {"dtype": "F32", "shape": [576], "data_offsets": [0, 2304]}, ...}
 """
@@ -13,17 +13,17 @@ from perce_mini.runtime.errors import UserError, one_line, short_repr
 from perce_mini.runtime.files import open_regular, read_json, replace_file
 
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-MAX_BYTES = 40 * 2**20  # limit for headers and JSON files; the tokenizer.json of Llama 3 is 17 MB
+MAX_BYTES = 40 * 2**20  # limit for headers and JSON files; Llama 3's tokenizer.json has 17 MB
 
 
 def read_weights(folder):
-    """{name: tensor} of model.safetensors, or of all files in the index. Raises UserError.
+    """Read {name: tensor} from model.safetensors, or from all files in the index. Raises UserError.
 
-    The folder must not contain other *.safetensors files: another program might read those instead.
+    The folder must not contain other *.safetensors files: another program might read them instead.
     """
     index, files = folder / "model.safetensors.index.json", {"model.safetensors"}
     if index.exists():
-        with one_line(index, "an index of weights"):
+        with one_line(index, "a weight index"):
             files = set(read_json(index, MAX_BYTES)["weight_map"].values())
     for file in files ^ {path.name for path in folder.glob("*.safetensors")}:
         reason = "is missing" if file in files else "does not belong to the model: remove it"
@@ -38,7 +38,7 @@ def read_weights(folder):
 
 
 def read_safetensors(path):
-    """{name: tensor} of one file, as views of the memory-mapped file. Raises UserError."""
+    """Read {name: tensor} from one file, as views of the memory-mapped data. Raises UserError."""
     with open_regular(path) as file, one_line(path, "a complete safetensors file"):
         data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
         begin = 8 + int.from_bytes(data[:8], "little")
@@ -65,7 +65,7 @@ def write_safetensors(path, tensors):
         header[name] = {"dtype": names[tensor.dtype], "shape": list(tensor.shape)}
         header[name]["data_offsets"] = [start, end]
     head = json.dumps(header).encode()
-    head += b" " * (-len(head) % 8)  # so that the numbers start at a multiple of 8
+    head += b" " * (-len(head) % 8)  # the numbers start at a multiple of 8
 
     def write(new):
         with open(new, "wb") as file:

@@ -1,8 +1,8 @@
-"""The tokenizer of a pretrained model, from tokenizer.json or from vocab.json and merges.txt.
+"""Read a pretrained model's tokenizer from tokenizer.json, or from vocab.json and merges.txt.
 
 Byte-level BPE: a pattern splits a text into pieces, and adjacent tokens in a piece are merged in
-the order of the file's merges. A model that gets the wrong ids gives plausible but wrong numbers,
-so anything that would make the ids differ from those of the `tokenizers` package raises an error.
+the order listed in the file. Wrong ids give plausible but wrong numbers, so anything that would
+make the ids differ from those of the `tokenizers` package raises an error.
 """
 
 import re
@@ -25,7 +25,7 @@ QWEN += r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 LLAMA3 = QWEN.replace(r"|\p{N}|", r"|\p{N}{1,3}|")
 PATTERNS = [GPT2, DIGITS, LLAMA3, QWEN]
 
-# The regex engine of tiktoken overflows its stack at a million spaces in a row.
+# tiktoken's regex engine overflows its stack on a million spaces in a row.
 too_many_spaces = re.compile(r"(?<!\s)\s{500000}").search
 # Control tokens such as <think> and [PAD], which are never part of ordinary text.
 is_markup = re.compile(r"<\S+>|\[\S+\]").fullmatch
@@ -35,7 +35,7 @@ class PretrainedTokenizer(Tokenizer):
     pretrained = True
 
     def __init__(self, tokens, ids, pattern, special, template, normal_form):
-        """tokens: byte strings in the order in which BPE merges them; ids: one for each token;
+        """tokens: byte strings in the order in which BPE merges them; ids: one per token;
         pattern: one of PATTERNS; special: {control token: id}; normal_form: "NFC" or None.
 
         Raises ValueError if the arguments are inconsistent.
@@ -67,12 +67,12 @@ class PretrainedTokenizer(Tokenizer):
         return unicodedata.normalize(self.normal_form, text) if self.normal_form else text
 
     def ranks(self, text):
-        """text -> indices into `ranked`. Raises ValueError for far too many spaces in a row."""
+        """Convert text to indices into `ranked`. Raises ValueError for too many spaces in a row."""
         check(len(text) < 500_000 or not too_many_spaces(text), "far too many spaces in a row")
         return self.encoding.encode_ordinary(self.normalize(text))
 
     def encode(self, text):
-        """text -> ids. Bytes without an id are omitted, as in `tokenizers`."""
+        """Convert text to ids. Bytes without an id are omitted, as in `tokenizers`."""
         return [self.ids[rank] for rank in self.ranks(text) if rank < len(self.ids)]
 
     def spans(self, text):
@@ -92,16 +92,16 @@ OTHER_BPE += ["continuing_subword_prefix"]
 
 
 def split_at(pattern):
-    """The "pre_tokenizer" of a tokenizer.json that splits texts with a pattern."""
+    """Make the "pre_tokenizer" of a tokenizer.json that splits text with this pattern."""
     split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated"}
     steps = [split | {"invert": False}, LEVEL | {"use_regex": False}]
     return {"type": "Sequence", "pretokenizers": steps}
 
 
 def read_tokenizer(folder, settings, template=None):
-    """Read the PretrainedTokenizer of a folder. Raises UserError.
+    """Read a folder's PretrainedTokenizer. Raises UserError.
 
-    settings: its config.json; template: replaces parts of the model's own template (see
+    settings: the content of config.json; template: overrides parts of the model's own template (see
     `read_template`).
     """
     path = folder / "tokenizer.json"
@@ -126,7 +126,11 @@ def read_tokenizer(folder, settings, template=None):
 
 
 def as_tokenizer_json(vocab, path, is_qwen):
-    """vocab.json and merges.txt as a tokenizer.json; the pattern follows from the vocabulary."""
+    """Build the content of a tokenizer.json from vocab.json and merges.txt.
+
+    These two files do not name the pre-tokenization pattern, so it is inferred from the model type
+    and the merges.
+    """
     lines = read_text(path, MAX_BYTES).split("\n")
     merges = [line for line in lines if line and not line.startswith("#version")]
     made = {merge.replace(" ", "") for merge in merges}
@@ -141,7 +145,7 @@ def as_tokenizer_json(vocab, path, is_qwen):
 
 
 def read_pattern(step):
-    """The pattern of a "pre_tokenizer", which must be one of a supported model."""
+    """Return the pattern of a "pre_tokenizer", which must be one of PATTERNS."""
     steps = step["pretokenizers"] if step["type"] == "Sequence" else [step]
     steps = [{key: value for key, value in s.items() if key != "trim_offsets"} for s in steps]
     steps[-1] = {"use_regex": True} | steps[-1]
@@ -153,7 +157,7 @@ def read_pattern(step):
 
 
 def read_control_tokens(content):
-    """{name: id} of the "added_tokens". No text is ever encoded as one of them."""
+    """Read {name: id} from the "added_tokens". No text is ever encoded as one of them."""
     special = {}
     for token in content.get("added_tokens") or []:
         name, i = token["content"], token["id"]
@@ -166,19 +170,19 @@ def read_control_tokens(content):
 
 
 def read_start(processor, special):
-    """The control tokens that a "post_processor" puts before a text, as one string."""
+    """Return the control tokens that a "post_processor" puts before a text, as one string."""
     start = ""
     for step in processor.get("processors", [processor]):
         check(step["type"] in ("ByteLevel", "TemplateProcessing"), f"post_processor {step['type']}")
         if step["type"] == "TemplateProcessing":
             *names, _ = [part.get("SpecialToken", {}).get("id") for part in step["single"]]
-            check(special.keys() >= set(names), "post_processor that adds more than a start")
+            check(special.keys() >= set(names), "post_processor that adds more than a prefix")
             start = "".join(names)
     return start
 
 
 def read_ends(folder, settings):
-    """Ids that end a text. Chat models often list theirs only in generation_config.json."""
+    """Read the end-of-text ids. Chat models often list theirs only in generation_config.json."""
     path, ids = folder / "generation_config.json", []
     for place in [settings, read_json(path, MAX_BYTES) if path.exists() else {}]:
         end = place.get("eos_token_id")
@@ -187,56 +191,56 @@ def read_ends(folder, settings):
 
 
 def order_tokens(model, special):
-    """{bytes: id} of the ordinary tokens, in the order of the merges that complete them.
+    """Return {bytes: id} for the ordinary tokens, in the order of the merges that complete them.
 
     tiktoken merges any two adjacent parts that together form a token, starting with the earliest in
     this order. The file allows only the listed pairs. Both give the same ids if the listed merges
     build every token from its letters, which is checked here. With "ignore_merges", a piece that is
     a token stays whole, as in tiktoken. The merges may then leave a token in three or more parts,
-    but not in two, which tiktoken would join.
+    but not in two, because tiktoken would join them.
     """
     for name in OTHER_BPE:
         check(not model.get(name), f"{name} {short_repr(model.get(name))}")
     vocab = {token: i for token, i in model["vocab"].items() if token not in special}
     merges = [tuple(m.split(" ") if isinstance(m, str) else m) for m in model["merges"]]
-    order, byte_of = {pair: place for place, pair in enumerate(merges)}, bytes_of_characters()
-    check(vocab.keys() >= {left + right for left, right in order}, "merges that make no token")
+    order, byte_of = {pair: rank for rank, pair in enumerate(merges)}, bytes_of_characters()
+    check(vocab.keys() >= {left + right for left, right in order}, "merges that form no token")
     work = sum(len(token) ** 2 for token in vocab)  # 3 million for SmolLM2
     check(work < 5 * 10**7, "tokens that are too long")
-    places = {}
+    ranks = {}
     for token in vocab:
-        parts, places[token] = merge_all(token, order)
+        parts, ranks[token] = merge_all(token, order)
         whole = len(parts) == 1 or model.get("ignore_merges") and len(parts) > 2
-        check(whole, f"the merges do not make {short_repr(token)}")
-    tokens = sorted(vocab, key=lambda token: (places[token], vocab[token]))
+        check(whole, f"the merges do not form {short_repr(token)}")
+    tokens = sorted(vocab, key=lambda token: (ranks[token], vocab[token]))
     return {bytes(byte_of[letter] for letter in token): vocab[token] for token in tokens}
 
 
 def merge_all(token, order):
     """Slow, plain byte-pair encoding: repeatedly merge the pair that comes first in `order`.
 
-    Returns the remaining parts and the place of the last merge (-1 if there was none).
+    Returns the remaining parts and the rank of the last merge (-1 if there was none).
     """
-    parts, place = list(token), -1
+    parts, rank = list(token), -1
     while len(parts) > 1:
-        places = [order.get(pair, len(order)) for pair in pairwise(parts)]
-        if min(places) == len(order):
+        ranks = [order.get(pair, len(order)) for pair in pairwise(parts)]
+        if min(ranks) == len(order):
             break
-        place = min(places)
-        i = places.index(place)
+        rank = min(ranks)
+        i = ranks.index(rank)
         parts[i : i + 2] = [parts[i] + parts[i + 1]]
-    return parts, place
+    return parts, rank
 
 
 def bytes_of_characters():
-    """{character: byte}. Printable bytes stand for themselves; the others start at U+0100."""
+    """Return {character: byte}: printable bytes map to themselves, the others start at U+0100."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1)]
     printable += range(ord("®"), ord("ÿ") + 1)
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(others)}
 
 
-# Without a chat format, the items are shown as plain-text examples.
+# Without a chat format, items are shown as plain-text examples.
 PLAIN = {"start": "", "item": "{query}\n{response}\n\n", "query": "{query}\n", "end": ""}
 # We recognise a chat model by its end token. Persona and query together form the user's message.
 HEADER = "<|start_header_id|>{}<|end_header_id|>\n\n"
@@ -248,18 +252,18 @@ CHATS = {
 
 
 def make_template(special, end_ids, start):
-    """The template for a model: its chat format, or plain text. start: what precedes every text."""
+    """Make a model's template: its chat format, or plain text. start: what precedes every text."""
     names = {i: name for name, i in special.items()}
     ends = [names[i] for i in end_ids if i in names]
     end = next((name for name in CHATS if name in ends), ends[0] if ends else "")
     chat_start, query = CHATS.get(end, ("", PLAIN["query"]))
-    if end in CHATS and "<think>" in special:  # an empty thought lets Qwen3 answer at once
+    if end in CHATS and "<think>" in special:  # an empty thought makes Qwen3 answer at once
         query += "<think>\n\n</think>\n\n"
     return PLAIN | {"start": start + chat_start.removeprefix(start), "query": query, "end": end}
 
 
 def read_template(path):
-    """Read a JSON file with any of "start", "item", "query", "end" as a dict. Raises UserError."""
+    """Read a template: JSON with any of "start", "item", "query" and "end". Raises UserError."""
     with one_line(path, "a template"):
         content = read_json(path, MAX_BYTES)
         template = {part: text for part, text in content.items() if text is not None}

@@ -12,7 +12,7 @@
     trainer.train()
 
 The last two messages of a chat are the query and the response. The messages before them are the
-persona, which the plain view leaves out. With TRL:
+persona, which the plain view omits. With TRL:
 
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
@@ -37,11 +37,11 @@ MARK = "[[the response]]"
 
 
 def encode_chat(tokenizer, messages):
-    """A chat -> the ids of its prompt, and the ids of its response with the end token.
+    """Encode a chat: the ids of its prompt, and the ids of its response with the end token.
 
-    Whatever the chat template writes before the response belongs to the prompt, such as Qwen3's
-    empty thought. Raises ValueError if the prompt depends on the response, or if the last message
-    is not the assistant's.
+    Anything that the chat template inserts before the response, such as Qwen3's empty thought,
+    belongs to the prompt. Raises ValueError if the prompt depends on the response, or if the last
+    message is not the assistant's.
     """
 
     def render(response):
@@ -59,7 +59,7 @@ def encode_chat(tokenizer, messages):
 
 
 def make_view(prompts, responses):
-    """The model's inputs, padded on the right, and the labels: -100 where nothing is scored."""
+    """Make right-padded inputs for the model, and labels that are -100 where nothing is scored."""
     ids = [torch.tensor(p + r) for p, r in zip(prompts, responses)]
     labels = [torch.tensor([-100] * len(p) + r) for p, r in zip(prompts, responses)]
     mask = pad_sequence([torch.ones_like(row) for row in ids], batch_first=True)
@@ -68,7 +68,7 @@ def make_view(prompts, responses):
 
 
 def collate(rows, tokenizer):
-    """Rows with a chat under "messages" -> a batch with both views of the same responses."""
+    """Collate rows with a chat under "messages" into both views of the same responses."""
     chats = [row["messages"] for row in rows]
     prompts, responses = zip(*[encode_chat(tokenizer, chat) for chat in chats])
     plain_prompts = [encode_chat(tokenizer, chat[-2:])[0] for chat in chats]
@@ -78,9 +78,9 @@ def collate(rows, tokenizer):
 
 
 class PerCEMixin:
-    """Makes a Trainer minimise the PerCE loss: class MyTrainer(PerCEMixin, SomeTrainer).
+    """Make a Trainer minimise the PerCE loss: class MyTrainer(PerCEMixin, SomeTrainer).
 
-    clip_min, clip_max: for the weights (Eq. 7); options: other arguments of the Trainer.
+    clip_min, clip_max: bounds on the weights (Eq. 7); options: other Trainer arguments.
     """
 
     def __init__(self, model, args, train_dataset, processing_class, **options):
@@ -95,10 +95,10 @@ class PerCEMixin:
         self.model_accepts_loss_kwargs = True  # so that num_items_in_batch is always passed
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        """This micro-batch's part of the PerCE loss.
+        """Compute this micro-batch's share of the PerCE loss.
 
-        PIR would mistake the noise of dropout for the persona's influence, so the weights come from
-        passes without dropout. A model with dropout needs a second pass over the persona view.
+        PIR would mistake dropout noise for the persona's influence, so the weights come from passes
+        without dropout. A model with dropout needs a second pass over the persona view.
         """
         persona, labels = inputs["persona"], inputs["labels"]
         logp_plain = score_without_dropout(model, inputs["plain"], inputs["plain_labels"])
@@ -118,7 +118,7 @@ class PerCEMixin:
 
 @torch.no_grad()
 def score_without_dropout(model, view, labels):
-    """log P of the labelled tokens (N,), without gradient."""
+    """Compute log P of the labelled tokens (N,), without gradients."""
     was_training = model.training
     model.eval()
     logp = causal_lm_logprobs(model(**view).logits, labels)

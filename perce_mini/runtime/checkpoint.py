@@ -1,14 +1,14 @@
-"""Save and load the folder of a run.
+"""Save and load run folders.
 
-checkpoint.pt contains everything: weights, optimiser, log, random state. log.jsonl is a readable
-copy of the log. A LoRA run stores only the adapters, and the path and hash of the model that they
-adapt. Loading such a run reads that model again.
+checkpoint.pt contains everything: weights, optimiser state, log and random state. log.jsonl is a
+readable copy of the log. A LoRA run stores only its adapters, along with the path and hash of the
+model they adapt. Loading such a run also loads that model.
 
-A checkpoint may be damaged or malicious, so it is checked in three layers. First, the file must be
-a zip archive whose parts are stored uncompressed, each with a CRC-32. So a small file cannot expand
-into a large one, and no flipped bit goes unnoticed. Second, `weights_only=True` unpickles only
-tensors and plain values, so no code runs. Third, every value is checked before anything is built
-from it.
+A checkpoint may be damaged or malicious, so it is checked in three steps. First, the file must be a
+zip archive whose entries are stored uncompressed, each with a CRC-32. This way, a small file cannot
+expand into a large one, and no flipped bit goes unnoticed. Second, `weights_only=True` unpickles
+only tensors and plain values, so no code runs. Third, every value is checked before anything is
+built from it.
 """
 
 import math
@@ -31,7 +31,7 @@ PARTS = {"config", "model", "tokenizer", "settings", "step", "log", "optimizer",
 
 
 class LoadedModel(NamedTuple):
-    """What `load` returns for a run. For a pretrained model the state is empty."""
+    """The result of `load`. For a pretrained model, `state` is empty."""
 
     model: GPT
     tokenizer: Tokenizer
@@ -39,12 +39,12 @@ class LoadedModel(NamedTuple):
 
     @property
     def settings(self):
-        """How the run was trained, or the defaults for a pretrained model."""
+        """The settings of the run, or the defaults for a pretrained model."""
         return self.state.get("settings", Settings())
 
 
 def save(folder, model, tokenizer, settings, step, log=(), optimizer=None):
-    """Write the run's folder. settings: a Settings; step: the number of steps done so far."""
+    """Write a run folder. settings: a Settings object; step: the number of completed steps."""
     on_gpu = model.head.device.type == "cuda"
     state = {
         "config": asdict(model.config),
@@ -62,10 +62,13 @@ def save(folder, model, tokenizer, settings, step, log=(), optimizer=None):
 
 
 def read(folder):
-    """The dict that `save` wrote, on the CPU, with "settings" as a Settings. Raises UserError."""
+    """Load the dict written by `save`: tensors on the CPU, "settings" as a Settings object.
+
+    Raises UserError.
+    """
     path = Path(folder) / "checkpoint.pt"
     if not path.is_file():
-        raise UserError(f"{path} not found: no run was saved there")
+        raise UserError(f"{path} not found: this folder contains no saved run")
     with one_line(path, KIND):
         check_archive(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
@@ -75,9 +78,9 @@ def read(folder):
 
 
 def load(folder, device="cpu", dtype=torch.float32):
-    """A run's folder -> LoadedModel (model, tokenizer, state). Raises UserError.
+    """Load a run folder as a LoadedModel (model, tokenizer, state). Raises UserError.
 
-    dtype: for the frozen weights of a LoRA run; all other weights are float32.
+    dtype: the dtype of the frozen weights of a LoRA run; all other weights are float32.
     """
     state, path = read(folder), Path(folder) / "checkpoint.pt"
     with one_line(path, KIND):
@@ -94,19 +97,19 @@ def load(folder, device="cpu", dtype=torch.float32):
 
 
 def load_adapted(path, state, device, dtype):
-    """The model that a LoRA run started from, with the run's adapters."""
+    """Load the model that a LoRA run started from, and add the run's adapters."""
     from perce_mini.runtime import models  # only LoRA runs need it
 
     source = state["settings"].init
     if not source or models.fingerprint(source) != state["settings"].init_sha256:
-        what = f"{path} has adapters for the model in {source or 'no folder'}, which is missing"
-        advice = "restore it, and use the working directory in which the run was trained"
+        what = f"{path} needs the model in {source or 'an unknown folder'}, which is missing"
+        advice = "restore it, and use the same working directory as in training"
         raise UserError(f"{what} or has changed: {advice}")
     load_source = models.hf.load if models.hf.is_folder(source) else load
     model = load_source(source, device, dtype)[0]
     model.config.block_size = state["config"]["block_size"]
-    lora.merge(model)  # if the source is also a LoRA run
-    lora.add(model, state["settings"].lora_rank, "meta")  # needs no memory, whatever the rank is
+    lora.merge(model)  # in case the source is also a LoRA run
+    lora.add(model, state["settings"].lora_rank, "meta")  # takes no memory, whatever the rank
     weights = state.pop("model")
     check(weights.keys() == lora.adapters(model).keys(), "adapters for other layers")
     model.load_state_dict(weights, strict=False, assign=True)
@@ -114,7 +117,7 @@ def load_adapted(path, state, device, dtype):
 
 
 def build_tokenizer(state):
-    """Restore a Tokenizer from its `state()`. Bytes without a token could not be encoded."""
+    """Restore a Tokenizer from its `state()`. Raises ValueError if it lacks necessary tokens."""
     tokens = set(state["tokens"])
     check(len(tokens) == len(state["tokens"]), "duplicate tokens")
     check(all(bytes([i]) in tokens for i in range(32, 127)), "no token for a printable character")
@@ -127,24 +130,23 @@ def build_tokenizer(state):
 
 
 def restore(state, optimizer):
-    """Restore the optimiser and the random state, so that training continues exactly where it
-    stopped.
+    """Restore the optimiser and random state, so that training resumes exactly where it stopped.
 
-    Raises UserError if the state belongs to a different model.
+    Raises UserError if the state is missing or belongs to a different model.
     """
-    where = "the optimiser state of the checkpoint"
+    where = "the checkpoint's optimiser state"
     if state.get("optimizer") is None:
-        raise UserError(f"{where} is missing: training cannot continue from it")
+        raise UserError(f"{where} is missing, so training cannot be resumed from it")
     with one_line(where, "for this model"):
         moments = state["optimizer"]["state"]
-        own = optimizer.state_dict()["param_groups"]  # ignore the file's learning rate and decay
+        own = optimizer.state_dict()["param_groups"]  # ignores the saved lr and decay
         weights = optimizer.param_groups[0]["params"]
         check(set(moments) == set(range(len(weights))), "wrong number of weights")
         for i, weight in enumerate(weights):
             for name in ["step", "exp_avg", "exp_avg_sq"]:
                 check_tensor(moments[i][name], name)
                 shape = () if name == "step" else weight.shape
-                check(moments[i][name].shape == shape, f"wrong shape of {name}")
+                check(moments[i][name].shape == shape, f"{name} has the wrong shape")
             check(moments[i]["step"] >= 1, "a step below 1")
             check(moments[i]["exp_avg_sq"].min() >= 0, "a negative second moment")
         optimizer.load_state_dict({"state": moments, "param_groups": own})
@@ -153,7 +155,7 @@ def restore(state, optimizer):
             torch.cuda.set_rng_state(state["random_device"])
 
 
-# ------------------------------------------------------ checks; one_line turns them into UserErrors
+# -------------------------------------------- checks (one_line turns their errors into UserErrors)
 
 
 def check(condition, reason):
@@ -162,14 +164,14 @@ def check(condition, reason):
 
 
 def check_archive(path):
-    """Check that the zip file's parts are uncompressed, do not overlap, and have valid CRCs."""
+    """Check that the zip entries are uncompressed, do not overlap, and have valid CRCs."""
     with zipfile.ZipFile(path) as archive:
         end = 0
         for part in sorted(archive.infolist(), key=lambda part: part.header_offset):
-            check(part.compress_type == zipfile.ZIP_STORED, "compressed parts")
+            check(part.compress_type == zipfile.ZIP_STORED, "compressed entries")
             check(part.compress_size == part.file_size, "sizes differ")
             check(not part.external_attr & 0x10, "a folder")  # torch would ignore its bytes
-            check(part.header_offset >= end, "overlapping parts")
+            check(part.header_offset >= end, "overlapping entries")
             end = part.header_offset + part.file_size
         check(archive.testzip() is None, "wrong checksum")
 
@@ -189,14 +191,14 @@ def check_state(state):
     check(isinstance(state["tokenizer"], dict), "no tokenizer")
     check(len(state["tokenizer"]["tokens"]) <= config["vocab_size"], "too many tokens")
     for line in state["log"]:
-        check(all(type(value) in (int, float) for value in line.values()), "log entry not a number")
+        check(all(type(value) in (int, float) for value in line.values()), "non-number in the log")
 
 
 def check_fields(values, cls):
-    """Check that every value belongs to a field of the dataclass and has its type and range."""
+    """Check that every key is a field of the dataclass and its value has a valid type and range."""
     types = {field.name: field.type for field in fields(cls)}
     for name, value in values.items():
-        kinds = [float, int] if types.get(name) is float else [types.get(name)]  # 1 is a float, too
+        kinds = [float, int] if types.get(name) is float else [types.get(name)]  # 1 is fine, too
         check(type(value) in kinds, f"{short_repr(name)} is {short_repr(value)}")
         if type(value) is not str:
             check(math.isfinite(value), f"{name} is {value}")
@@ -204,7 +206,7 @@ def check_fields(values, cls):
 
 
 def check_tensor(tensor, name):
-    """Check that this is a plain contiguous tensor of finite float32 or bfloat16 numbers."""
+    """Check that this is an ordinary contiguous tensor of finite float32 or bfloat16 values."""
     check(isinstance(name, str) and isinstance(tensor, torch.Tensor), f"{short_repr(name)}")
     check(tensor.dtype in (torch.float32, torch.bfloat16), f"{name} is {tensor.dtype}")
     check(tensor.layout is torch.strided and tensor.device.type == "cpu", f"{name} is not dense")

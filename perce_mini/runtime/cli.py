@@ -1,4 +1,4 @@
-"""Shared by all commands: flags that are checked when they are parsed, and one-line errors."""
+"""Shared by all commands: flags that are validated when parsed, and one-line errors."""
 
 import argparse
 import math
@@ -10,7 +10,7 @@ from perce_mini.runtime.errors import UserError, printable
 
 
 class Help(argparse.RawDescriptionHelpFormatter):
-    """Appends the default to a flag's help, unless there is no default or the help mentions it."""
+    """Append the default to a flag's help, unless there is none or the help already mentions it."""
 
     def _get_help_string(self, action):
         no_default = any(action.default is x for x in (None, False, argparse.SUPPRESS))
@@ -31,7 +31,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def number(kind, low, high):
-    """A `type` for add_argument: an int or a float between low and high."""
+    """Make a `type` for add_argument: an int or float from low to high."""
 
     def parse(text):
         try:
@@ -59,8 +59,8 @@ COUNT_OR_NONE = number(int, 0, 10**9)
 SEED = number(int, 0, 2**32 - 1)
 RATE = number(float, 1e-12, 1)  # learning rates for AdamW
 
-# Flags that several commands have: p.add_argument("--device", **DEVICE).
-DEVICE = {"default": "auto", "help": "auto, cpu, cuda, cuda:1 or mps (default: the fastest)"}
+# Flags shared by several commands: p.add_argument("--device", **DEVICE).
+DEVICE = {"default": "auto", "help": "auto, cpu, cuda, cuda:1 or mps (default: fastest available)"}
 TEXT_SEED = {"type": SEED, "default": 0, "help": "seed for sampling texts"}
 TEMPERATURE = {
     "type": number(float, 0, 100),
@@ -69,12 +69,12 @@ TEMPERATURE = {
 }
 TOP_K = {
     "type": COUNT_OR_NONE,
-    "help": "number of profile items in the prompt (the most relevant ones by BM25)",
+    "help": "number of profile items in the prompt (the most relevant according to BM25)",
 }
 
 
 def run(main):
-    """Call main(), and turn invalid input, Ctrl-C and a closed pipe into an exit status."""
+    """Call main(), turning invalid input, Ctrl-C and a closed pipe into exit statuses."""
     sys.stderr = sys.stderr or open(os.devnull, "w")  # None if the shell closed it
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -95,13 +95,13 @@ def run(main):
             discard_output()
         sys.exit(2)
     except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":  # torch.OutOfMemoryError; avoids the import
+        if type(error).__name__ != "OutOfMemoryError":  # by name, so torch is not imported
             raise
         reason = str(error).split(". ")[0]
-        print(f"error: {reason}: use a smaller --block-size or model", file=sys.stderr)
+        print(f"error: {reason}: use a smaller model or --block-size", file=sys.stderr)
         sys.exit(2)
 
 
 def discard_output():
-    """Discard what stdout still buffers, so that the interpreter's final flush does not fail."""
+    """Discard whatever stdout still buffers, so that Python's final flush does not fail."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -1,4 +1,4 @@
-"""The device, the numerical precision, and batches that fit into the device's memory."""
+"""Pick a device and a precision, and choose batches that fit in the device's memory."""
 
 import sys
 
@@ -8,7 +8,10 @@ from perce_mini.runtime.errors import UserError
 
 
 def pick_device(name):
-    """The torch.device; "auto" picks CUDA, else MPS, else the CPU. Raises UserError if missing."""
+    """The torch.device; "auto" picks CUDA, else MPS, else the CPU.
+
+    Raises UserError if the device is not available.
+    """
     available = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
@@ -24,12 +27,12 @@ def pick_device(name):
     if not available.get(device.type, False) or (device.index or 0) >= n_devices:
         raise UserError(f"--device {name} is not available on this machine")
     if device.type == "cuda":
-        torch.set_float32_matmul_precision("high")  # TF32 for matrix products in float32
+        torch.set_float32_matmul_precision("high")  # TF32 for float32 matrix products
     return device
 
 
 def autocast(device):
-    """A context that computes in bfloat16 if the GPU supports it. The weights stay in float32."""
+    """A context that computes in bfloat16 if the GPU supports it; the weights stay in float32."""
     supported = device.type == "cuda" and torch.cuda.is_bf16_supported()
     return torch.autocast(device.type, torch.bfloat16, enabled=supported)
 
@@ -37,7 +40,7 @@ def autocast(device):
 def in_batches(items, batch_size, compute):
     """Yield (batch, compute(batch, start)) for each batch of the list in turn.
 
-    If a batch does not fit into GPU memory, the batch size is halved from there on.
+    If a batch does not fit in GPU memory, the batch size is halved from then on.
     """
     start = 0
     while start < len(items):
@@ -48,7 +51,7 @@ def in_batches(items, batch_size, compute):
             if len(batch) == 1:
                 raise
             batch_size = len(batch) // 2
-            note = f"not enough memory for a batch of {len(batch)} examples, trying {batch_size}"
+            note = f"not enough memory for a batch of {len(batch)} examples; trying {batch_size}"
             print(f"\n{note}", file=sys.stderr)
             continue
         yield batch, result

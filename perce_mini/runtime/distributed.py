@@ -1,10 +1,10 @@
 """Several processes, one per GPU (or CPU): `torchrun --nproc_per_node N train.py ...`.
 
-All processes draw the same micro-batches, and each process works on every N-th of them. All of them
-divide by the number of response tokens in the whole step, so the gradient of Eq. 8 is the SUM of
-the gradients of all processes. Only the first process prints and writes files.
+All processes draw the same sequence of micro-batches, and each process handles every N-th one. They
+all divide by the number of response tokens in the whole step, so the gradient of Eq. 8 is the SUM
+of the gradients over all processes. Only the first process prints and writes files.
 
-Without torchrun there is a single process, and the functions here do nothing.
+Without torchrun, there is a single process, and these functions do nothing.
 """
 
 import os
@@ -22,8 +22,8 @@ def init_distributed(device):
         if device.type == "cuda":
             device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
             torch.cuda.set_device(device)
-        # Creating an optimizer imports this module. If that happened after the process group was
-        # created, the module would keep the group alive; its threads could crash Python at exit.
+        # Creating an optimizer imports this module. If it is imported after the process group
+        # is created, it keeps the group alive, and the group's threads can crash Python at exit.
         from torch.distributed import nn as _  # noqa: F401
 
         try:
@@ -36,7 +36,7 @@ def init_distributed(device):
 
 
 def rank():
-    """The number of this process, starting at 0."""
+    """The index of this process, starting at 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
@@ -52,12 +52,12 @@ def barrier():
 
 
 def my_share(micro_batches):
-    """The micro-batches for this process. There may be none at the end of an epoch."""
+    """This process's share of the micro-batches. It may be empty at the end of an epoch."""
     return micro_batches[rank() :: world_size()]
 
 
 def sum_gradients(model):
-    """Replace every gradient with its sum over the processes."""
+    """Replace every gradient with its sum over all processes."""
     if dist.is_initialized():
         for p in model.parameters():
             if p.requires_grad:
@@ -67,7 +67,7 @@ def sum_gradients(model):
 
 
 def sum_over_processes(values):
-    """Replace a tensor with its sum over the processes, and return it."""
+    """Replace a tensor with its sum over all processes, and return it."""
     if dist.is_initialized():
         dist.all_reduce(values)
     return values

@@ -10,7 +10,7 @@ UNSAFE = set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufffe\uffff
 
 
 class UserError(ValueError):
-    """Every command prints its message on one line and exits with status 2 (see cli.py)."""
+    """An error that every command prints on one line before exiting with status 2 (see cli.py)."""
 
 
 def printable(text):
@@ -23,7 +23,7 @@ def printable(text):
 
 
 def short_repr(value):
-    """repr(value) in at most 60 characters, for error messages."""
+    """repr(value), shortened to at most 60 characters for error messages."""
     text = repr(value[:60] if isinstance(value, str | bytes) else value)
     return text if len(text) <= 60 else text[:57] + "..."
 
@@ -35,11 +35,11 @@ def plural(n, noun):
 
 @contextmanager
 def one_line(where, kind):
-    """Turn any exception raised in a block into a UserError with a one-line message.
+    """Turn any exception raised in the block into a UserError with a one-line message.
 
-    Use it for code that reads a file: a damaged or malicious one can cause nearly any exception,
-    such as KeyError, RuntimeError, struct.error or RecursionError. If tiktoken's Rust engine
-    panics, it even raises something that is not an Exception. A UserError passes through unchanged.
+    Use it around code that reads a file: a damaged or malicious one can cause almost any exception,
+    such as KeyError, RuntimeError, struct.error or RecursionError. A panic in tiktoken's Rust code
+    even raises something that is not an Exception. A UserError passes through unchanged.
     """
     try:
         yield

@@ -1,6 +1,6 @@
 """Read and write files. Files are never overwritten in place.
 
-The new file is written next to the old one and then renamed. So the old file stays intact if the
+The new file is written next to the old one and then renamed, so the old file stays intact if the
 process is killed or the disk is full.
 """
 
@@ -13,16 +13,16 @@ from pathlib import Path
 
 from perce_mini.runtime.errors import UserError
 
-# Names of files that a report must never replace, in any folder.
+# File names that a report must never replace, in any folder.
 PROTECTED = ["checkpoint.pt", "log.jsonl", "train.jsonl", "val.jsonl", "test.jsonl", "base.jsonl"]
 
 # ------------------------------------------------------------------------------------------ writing
 
 
 def replace_files(writers):
-    """Call write(new path) for each of {path: write}, then move all new files into place.
+    """For each {path: write}, call write(temporary path). Then move all new files into place.
 
-    Raises UserError if a path cannot be written, OSError if the disk is full.
+    Raises UserError if a path is not writable, and OSError if the disk is full.
     """
     with ExitStack() as leftovers:
         for path, write in writers.items():
@@ -33,7 +33,7 @@ def replace_files(writers):
                 write(new)
             except RuntimeError as error:  # torch.save raises it when the disk is full
                 reason = str(error).splitlines()[0]
-                raise OSError(f"cannot write {path}, is the disk full? ({reason})") from None
+                raise OSError(f"cannot write {path}: is the disk full? ({reason})") from None
             except OSError as error:
                 raise OSError(f"cannot write {path}: {error.strerror or error}") from None
             with open(new, "rb+") as file:
@@ -48,19 +48,19 @@ def replace_file(path, write):
 
 
 def new_name(path):
-    """The temporary file for the new content of `path`. Each process uses a different name."""
+    """The path of the temporary file for the new content of `path`, unique to this process."""
     return Path(f"{path}.{os.getpid()}.new")
 
 
 def check_writable(path):
-    """Raise UserError if `path` cannot be written. Creates its folder. Call it before long jobs."""
+    """Raise UserError if `path` is not writable; create its folder. Call this before long jobs."""
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and not path.is_file():
-            raise UserError(f"{path} is not a regular file: give another path")
+            raise UserError(f"{path} is not a regular file: choose another path")
         new = new_name(path)
-        new.unlink(missing_ok=True)  # if this were a link, touch would follow it
+        new.unlink(missing_ok=True)  # touch would follow a link
         new.touch()
         new.unlink()
     except OSError as error:
@@ -68,15 +68,15 @@ def check_writable(path):
 
 
 def check_output(path, inputs):
-    """`check_writable` for a report. Raises UserError if it would replace an input or a run."""
+    """Like `check_writable`, but also refuse to replace an input or part of a run."""
     check_writable(path)
     is_input = os.path.realpath(path) in map(os.path.realpath, inputs)
     if is_input or (Path(path).exists() and Path(path).name in PROTECTED):
-        raise UserError(f"{path} contains data or belongs to a run: give another file")
+        raise UserError(f"{path} contains data or belongs to a run: choose another file")
 
 
 def write_text_atomic(path, text):
-    """Replace `path` with this text in UTF-8."""
+    """Replace `path` with a UTF-8 file that contains this text."""
     replace_file(path, lambda new: new.write_text(text, encoding="utf-8"))
 
 
@@ -95,7 +95,7 @@ def write_jsonl_atomic(path, rows):
 
 
 def open_regular(path):
-    """Open a regular file in binary mode. Raises UserError for a pipe or device: it may block."""
+    """Open a regular file in binary mode. Raises UserError for a pipe or device (may block)."""
     path = Path(path)
     try:
         if path.exists() and not path.is_file():
@@ -106,7 +106,7 @@ def open_regular(path):
 
 
 def read_text(path, max_bytes=2**30):
-    """Read a UTF-8 file, without a byte order mark. Raises UserError."""
+    """Read a UTF-8 file and drop any byte order mark. Raises UserError."""
     with open_regular(path) as file:
         if os.fstat(file.fileno()).st_size > max_bytes:
             raise UserError(f"{path}: larger than {max_bytes} bytes")
@@ -118,7 +118,7 @@ def read_text(path, max_bytes=2**30):
 
 
 def parse_json(text, where):
-    """Parse JSON. Raises UserError; its message starts with `where` ("file" or "file:line")."""
+    """Parse JSON. Raises a UserError whose message starts with `where` ("file" or "file:line")."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -131,6 +131,6 @@ def read_json(path, max_bytes=2**30):
 
 
 def sha256(path):
-    """The hex digest of a file's content."""
+    """The SHA-256 hex digest of a file's content."""
     with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

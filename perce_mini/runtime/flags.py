@@ -1,4 +1,4 @@
-"""The flags of train.py, and the runs that they describe."""
+"""The flags of train.py, and the runs they describe."""
 
 import json
 import math
@@ -22,29 +22,29 @@ DATA = Path(os.path.relpath(Path(__file__).resolve().parents[2] / "data"))
 DEFAULT_DATA, SHIPPED_BASE = DATA / "personas", DATA / "base"
 LR_PRETRAINED, LR_LORA = 2e-5, 2e-4  # default learning rates for real models: all weights, LoRA
 
-# Flags that eval.py also has.
+# Flags shared with eval.py.
 CONTRAST = {
     "choices": CONTRASTS,
     "default": "none",
-    "help": "the profile in the plain view: none or a stranger's",
+    "help": "profile in the plain view: none, or a stranger's",
 }
 NEW_TOKENS = {
     "type": COUNT_OR_NONE,
     "default": MAX_NEW_TOKENS,
     "metavar": "N",
-    "help": "maximum length of generated texts in tokens; 0 generates no texts",
+    "help": "maximum length of generated texts in tokens; 0 turns generation off",
 }
 EVAL_BATCH = {
     "type": COUNT,
     "metavar": "N",
-    "help": "batch size for scoring, which also affects the sampled texts (default: 32, or 8 for a"
+    "help": "batch size for scoring; it also affects the sampled texts (default: 32, or 8 for a"
     " pretrained model)",
 }
 
 
 def parse_train_args(description):
     """Parse and check the flags. Adds args.start (the folder to start from) and args.folders
-    ({loss: the folder of its run})."""
+    ({loss: run folder})."""
     p = cli.Parser(description=description)
     add_run_flags(p)
     add_optimisation_flags(p.add_argument_group("optimisation"))
@@ -56,24 +56,24 @@ def parse_train_args(description):
 
 
 def add_run_flags(p):
-    help = "how to weight the response tokens; several losses are trained one after the other"
+    help = "how to weight the response tokens; several losses are trained one after another"
     p.add_argument("--loss", nargs="+", choices=LOSSES, default=["perce"], help=help)
     clip = number(float, -1e6, 1e6)
     help = "minimum weight, in nats (not used by ce)"
     p.add_argument("--clip-min", type=clip, default=CLIP_MIN, metavar="M", help=help)
     help = "maximum weight, in nats (not used by ce)"
     p.add_argument("--clip-max", type=clip, default=CLIP_MAX, metavar="M", help=help)
-    help = "folder with train.jsonl and optionally val, test and base.jsonl"
+    help = "folder with train.jsonl and, optionally, val.jsonl, test.jsonl and base.jsonl"
     help += " (default: data/personas, generated on first use)"
     p.add_argument("--data", type=Path, default=DEFAULT_DATA, metavar="DIR", help=help)
-    help = "run or Hugging Face folder to start from"
-    help += " (default: data/base; for your own data out/base-NAME, trained on first use)"
+    help = "run folder or Hugging Face folder to start from"
+    help += " (default: data/base; for your own data, out/base-NAME, trained on first use)"
     p.add_argument("--init", type=Path, metavar="DIR", help=help)
     p.add_argument("--contrast", **CONTRAST)
-    help = "output folder (default: out/LOSS); with several losses, its parent (default: out)"
+    help = "output folder (default: out/LOSS); with several losses, their parent (default: out)"
     p.add_argument("--out", type=Path, metavar="DIR", help=help)
     again = p.add_mutually_exclusive_group()
-    again.add_argument("--resume", action="store_true", help="continue an interrupted run in --out")
+    again.add_argument("--resume", action="store_true", help="resume an interrupted run in --out")
     again.add_argument("--overwrite", action="store_true", help="replace the run in --out")
 
 
@@ -82,10 +82,10 @@ def add_optimisation_flags(g):
     length = g.add_mutually_exclusive_group()
     length.add_argument("--steps", type=COUNT, help=f"optimisation steps (default: {usual.steps})")
     length.add_argument(
-        "--epochs", type=number(float, 1e-6, 1e4), help="passes over the data, instead of --steps"
+        "--epochs", type=number(float, 1e-6, 1e4), help="passes over the data (replaces --steps)"
     )
     help = f"peak learning rate of AdamW (default: {usual.lr:g}; for a Hugging Face model"
-    help += f" {LR_PRETRAINED:g}, with LoRA {LR_LORA:g})"
+    help += f" {LR_PRETRAINED:g}, or {LR_LORA:g} with LoRA)"
     g.add_argument("--lr", type=cli.RATE, help=help)
     help = "fraction of the steps used for learning-rate warm-up"
     g.add_argument("--warmup", type=number(float, 0, 1), default=usual.warmup, help=help)
@@ -103,11 +103,11 @@ def add_optimisation_flags(g):
 def add_model_flags(g):
     help = "rank of LoRA adapters; 0 trains all weights"
     g.add_argument("--lora-rank", type=number(int, 0, 4096), default=0, metavar="R", help=help)
-    help = "maximum sequence length in tokens (default: what the model allows, at most 5000)"
+    help = "maximum sequence length in tokens (default: the model's limit, at most 5000)"
     g.add_argument("--block-size", type=COUNT, metavar="N", help=help)
-    help = "JSON file with the prompt template: start, item, query, end (default: the chat format)"
+    help = "JSON prompt template: start, item, query, end (default: the model's chat format)"
     g.add_argument("--template", type=Path, metavar="FILE", help=help)
-    help = "recompute activations in the backward pass: slower, but needs less memory"
+    help = "recompute activations in the backward pass: slower, but uses less memory"
     g.add_argument("--recompute", action="store_true", help=help)
 
 
@@ -117,7 +117,7 @@ def add_machine_flags(g):
     g.add_argument("--compile", action="store_true", help=help)
     help = "number of held-out examples to score; 0 skips scoring"
     g.add_argument("--eval-examples", type=COUNT_OR_NONE, default=120, metavar="N", help=help)
-    help = "which file to score (default: test, or val if there is no test.jsonl)"
+    help = "which split to score (default: test, or val if there is no test.jsonl)"
     g.add_argument("--eval-split", choices=["test", "val", "train"], help=help)
     g.add_argument("--eval-batch-size", **EVAL_BATCH)
     g.add_argument("--max-new-tokens", **NEW_TOKENS)
@@ -125,7 +125,7 @@ def add_machine_flags(g):
 
 
 def validate_args(p, args):
-    """Reject flags that contradict each other, and add the values that follow from the flags."""
+    """Reject contradictory flags, and add the values derived from the flags."""
     if not args.clip_min <= args.clip_max:
         p.error(f"--clip-min {args.clip_min} is above --clip-max {args.clip_max}")
     if args.loss == ["ce"] and (args.clip_min, args.clip_max) != (CLIP_MIN, CLIP_MAX):
@@ -143,21 +143,21 @@ def validate_args(p, args):
     args.start = args.init or default_base
     args.loss = list(dict.fromkeys(args.loss))
     parent = args.out or Path("out")
-    args.folders = {loss: parent / loss for loss in args.loss}  # where each loss's run lives
+    args.folders = {loss: parent / loss for loss in args.loss}  # one run folder per loss
     if args.out and len(args.loss) == 1:
         args.folders = {args.loss[0]: args.out}
     for out in args.folders.values():
         if os.path.realpath(out) == os.path.realpath(args.start):
-            p.error(f"--out {out} is the folder of the model to start from: give another folder")
+            p.error(f"--out {out} is the model to start from: choose another folder")
         if hf.is_folder(out):
-            p.error(f"--out {out} contains a Hugging Face model: give another folder")
+            p.error(f"--out {out} contains a Hugging Face model: choose another folder")
 
 
-# ---------------------------------------------------------------- the runs that the flags ask for
+# ---------------------------------------------------------------- the runs that the flags describe
 
 
 def make_settings(args, loss, n_rows, pretrained, hashes):
-    """The Settings of a run, from the flags, the data and the model."""
+    """Make the Settings of a run from the flags, the data and the model."""
     micro_batches = args.grad_accum * distributed.world_size()
     steps = args.steps or Settings.steps
     if args.epochs:
@@ -183,7 +183,7 @@ def make_settings(args, loss, n_rows, pretrained, hashes):
 
 
 def find_runs(args, n_rows):
-    """{loss: (Settings, checkpoint of an existing run or None)}.
+    """Return {loss: (Settings, checkpoint of an existing run or None)}.
 
     Raises UserError if a folder already contains a different run, or an unfinished run without
     --resume.
@@ -193,15 +193,15 @@ def find_runs(args, n_rows):
     hashes["init_sha256"] = fingerprint(args.start)  # takes a while for a large model
     for loss, out in args.folders.items():
         exists = (out / "checkpoint.pt").exists() and not args.overwrite
-        must_exist = args.resume and len(args.folders) == 1  # of several, some may not exist yet
+        must_exist = args.resume and len(args.folders) == 1  # later runs may not exist yet
         state = checkpoint.read(out) if exists or must_exist else None
         pretrained = "pattern" in state["tokenizer"] if state else is_pretrained(args.start)
         settings = make_settings(args, loss, n_rows, pretrained, hashes)
         if state:
             check_same_run(state, settings, out)
             if state["step"] < settings.steps and not args.resume:
-                done = f"{out} has finished {state['step']} of {settings.steps} steps of this run"
-                advice = "add --resume to continue, or --overwrite to start over"
+                done = f"{out}: this run stopped after {state['step']} of {settings.steps} steps"
+                advice = "add --resume to continue it, or --overwrite to start over"
                 raise UserError(f"{done}: {advice}")
         runs[loss] = settings, state
     return runs

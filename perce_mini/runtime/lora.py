@@ -1,8 +1,8 @@
 """LoRA (arXiv 2106.09685): train y = W x + 2 B A x with W frozen.
 
 W (out, in) does not change. A (rank, in) is initialised randomly and B (out, rank) with zeros, so
-training starts from the unchanged model. Only A and B need gradients and optimiser state. With rank
-16 they have less than 1 % of the weights of a 4 B model.
+training starts from the unchanged model. Only A and B need gradients and optimiser state. At rank
+16, they amount to less than 1 % of the weights of a 4B model.
 """
 
 from functools import partial
@@ -31,7 +31,7 @@ class LoRA(nn.Module):
 
     @torch.no_grad()
     def merged(self):
-        """The linear layer with W + 2 B A, in float32: bfloat16 would round small updates away."""
+        """Return the layer with W + 2 B A in float32: bfloat16 would round small updates away."""
         self.layer.float()
         self.layer.weight += SCALE * self.b.weight @ self.a.weight
         return self.layer
@@ -48,19 +48,19 @@ def replace_layers(model, kind, make_new):
 def add(model, rank, device=None):
     """Freeze the model and add an adapter to every linear layer of its blocks.
 
-    device: of the adapters (default: the device of the layer).
+    device: the adapters' device (default: that of each layer).
     """
     model.requires_grad_(False)
     replace_layers(model, nn.Linear, partial(LoRA, rank=rank, device=device))
 
 
 def adapters(model):
-    """{name: weight} of a model's adapters, which are the only trainable weights."""
+    """Return {name: weight} for the adapters, which are the only trainable weights."""
     return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
 
 
 def merge(model):
-    """Add the adapters, if any, to the weights. Then all weights are trainable and in float32."""
+    """Merge the adapters, if any, into the weights, and make all weights trainable and float32."""
     if any(isinstance(module, LoRA) for module in model.modules()):
         replace_layers(model, LoRA, LoRA.merged)
         model.float().requires_grad_(True)

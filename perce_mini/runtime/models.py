@@ -1,4 +1,4 @@
-"""Load a model from a run of this project or from a Hugging Face folder."""
+"""Load a model from a run folder or a Hugging Face folder."""
 
 from pathlib import Path
 
@@ -10,13 +10,13 @@ from perce_mini.runtime.checkpoint import LoadedModel
 from perce_mini.runtime.errors import UserError
 from perce_mini.runtime.files import sha256
 
-MAX_BLOCK_SIZE = 5000  # length of the longest prompts in the paper
+MAX_BLOCK_SIZE = 5000  # the longest prompts in the paper
 
 
 def fingerprint(folder):
-    """A hash of a model's weights: of a run's checkpoint, or of a Hugging Face folder's files.
+    """Hash a model's weights: the checkpoint of a run, or the files of a Hugging Face folder.
 
-    Returns "" if the folder is gone: a run can be resumed without the model that it started from.
+    Returns "" if the folder is gone: a run can be resumed without its starting model.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -33,17 +33,17 @@ def is_pretrained(folder):
 
 
 def load_model(folder, device, dtype=torch.float32, template=None, block_size=None):
-    """A folder -> LoadedModel. The last two arguments are for Hugging Face folders.
+    """Load a folder as a LoadedModel. The last two arguments are for Hugging Face folders.
 
-    dtype: for the weights of a Hugging Face model, also if a LoRA run adapts it; template: see
-    hf.read_template; block_size: the maximum sequence length (default: what the model allows, at
-    most 5000 tokens). Raises UserError.
+    dtype: the dtype of a Hugging Face model's weights, even if a LoRA run adapts it; template: see
+    hf.read_template; block_size: the maximum sequence length (default: the model's limit, at most
+    5000 tokens). Raises UserError.
     """
     if not Path(folder).is_dir():
         raise UserError(f"no such folder: {folder} (nothing is downloaded)")
     if not hf.is_folder(folder):
         if template:
-            raise UserError(f"{folder} has no config.json: --template is for Hugging Face folders")
+            raise UserError(f"{folder} has no config.json: --template needs a Hugging Face folder")
         loaded = checkpoint.load(folder, device, dtype)
         own = loaded.model.config.block_size
         if block_size not in (None, own):
@@ -52,11 +52,11 @@ def load_model(folder, device, dtype=torch.float32, template=None, block_size=No
     model, tokenizer = hf.load(folder, device, dtype, template)
     if tokenizer.end is None:
         advice = 'set "end" in a --template file'
-        raise UserError(f"{folder}: found no token that ends a text (eos_token_id); {advice}")
+        raise UserError(f"{folder}: no end-of-text token found (eos_token_id); {advice}")
     positions = model.config.block_size
     if block_size and block_size > positions:
         raise UserError(
-            f"{folder} allows only {positions} positions: lower --block-size {block_size}"
+            f"{folder} allows at most {positions} positions: lower --block-size {block_size}"
         )
     model.config.block_size = block_size or min(positions, MAX_BLOCK_SIZE)
     return LoadedModel(model, tokenizer, {})

@@ -7,15 +7,15 @@ from perce_mini.rows import DataError, check_texts
 from perce_mini.runtime.errors import UserError
 from perce_mini.runtime.files import parse_json, read_text
 
-MAX_BYTES = 2**24  # maximum size of a file of texts
+MAX_BYTES = 2**24  # maximum file size
 
 
 def read_profile(path):
-    """A path -> profile [{"query", "response"}, ...], oldest first. Raises UserError.
+    """Read a profile [{"query", "response"}, ...], oldest first. Raises UserError.
 
-    A text file has one item per paragraph (blank lines separate paragraphs). A folder has one item
-    per *.txt or *.md file, sorted by name. A JSONL file has one item per line, with "response" and
-    optionally "query".
+    In a text file, each paragraph is an item (blank lines separate paragraphs). In a folder, each
+    *.txt or *.md file is an item, sorted by name. In a JSONL file, each line is an item, with
+    "response" and optionally "query".
     """
     path = Path(path)
     if path.is_dir():
@@ -34,7 +34,7 @@ def read_profile(path):
 
 
 def read_items(path):
-    """The items of a JSONL file."""
+    """Read the items of a JSONL file."""
     profile = []
     for number, line in enumerate(read_text(path, MAX_BYTES).split("\n"), 1):
         if line.strip():

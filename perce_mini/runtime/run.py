@@ -1,4 +1,4 @@
-"""A training run with checkpoints in a folder. It can be interrupted at any time and resumed."""
+"""Train with checkpoints in a run folder. A run can be interrupted at any time and resumed."""
 
 import os
 import signal
@@ -27,10 +27,10 @@ BAR = "{desc}  {n_fmt}/{total_fmt}  {elapsed} + {remaining}"  # fits 80 columns
 
 
 def check_same_run(state, settings, out):
-    """Raise UserError if the settings differ from those that the run was started with."""
+    """Raise UserError if the settings differ from those the run was started with."""
     for name, value in asdict(settings).items():
         old = getattr(state["settings"], name)
-        if old == value or name == "data":  # data_sha256 shows whether the rows are the same
+        if old == value or name == "data":  # data_sha256 tells whether the rows changed
             continue
         if name == "init_sha256" and not value:  # the model no longer exists
             continue
@@ -41,22 +41,22 @@ def check_same_run(state, settings, out):
         if name == "init_sha256":
             what = f"started from a model in {settings.init} that has changed since"
             advice = "that model"
-        raise UserError(f"{out} {what}: use {advice} again, another --out, or --overwrite")
+        raise UserError(f"{out} {what}: use {advice} again, or another --out, or --overwrite")
 
 
 def check_folder(out):
-    """Raise UserError if a run cannot be written into `out`, or would replace something else."""
+    """Raise UserError if a run cannot be written to `out` or would replace something else."""
     for name in ["checkpoint.pt", "log.jsonl", *REPORTS]:
         check_writable(out / name)
         if (out / name).exists() and not (out / "checkpoint.pt").exists():
-            raise UserError(f"{out} contains {name} but no run: give another --out")
+            raise UserError(f"{out} contains {name} but no run: choose another --out")
 
 
 def fit(model, tokenizer, examples, settings, out, save_every=SAVE_EVERY, state=None):
     """Train `model` on Examples and save the run in the folder `out`.
 
-    state: the checkpoint to resume from, or None. Raises NotFiniteError, or UserError if the disk
-    is full. Ctrl-C saves the last finished step before it ends the run.
+    state: the checkpoint to resume from, or None. Raises NotFiniteError, or UserError if memory or
+    disk space runs out. On Ctrl-C, the last completed step is saved before the run ends.
     """
     optimizer = make_optimizer(model, settings)
     first, log = 0, []
@@ -84,7 +84,7 @@ def fit(model, tokenizer, examples, settings, out, save_every=SAVE_EVERY, state=
                 if interrupted:
                     raise KeyboardInterrupt
     except NotFiniteError as error:
-        advice = f"lower --lr (now {settings.lr:g}) and train again"
+        advice = f"lower --lr (currently {settings.lr:g}) and train again"
         kept = f"step {saved} is saved in {out}" if saved else "nothing has been saved yet"
         raise NotFiniteError(f"{error}: {advice}; {kept}") from None
     except torch.OutOfMemoryError as error:
@@ -117,7 +117,7 @@ def memory_advice(model, settings, saved):
 
 
 def remove_reports(out):
-    """Remove the reports of an older checkpoint."""
+    """Remove the reports on an older checkpoint."""
     for name in REPORTS:
         Path(out, name).unlink(missing_ok=True)
 
@@ -126,7 +126,7 @@ def remove_reports(out):
 def locked(folder):
     """Lock the folder. Raises UserError if another process is training there.
 
-    The lock belongs to the process, so a killed run does not leave it behind.
+    The lock belongs to the process, so a killed run leaves no lock behind.
     """
     if fcntl is None or folder is None:
         yield
@@ -144,17 +144,17 @@ def lock(handle, folder):
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise UserError(f"another process is training in {folder}: give another --out") from None
+        raise UserError(f"another process is training in {folder}: choose another --out") from None
     except OSError:
         pass  # the file system does not support locks
 
 
 @contextmanager
 def interrupt_after_step():
-    """Ctrl-C lets the current step finish, so that it can be saved. A second Ctrl-C stops at once.
+    """On Ctrl-C, let the current step finish so that it can be saved. A second one stops at once.
 
-    Yields a list that is empty until Ctrl-C is pressed. With several processes, Ctrl-C stops at
-    once, because they would have to agree on the same step.
+    Yields a list that is empty until Ctrl-C is pressed. With several processes, the first Ctrl-C
+    stops at once, because otherwise they would have to agree on the last step.
     """
     interrupted = []
 
@@ -172,7 +172,7 @@ def interrupt_after_step():
 
 
 def progress(settings, line):
-    """What the progress bar shows about the last step."""
+    """Summarise the last step for the progress bar."""
     if settings.loss == "ce":
         return f"loss {line['loss']:.3f}"
     return (

@@ -10,13 +10,13 @@ from perce_mini.runtime.models import fingerprint
 
 
 class KeptTexts(list):
-    """A list of texts that is written to a file whenever it is extended."""
+    """A list of texts that is saved to a file whenever it is extended."""
 
     def __init__(self, path):
         self.path = path
         check_writable(path)
         if path.exists():
-            with one_line(path, "a file of texts"):
+            with one_line(path, "a file of saved texts"):
                 super().extend(parse_json(line, path) for line in read_text(path).splitlines())
                 check(all(isinstance(text, str) for text in self), "a line that is not a string")
 
@@ -26,10 +26,10 @@ class KeptTexts(list):
 
 
 def open_texts(folder, model_folder, loaded, examples, settings):
-    """The KeptTexts of an evaluation, with the texts of an earlier, interrupted call, if any.
+    """Open the KeptTexts of an evaluation, with any texts from an earlier, interrupted call.
 
-    loaded: the LoadedModel of model_folder; settings: whatever else the texts depend on. The name
-    of the file is a hash of all this, so a text is never reused for a different model, prompt or
+    loaded: the LoadedModel from model_folder; settings: whatever else the texts depend on. The file
+    name is a hash of all of these, so a text is never reused for a different model, prompt or
     setting. Raises UserError.
     """
     model, tokenizer, _ = loaded
@@ -39,5 +39,5 @@ def open_texts(folder, model_folder, loaded, examples, settings):
     texts = KeptTexts(Path(folder) / f"texts-{digest[:16]}.jsonl")
     if texts:
         n = f"{len(texts)} of {len(examples)}"
-        print(f"reusing {n} texts in {texts.path}; remove it to generate them again")
+        print(f"reusing {n} texts from {texts.path}; delete this file to generate them again")
     return texts
