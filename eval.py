@@ -23,7 +23,7 @@ from perce_mini.runtime.models import load_model
 from perce_mini.runtime.texts import open_texts
 from perce_mini.scoring import evaluate
 
-MAY_DIFFER = ["loss", "clip_min", "clip_max", "contrast", "lr", "data"]  # when comparing losses
+MAY_DIFFER = ["loss", "clip_min", "clip_max", "contrast", "lr", "data"]  # between compared runs
 
 
 def parse_args():

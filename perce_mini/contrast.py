@@ -25,7 +25,10 @@ def add_strangers(rows):
 
 
 def strangers(rows):
-    """For each row, draw a row of the same task by another user with a profile, or None."""
+    """For each row, pick a random row of the same task from another user who has a profile.
+
+    The result is None for a row without such a user.
+    """
     rng = random.Random(0)
     by_task = {row["task"]: [] for row in rows}
     for row in rows:

@@ -34,7 +34,7 @@ def match(predicted, true):
 
 
 def meteor_exact(prediction: str, reference: str) -> float:
-    """Compute METEOR of a text against one reference, with exact matches only; in [0, 1]."""
+    """Compute METEOR (0 to 1) of a text against one reference, counting exact matches only."""
     predicted, true = words(prediction), words(reference)
     pairs = match(predicted, true)
     if not pairs:

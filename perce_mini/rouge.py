@@ -35,7 +35,7 @@ def lcs_length(a, b):
     for j, word in enumerate(b):
         positions[word] = positions.get(word, 0) | 1 << j
     all_ones = (1 << len(b)) - 1
-    row = all_ones  # before the first word of a, the row is all 0, so it never grows
+    row = all_ones  # the first row of the table is all zeros and never grows: every bit is 1
     for word in a:
         matches = row & positions.get(word, 0)
         row = (row + matches | row - matches) & all_ones

@@ -50,7 +50,7 @@ def read_row(line, where):
         row = json.loads(line)
     except (ValueError, TypeError, RecursionError) as error:
         reason = str(error).splitlines()[0]
-        advice = "each row must be on a single line, see data/README.md"
+        advice = "each row must be on a single line (see data/README.md)"
         raise DataError(f"{where}: not JSON ({reason}); {advice}") from None
     check_texts(row, ["user", "task", "query", "response"], where)
     row = Row(row)

@@ -1,9 +1,11 @@
 """Measure how well a model predicts held-out responses, and how good its own texts are.
 
-Every metric is a ratio of two sums over examples. These sums can be computed per task or per user
-and added up, so the bootstrap only has to resample users:
+Every metric is a ratio of two sums over examples, for instance
 
     accuracy on personal tokens = correctly predicted personal tokens / personal tokens
+
+These sums can be computed per task or per user and added up, so the bootstrap only has to resample
+users.
 """
 
 import numpy as np

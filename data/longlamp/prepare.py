@@ -72,7 +72,7 @@ def read_rows(path):
 
 
 def read_files(paths):
-    """Read {id: output} for LaMP, and [(path, where, row)] for all other rows. Raises UserError."""
+    """Return {id: output} for LaMP and [(path, where, row)] for all other rows. Raises UserError."""
     outputs, rows = {}, []
     for path in paths:
         for where, row in read_rows(path):
@@ -88,7 +88,7 @@ def read_files(paths):
 
 
 def field(item, keys, where):
-    """Return the text under the first of the keys "a|b" that has a value. 5.0 becomes "5".
+    """Return, as text, the value of the first key in "key1|key2" that has one. 5.0 becomes "5".
 
     Raises UserError if there is no value, or if it is not text that can be encoded.
     """

@@ -1,4 +1,4 @@
-"""Safetensors, a file format for weights: the header length (8 bytes), a JSON header, the numbers.
+"""Safetensors, a file format for weights: header length (8 bytes), JSON header, tensor data.
 
 {"model.norm.weight": {"dtype": "F32", "shape": [576], "data_offsets": [0, 2304]}, ...}
 """

@@ -43,7 +43,7 @@ class PretrainedTokenizer(Tokenizer):
         numbers, n = [*ids, *special.values()], len(set(tokens)) + len(special)
         check(all(type(i) is int and i >= 0 for i in numbers), "ids that are not whole numbers")
         check(len(numbers) == len(set(numbers)) == n, "tokens without a unique id")
-        check(set(tokens) >= {bytes([i]) for i in range(32, 127)}, "printable ASCII without ids")
+        check(set(tokens) >= {bytes([i]) for i in range(32, 127)}, "printable ASCII has no ids")
         check(
             pattern in PATTERNS and normal_form in ("NFC", None), "unknown pattern or normal form"
         )
@@ -92,7 +92,7 @@ OTHER_BPE += ["continuing_subword_prefix"]
 
 
 def split_at(pattern):
-    """Make the "pre_tokenizer" of a tokenizer.json that splits text with this pattern."""
+    """Build the "pre_tokenizer" entry of a tokenizer.json that splits text with this pattern."""
     split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated"}
     steps = [split | {"invert": False}, LEVEL | {"use_regex": False}]
     return {"type": "Sequence", "pretokenizers": steps}

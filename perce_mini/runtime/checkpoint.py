@@ -103,7 +103,7 @@ def load_adapted(path, state, device, dtype):
     source = state["settings"].init
     if not source or models.fingerprint(source) != state["settings"].init_sha256:
         what = f"{path} needs the model in {source or 'an unknown folder'}, which is missing"
-        advice = "restore it, and use the same working directory as in training"
+        advice = "restore it, and run from the same working directory as for training"
         raise UserError(f"{what} or has changed: {advice}")
     load_source = models.hf.load if models.hf.is_folder(source) else load
     model = load_source(source, device, dtype)[0]
