@@ -72,7 +72,7 @@ def read_rows(path):
 
 
 def read_files(paths):
-    """Return {id: output} for LaMP and [(path, where, row)] for all other rows. Raises UserError."""
+    """Return {id: output} for LaMP, [(path, where, row)] for all other rows. Raises UserError."""
     outputs, rows = {}, []
     for path in paths:
         for where, row in read_rows(path):
