@@ -167,8 +167,9 @@ def example_html(records, tokenizers, names):
 def head_html(names, parts, other, stranger, labelled):
     """Explain PIR in words, with a formula, an example and a colour scale."""
     underlined = " Underlined tokens are marked as personal in the data." if labelled else ""
-    example = next((part for part in parts if part.pir > CLIP_MIN), parts[0])
+    example = max(parts, key=lambda part: part.pir)
     token = f'<span style="{shade(example.pir)}">{isolated(example.text.strip())}</span>'
+    scored_by = f", scored by {isolated(names[-1])}" if len(names) > 1 else ""
     bar = ""
     for pir in SCALE:
         bar += f'<span style="{shade(pir)}">{signed(pir, "+g")} (×{math.exp(pir):.3g})</span>'
@@ -177,7 +178,7 @@ def head_html(names, parts, other, stranger, labelled):
 <b>persona</b>) and {other}. PIR compares the two probabilities of each token:</p>
 <p class="formula">PIR = ln P(token | persona, query, prefix)
 − ln P(token | {stranger}query, prefix)</p>
-<p>For example, {token} in the first text below has PIR = {example.formula}.</p>
+<p>For example, {token} in the first text below has PIR = {example.formula}{scored_by}.</p>
 <p class="scale">{bar}nats (× change in probability)</p>
 <p>Orange tokens are more likely with the persona, blue tokens less likely.{underlined}</p>
 """
@@ -194,9 +195,10 @@ def page(runs, tokenizers, contrast="none", n=10):
     order, names = np.argsort(-spread, kind="stable")[:n], short_names(runs)
     examples = [{run: records[i] for run, records in runs.items()} for i in order]
     articles = [example_html(records, tokenizers, names) for records in examples]
-    run, record = next(iter(examples[0].items()))
+    run, record = list(examples[0].items())[-1]  # the base model comes first: it knows the least
     labelled = any("personal" in one["row"] for one in runs[run])
-    head = head_html(names.values(), parts_of(record, tokenizers[run]), other, stranger, labelled)
+    parts = parts_of(record, tokenizers[run])
+    head = head_html(list(names.values()), parts, other, stranger, labelled)
     which = plural(len(spread), "example")
     if len(examples) < len(spread):
         which = f"{len(examples)} of {which}, those whose PIR varies most:"

@@ -105,7 +105,13 @@ def test_columns_show_the_short_name_of_a_run_and_what_it_wrote():
     wrote = [one | {"prediction": text, "rouge": rouge} for text in ["I wrote", "\n" * 9]]
     text = words_of(make_page(*wrote, one, prefix="out/run-"))
     assert "by run-0 (ROUGE-L 0.38) I wrote" in text and "out/" not in text
-    assert "by run-1 (ROUGE-L 0.38) (only line breaks)" in text and text.count("by run-2") == 1
+    assert "by run-1 (ROUGE-L 0.38) (only line breaks)" in text and text.count("by run-2") == 2
+
+
+def test_the_example_of_the_head_is_the_highest_pir_of_the_last_run():
+    html = make_page(record("the Ahoy", [3] + [0] * 8), record("the Ahoy", [1, 2] + [0] * 7))
+    example = re.search("For example, (.*?)</p>", html)[1]
+    assert "= +2.00 nats, scored by" in example and ">h<" in example
 
 
 # ------------------------------------------------------------------------------------ hostile texts
