@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from tqdm import tqdm
 
+# Others may import read_examples and DataError from here, too.
 from perce_mini.rows import DataError, Row, check, gives_answer, read_examples  # noqa: F401
 from perce_mini.runtime.errors import one_line
 

@@ -167,7 +167,8 @@ def example_html(records, tokenizers, names):
 def head_html(names, parts, other, stranger, labelled):
     """Explain PIR in words, with a formula, an example and a colour scale."""
     underlined = " Underlined tokens are marked as personal in the data." if labelled else ""
-    example = max(parts, key=lambda part: part.pir)
+    visible_parts = [part for part in parts if part.text.strip()]
+    example = max(visible_parts, key=lambda part: part.pir)
     token = f'<span style="{shade(example.pir)}">{isolated(example.text.strip())}</span>'
     scored_by = f", scored by {isolated(names[-1])}" if len(names) > 1 else ""
     bar = ""

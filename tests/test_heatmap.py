@@ -109,7 +109,7 @@ def test_columns_show_the_short_name_of_a_run_and_what_it_wrote():
 
 
 def test_the_example_of_the_head_is_the_highest_pir_of_the_last_run():
-    html = make_page(record("the Ahoy", [3] + [0] * 8), record("the Ahoy", [1, 2] + [0] * 7))
+    html = make_page(record("the Ahoy", [3] + [0] * 8), record("the Ahoy", [1, 2, 0, 9] + [0] * 5))
     example = re.search("For example, (.*?)</p>", html)[1]
     assert "= +2.00 nats, scored by" in example and ">h<" in example
 

@@ -236,7 +236,7 @@ def main():
     splits = make_splits(authors, args.temporal, args.profile, args.max_rows, dropped)
     if not splits["train"]:
         print_dropped(dict(dropped.most_common()))
-        enough = "splitting by author needs 3 authors; --temporal needs 4 commits and --max-rows 3"
+        enough = "a split by author needs 3; --temporal needs one with 4, and --max-rows 3"
         few = plural(len(authors), "author")
         raise UserError(f"too few commits: found {few} with 3 or more commits; {enough}")
     if key and not (args.out / "key").exists():

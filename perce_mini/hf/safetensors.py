@@ -65,7 +65,7 @@ def write_safetensors(path, tensors):
         header[name] = {"dtype": names[tensor.dtype], "shape": list(tensor.shape)}
         header[name]["data_offsets"] = [start, end]
     head = json.dumps(header).encode()
-    head += b" " * (-len(head) % 8)  # the numbers start at a multiple of 8
+    head += b" " * (-len(head) % 8)  # tensor data start at a multiple of 8
 
     def write(new):
         with open(new, "wb") as file:
