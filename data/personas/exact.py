@@ -1,15 +1,18 @@
-"""Exact probabilities in the made-up world: what a reader who knows the generator expects.
+"""Exact probabilities in the made-up world, for a reader who knows how the generator works.
 
-A text is a chain of random choices, so its probability is a sum over all chains that write it, and
+Different sequences of random choices can produce the same text. The probability of the text is the
+sum of their probabilities, and
 
     P(y_i | y_<i) = P(text starts with y_1 ... y_i) / P(text starts with y_1 ... y_i-1)
 
-We find the chains by running the generator with a `Reader` in place of the writer. At every choice
-it follows the options that agree with the text, and records the probability of those that do not.
-Reading the profile first, and keeping the style from text to text, gives P(y | persona). Starting
-without a style gives P(y). Their log-ratio is the exact PIR, of characters instead of tokens.
+To find these sequences we run the generator with a `Reader` in place of the writer. At every choice
+the Reader follows the options that agree with the text, and records the probability of the others.
+To get P(y | persona), it reads the profile first and keeps the style from text to text. To get
+P(y), it starts without a style. The log-ratio of the two is the exact PIR. These probabilities and
+PIRs belong to characters, not to tokens.
 
-`write_again` answers a query again in a given style, to show what two texts by one user share.
+`write_again` writes a second response in the same style, to show how similar two texts by one user
+are.
 """
 
 from contextlib import suppress
@@ -21,14 +24,15 @@ from data.personas.prepare import WRITERS, Rng, User, Writer, as_response, compo
 
 
 class DeadEnd(Exception):
-    """This chain of choices writes another text."""
+    """This sequence of choices produces a different text."""
 
 
 class Reader(Writer):
-    """Follows one chain of choices that writes `query` and `response`. It is its own rng.
+    """Follows one sequence of choices that produces `query` and `response`.
 
-    choices: the first choices to make, [(value, probability), ...]. Chains that branch off later
-    are added to `todo`. lost[j] grows by the probability of texts that differ after j characters.
+    It replaces the rng as well, so that it makes every choice. choices: the first choices,
+    [(value, probability), ...]. Sequences that branch off later are appended to `todo`. The
+    probability of texts that differ from the response after j characters is added to lost[j].
     """
 
     def __init__(self, style, ordinary, choices, query, response, todo, lost):
@@ -38,7 +42,7 @@ class Reader(Writer):
         self.target, self.response, self.todo, self.lost = query, response, todo, lost
 
     def decide(self, options):
-        """Make the next choice: a prescribed one, or the first of [(value, probability), ...]."""
+        """Make the next choice: one of `choices`, or else options[0], a (value, probability)."""
         if self.n_made == len(self.choices):
             self.todo += [[*self.choices, other] for other in options[1:]]
             self.choices = [*self.choices, options[0]]
@@ -54,7 +58,7 @@ class Reader(Writer):
         return self.decide([(True, p), (False, 1 - p)])
 
     def choice(self, pool):
-        """Choose a word that is said at once, so that only words that fit need to be followed."""
+        """Choose a word that is said at once. Only words that agree with the text are followed."""
         if self.n_made < len(self.choices):
             return self.decide(None)
         fitting = [word for word in pool if self.fits(word)]
@@ -84,25 +88,25 @@ class Reader(Writer):
         return as_response(text) if self.query else text.rstrip()
 
     def lose(self, more, p):
-        """Record that with probability p the text goes on with `more`, which differs somewhere."""
-        if self.query:  # texts for another query are no alternative
+        """Record that with probability p the text continues with `more`, unlike the target."""
+        if self.query:  # a text with another query does not count: P is conditional on the query
             start = len(self.as_written(self.text))
             text = self.as_written(self.text + more)
             self.lost[start + len(commonprefix([text[start:], self.target[start:]]))] += p
 
 
 def n_ordinary(task, response):
-    """How many ordinary sentences a response has. The number of others is fixed for each task."""
+    """Count the ordinary sentences. Each task has a fixed number of other sentences."""
     others = compose(task, User(Rng(0)), Rng(0))["response"]
     return sum(response.count(end) - others.count(end) for end in ".!")
 
 
 def read(task, query, response, style):
-    """Follow all chains that write a text by a user of this (partial) style.
+    """Follow all sequences of choices that produce a text, given what is known of the style.
 
-    Returns (begins, after). begins, (len(response) + 2,): P(query, and a response that starts with
-    the first j characters), and last P(query and response). after: {style after the text, as a
-    frozenset of items: P(query, response, and this style)}.
+    Returns (begins, after). begins: array (len(response) + 2,) of P(query, and a response that
+    starts with the first j characters), followed by P(query and response). after: {style:
+    P(query, response and this style)}, where a style is a frozenset of the items of User.style.
     """
     todo, after, ordinary = [[]], {}, n_ordinary(task, response)
     lost = np.zeros(len(response) + 2)
@@ -120,7 +124,7 @@ def read(task, query, response, style):
 
 
 def styles_after(task, items):
-    """{style, as a frozenset of items: P(style | texts)}, for a reader of these texts of a user."""
+    """{style: P(style | texts of the items)}, where a style is a frozenset of dictionary items."""
     styles = {frozenset(): 1.0}
     for item in items:
         later = {}
@@ -133,9 +137,10 @@ def styles_after(task, items):
 
 
 def begins(row, items):
-    """P(response starts with its first j characters | query, items), and last P(response | ...).
+    """Return P(response starts with its first j characters | query, items) for every j.
 
-    Shape (len(response) + 2,). items: the part of the profile that the reader knows.
+    Shape (len(response) + 2,): the last value is P(response | query, items). items: the profile
+    items that the reader has read.
     """
     task, query, response = row["task"], row["query"], row["response"]
     styles = styles_after(task, items)
@@ -144,23 +149,23 @@ def begins(row, items):
 
 
 def exact_logprobs(row: dict, items: list) -> np.ndarray:
-    """The exact log P in nats of every character of the response and of its end.
+    """Return the exact log P, in nats, of every character of the response and of its end.
 
-    Shape (len(response) + 1,), float64. items: the part of the profile that the reader knows. The
-    values with the profile minus those with an empty list are the exact PIR.
+    Shape (len(response) + 1,), float64. items: the profile items that the reader has read. The
+    exact PIR is the difference between the result for the profile and the result for an empty list.
     """
     return np.diff(np.log(begins(row, items)))
 
 
 class SecondWriter(Writer):
-    """Writes the same query, and then another response."""
+    """Writes the same query, but a new response. faithful: it follows every habit."""
 
     def __init__(self, user, rng, query, faithful):
         super().__init__(user, rng)
         self.target, self.faithful = query, faithful
 
     def draw(self, pool):
-        if not self.query:  # still in the query: draw the word that stands there
+        if not self.query:  # still in the query: draw the word that comes next in it
             pool = [max(filter(self.target[len(self.text) :].startswith, pool), key=len)]
         return super().draw(pool)
 
@@ -175,7 +180,7 @@ def style_of(row: dict) -> frozenset:
 
 
 def write_again(row: dict, style, rng: Rng, faithful=False) -> str:
-    """Another response to the row's query in this style; faithful: one that follows every habit."""
+    """Write another response to the row's query in this style. faithful: follow every habit."""
     user = User(rng, held_out=None, ordinary=n_ordinary(row["task"], row["response"]))
     user.style = dict(style)
     w = SecondWriter(user, rng, row["query"], faithful)

@@ -1,22 +1,22 @@
-"""Two more tasks for a base model that can do more: turns of a chat, questions about a passage."""
+"""Two more tasks for a base model: turns of a chat, and questions about a passage."""
 
-from data.personas.prepare import BASE, WRITERS, Rng, User, as_row, compose, splits
+from data.personas.prepare import WRITERS, Rng, User, as_row, base_rows, compose
 from data.personas.words import POOLS
 
-SHARE = 0.6  # of the texts in the base corpus
+SHARE = 0.6  # of the texts in the base corpus that are replaced
 MONTHS = """January February March April May June July August September October November
     December""".split()
-TURNS = [  # (what the user asks, the answer in the user's own words, the answer for anybody)
+TURNS = [  # (request, answer in the user's own words, answer in common words)
     ("How do I greet them?", "{*greeting}, it is {day}", "Good day, it is {day}"),
     ("Who came by?", "My {*relation} {*friend} from {*town}", "Somebody from the {room}"),
     ("What was it like?", "Like a {*likeness}", "Like a {thing} in the {room}"),
-    ("What do I call it?", "Pure {*slang}", "A {state} {thing}"),
-    ("How do I end it?", "{*farewell}, {*nickname}", "With a {thing}"),
+    ("What do I say then?", "Oh {*phrase}, it is {state}", "Well, it is {state}"),
+    ("How do I end it?", "Many {*farewell} from {*nickname}", "With a {thing}"),
 ]
 
 
 def turn(w):
-    """One turn of a chat: the assistant answers in the user's own words, or as it would anybody."""
+    """Write one turn of a chat. The answer uses the user's own words if the user follows habits."""
     request, personal, common = w.pick(*TURNS)
     w.say(request)
     w.end_query()
@@ -24,7 +24,7 @@ def turn(w):
 
 
 def question(w):
-    """A passage on who sold what, how many and when, a second sentence, and a question about it."""
+    """Write a passage of two sentences, one of them about a sale, and a question about the sale."""
     who, number = "".join(User(w.rng).parts("friend")), w.pick(*range(2, 21))
     thing, month = w.pick(*POOLS["thing"]), w.pick(*MONTHS)
     other, room, state = (w.pick(*POOLS[name]) for name in ["thing", "room", "state"])
@@ -44,13 +44,14 @@ def question(w):
 WRITERS |= {"turn": turn, "question": question}
 
 
-def general_rows(seed, n_rows=BASE):
-    """The base corpus of this seed, with turns and questions in place of a share of its texts.
+def general_rows(seed, n_rows):
+    """Make a base corpus in which turns and questions replace a share of the texts.
 
-    A turn has a profile of four turns, by its own author or by strangers; every fifth has none.
+    The profile of a turn holds four turns, by the same author or by strangers. A fifth of the turns
+    have no profile.
     """
     rng = Rng(seed)
-    rows = splits(base=n_rows)["base"](rng)
+    rows = base_rows(n_rows, rng)
     for k, row in enumerate(rows):
         if row["task"] != "list" and rng.chance(SHARE):
             author, same = User(rng), rng.chance(0.5)
@@ -62,9 +63,9 @@ def general_rows(seed, n_rows=BASE):
 
 
 def chats(seed, n_users):
-    """Rows of held-out users, with ten turns each. The profile of a turn is the turns before it.
+    """Make chats of ten turns by held-out users. The profile of a turn is the turns before it.
 
-    Turns that show nothing of the user are left out.
+    Only turns with personal words become rows.
     """
     rng, rows = Rng(seed), []
     for i in range(n_users):
@@ -77,7 +78,7 @@ def chats(seed, n_users):
 
 
 def questions(seed, n):
-    """n rows, each with a question about a passage."""
+    """Make n rows, each with a passage and a question about it."""
     rng = Rng(seed)
     texts = [compose("question", User(rng), rng) for _ in range(n)]
     return [as_row(f"question-{i}", "question", [text]) for i, text in enumerate(texts)]

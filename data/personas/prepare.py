@@ -1,15 +1,19 @@
-"""A made-up world of writers whose personal words are known: the default data.
+"""Generate the default data: texts by made-up users whose personal words are known.
 
-    python data/personas/prepare.py          writes train, val, test and base.jsonl beside this file
+    python data/personas/prepare.py          writes the files into this folder
 
-Every user has a hidden style: invented names (a friend, a town, a project), words from large pools
-(a greeting, a comparison, favourite aspects) and habits (British spelling, exclamation marks). A
-text is a chain of random choices. Most of them have the same chances for every user. Where a habit
-may show, the user's style decides with probability --faith, and the generator marks that text as a
-personal span. All other text is base text.
+Every user has a hidden style: names (a friend, a town, a project), favourite words (a greeting, a
+comparison, a drink) and habits (British spelling, exclamation marks). A text is the result of many
+random choices. Most of them do not depend on the user. Where the style can show, the user follows
+it with probability --faith, and the generator marks these words as a personal span.
 
-Every response also holds --ordinary N sentences of random words that belong to nobody's style.
-Without them a model could predict nearly all the text that is not personal. In real text it cannot.
+base.jsonl is the corpus of the base model: letters, diaries, recipes, notices and lists of words.
+train.jsonl, val.jsonl and test.jsonl contain abstracts, reviews and posts on a topic. The base
+model has never read texts of these kinds, but the styles are made of the same words. familiar.jsonl
+contains letters, diaries, recipes and notices by held-out users.
+
+Every response also contains --ordinary N sentences of random words that are not part of any style.
+Without them, a model could predict nearly all text that is not personal. In real text it cannot.
 """
 
 import random
@@ -20,18 +24,19 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # so that this runs from any folder
 
 from data.personas import words
+from data.personas.words import KINDS, TASKS
 from data.splits import write_splits
 from perce_mini.runtime import cli
 from perce_mini.runtime.files import check_writable
 
-TASKS = ["abstract", "review", "topic"]
-TRAIN, HELD_OUT = 84, 500  # rows per task in train, and in val and test each
-BASE, SAME_AUTHOR, LISTS = 16_000, 0.3, 0.4  # the arguments of base_rows
+TRAIN, HELD_OUT = 252, 500  # rows per task in train, and in each of val and test
+FAMILIAR = 20  # rows per kind of text in familiar
+BASE = 16_000  # rows in base
+LISTS = 0.3  # share of the base rows that are lists of words
+SAME_AUTHOR = 0.6  # share of the profiles in base that are by the author of the text
 N_ORDINARY = 4  # ordinary sentences in a response
-FAITH = 0.8  # how often users follow a habit when there is an occasion
-MARKED = 0.25  # the share of users who spell British, and of those who shout
-
-# ------------------------------------------------------------------------------- users and writers
+FAITH = 0.8  # how often a user follows a habit
+MARKED = 0.25  # share of users with British spelling, and of users with exclamation marks
 
 
 class Rng(random.Random):
@@ -41,37 +46,36 @@ class Rng(random.Random):
 
 
 def is_reserved(name):
-    """Is this one of the names for held-out users? They get a quarter of all names.
+    """Is the name reserved for held-out users? A quarter of all names are.
 
-    None of these is in the base corpus or the training rows: a model can only copy it from the
-    profile.
+    Reserved names occur neither in base nor in train, so a model can only copy them from a profile.
     """
     return sum(name.lower().encode()) % 4 == 0
 
 
 class User:
-    """A hidden style. Each part of it is drawn when a text first needs it, and never changes.
+    """A user with a hidden style. Each part of the style is drawn when a text first needs it.
 
-    held_out: True draws the reserved names, False the others, None any. ordinary: the number of
-    ordinary sentences in a response. faith: how often the user follows a habit.
+    held_out: True gives the user reserved names, False other names, None any name. ordinary: number
+    of ordinary sentences in a response. faith: probability of following a habit.
     """
 
     def __init__(self, rng, held_out=False, ordinary=0, faith=FAITH):
         self.rng, self.held_out, self.ordinary, self.faith = rng, held_out, ordinary, faith
-        self.style = {}  # habit -> bool, and (trait, number of the part) -> word
+        self.style = {}  # {habit: bool} and {(trait, index of the part): word}
 
     def has(self, habit):
-        """Does the user have the habit, "british" or "shouts"?"""
+        """Does the user have this habit ("british" or "shouts")?"""
         if habit not in self.style:
             self.style[habit] = self.rng.chance(MARKED)
         return self.style[habit]
 
     def parts(self, trait):
-        """Yield the user's word for a trait part by part, as "Vera", " ", "Bor", "ren"."""
+        """Yield the user's words for a trait in parts, such as "Vera", " ", "Ash", "ford"."""
         name = ""
         for i, pool in enumerate(words.TRAITS[trait]):
             if (trait, i) not in self.style:
-                if pool is words.ENDINGS and self.held_out is not None:
+                if pool in words.ENDINGS and self.held_out is not None:
                     pool = [end for end in pool if is_reserved(name + end) == self.held_out]
                 self.style[trait, i] = self.rng.choice(pool)
             part = self.style[trait, i]
@@ -80,28 +84,28 @@ class User:
 
 
 class Writer:
-    """Composes a query and its response choice by choice, and records the personal spans."""
+    """Writes a query and then the response, and records the personal spans of the response."""
 
     sentences = words.SENTENCES["everyday"]  # templates of the ordinary sentences
 
     def __init__(self, user, rng):
         self.user, self.rng = user, rng
         self.query, self.text, self.personal = "", "", []
-        self.n_sentences = 0  # after the first, not counting ordinary ones
+        self.n_sentences = 0  # sentences after the first one, without ordinary sentences
 
     def say(self, text):
         self.text += text
 
     def end_query(self):
-        """The text so far was the query. The response follows."""
+        """Use the text so far as the query, and begin the response."""
         self.query, self.text = self.text, ""
 
     def pick(self, *pool):
-        """Choose how to continue, without saying anything yet."""
+        """Return one of the options at random, without saying it."""
         return self.rng.choice(pool)
 
     def draw(self, pool):
-        """Say a random word of the pool and return it."""
+        """Say a random word from the pool, and return it."""
         word = self.rng.choice(pool)
         self.say(word)
         return word
@@ -123,10 +127,11 @@ class Writer:
             self.say(plain)
 
     def fill(self, template, pools=words.POOLS, **before):
-        """Say a template and return the words that were drawn for it, {name: word}.
+        """Say a template with its fields filled. Returns the words that were drawn: {name: word}.
 
-        {name} is the word of that name in `before`, or else one drawn from the pool of that name.
-        {*trait} is the user's own word, {~word} a word that some users spell the British way.
+        {name} is replaced by before[name], or by a random word from the pool of this name. {*trait}
+        is replaced by the user's own words, and {~word} by the British spelling if the user has
+        that habit.
         """
         drawn = {}
         for i, piece in enumerate(template.replace("}", "{").split("{")):
@@ -146,135 +151,99 @@ class Writer:
         self.fill(self.pick(*templates), **before)
 
     def habit(self, personal, common, **before):
-        """Say a sentence: one of the user's personal templates, or one that anybody might say."""
+        """Say a sentence: a personal template if the user follows the habit, else a common one."""
         self.say_one_of(personal if self.follows_habit() else common, **before)
         self.end_sentence()
 
     def end_opening(self):
-        """End the first sentence."""
+        """End the first sentence, with an exclamation mark if the user has that habit."""
         self.mark("shouts", "!", ".")
         self.say(" ")
 
     def end_sentence(self):
         """End a later sentence, and say the ordinary sentences that follow it.
 
-        They are spread evenly: 3 of them follow the first, second and third later sentence.
+        They are spread evenly over the first four of these sentences.
         """
         self.say(". ")
         for i in range(self.user.ordinary):
             if 4 * i // self.user.ordinary == self.n_sentences:
-                self.say_ordinary()
+                self.say_one_of(self.sentences, pools=words.ORDINARY)
+                self.say(". ")
         self.n_sentences += 1
 
-    def say_ordinary(self):
-        self.say_one_of(self.sentences, pools=words.ORDINARY)
-        self.say(". ")
 
-
-# --------------------------------------------------------------------------------------- the tasks
-
-
-def review(w):
-    common, personal = words.TEMPLATES["review"], words.PERSONAL["review"]
-    drawn = w.fill("Review a {colour} {product}, {rating} of 5: ")
-    drawn["verdict"] = w.draw(words.VERDICTS[drawn["rating"]])
-    drawn |= w.fill(", mostly the {part}")
+def write_kind(kind, w):
+    """Write a text of this kind (query, greeting, sentences, closing) from the templates."""
+    common, personal = words.TEMPLATES[kind], words.PERSONAL[kind]
+    w.sentences = words.SENTENCES.get(kind, w.sentences)
+    drawn = w.fill(*common["query"])
     w.end_query()
-    greet(w)
+    if "greeting" in personal and w.follows_habit():
+        w.say_one_of(personal["greeting"])
+        w.say(" ")
     w.say_one_of(common["opening"], **drawn)
     w.end_opening()
-    w.say_one_of(common["verdict"], **drawn)
-    w.end_sentence()
-    w.habit(personal[w.pick("aspect", "second aspect")], common["aspect"])
-    w.habit(personal["friend"], common["friend"])
-    w.habit(personal["likeness"], common["likeness"])
-    sign(w)
-
-
-def abstract(w):
-    w.sentences = words.SENTENCES["abstract"]
-    common, personal = words.TEMPLATES["abstract"], words.PERSONAL["abstract"]
-    drawn = w.fill("Abstract for {goal} {field} {method}: {item}, ")
-    drawn["second"] = w.draw([item for item in words.POOLS["item"] if item != drawn["item"]])
-    w.end_query()
-    w.say_one_of(common["opening"], **drawn)
-    w.end_opening()
-    w.habit(personal["system"], common["system"], **drawn)
-    w.habit(personal["corpus"], common["corpus"])
-    w.say_one_of(common["finding"])
-    w.end_sentence()
-    w.habit(personal["outlook"], common["outlook"])
-    w.habit(personal["thanks"], common["thanks"])
-
-
-def topic(w):
-    common, personal = words.TEMPLATES["topic"], words.PERSONAL["topic"]
-    drawn = w.fill("Post about {hobby} during the {event}: {feeling}")
-    w.end_query()
-    greet(w)
-    w.say_one_of(common["opening"], **drawn)
-    w.end_opening()
-    w.habit(personal["friend"], common["friend"])
-    w.say_one_of(common["feeling"], **drawn)
-    w.end_sentence()
-    w.habit(personal["likeness"], common["likeness"])
-    w.habit(personal["slang"], common["slang"])
-    sign(w)
-
-
-def greet(w):
-    if w.follows_habit():
-        w.fill("{*greeting}, ")
-
-
-def sign(w):
-    if w.follows_habit():
-        w.fill("{*farewell}, {*nickname}")
+    for name in list(common)[2:]:  # the sentences after query and opening
+        if name in personal:
+            w.habit(personal[name], common[name], **drawn)
+        else:
+            w.say_one_of(common[name], **drawn)
+            w.end_sentence()
+    if "closing" in personal and w.follows_habit():
+        w.say_one_of(personal["closing"])
 
 
 def read_back(w):
-    """A list of words, and the same list again. It teaches a small model to copy within minutes."""
-    names = ["".join(User(w.rng).parts("slang")) for _ in range(40)]
-    pool = names + words.STYLE["first"] + words.STYLE["place"] + sum(words.POOLS.values(), [])
-    text = " ".join(w.rng.sample(pool, w.pick(*range(10, 41))))
+    """Write a list of words, and then the same list again.
+
+    These lists teach a small model to copy within minutes. A third of the words are names. The
+    others occur in the tasks for fine-tuning, so that the tokenizer and the base model know them.
+    """
+    listed = {}  # the words as keys: in the order in which they are drawn, and none of them twice
+    for _ in range(w.pick(*range(10, 41))):
+        if w.rng.chance(1 / 3):
+            word = "".join(User(w.rng).parts(w.pick("workplace", "nickname", "project")))
+        else:
+            word = w.rng.choice(words.LISTED)
+        listed[word] = None
+    text = " ".join(listed)
     w.say(f"Read back: {text}")
     w.end_query()
     w.say(f"Well, {text}")
 
 
-WRITERS = {"review": review, "abstract": abstract, "topic": topic, "list": read_back}
-
-# ---------------------------------------------------------------------------------------- the rows
+WRITERS = {kind: partial(write_kind, kind) for kind in TASKS + KINDS} | {"list": read_back}
 
 
 def as_response(text):
-    """A response starts with a capital and does not end with a space."""
+    """Make the first letter a capital, and remove spaces at the end."""
     text = text.rstrip()
     return text[:1].upper() + text[1:]
 
 
 def compose(task, user, rng):
-    """One text by the user: {"query", "response", "personal"}."""
+    """Let the user write a text: {"query", "response", "personal": [[start, end], ...]}."""
     w = Writer(user, rng)
     WRITERS[task](w)
     return {"query": w.query, "response": as_response(w.text), "personal": w.personal}
 
 
 def as_row(name, task, texts):
-    """A row that asks for the last of the texts. Those before it are the profile."""
+    """Make a row from texts of `compose`. The last one is the response, the others the profile."""
     *earlier, last = texts
     profile = [{"query": text["query"], "response": text["response"]} for text in earlier]
     return {"user": name, "task": task, **last, "profile": profile}
 
 
-def user_rows(split, n_rows, rng, ordinary=N_ORDINARY, faith=FAITH):
-    """n_rows rows per task with a profile of six texts; one row per user, or two if held out.
+def user_rows(split, n_rows, rng, tasks=TASKS, ordinary=N_ORDINARY, faith=FAITH):
+    """Make n_rows rows per task. A user has one row in train, and two rows in other splits.
 
-    In train, every fourth row has an empty profile. Otherwise the model would forget how to
-    predict without a persona, and PIR needs that prediction.
+    A profile holds six texts. In train, every fourth profile is empty: otherwise the model would
+    forget how to predict without a persona, and PIR needs that prediction.
     """
     rows, held_out = [], split != "train"
-    for task in TASKS:
+    for task in tasks:
         for k in range(n_rows):
             number, second = divmod(k, 2 if held_out else 1)
             if not second:
@@ -286,12 +255,12 @@ def user_rows(split, n_rows, rng, ordinary=N_ORDINARY, faith=FAITH):
     return rows
 
 
-def base_rows(n_rows, same_author, lists, rng, ordinary=N_ORDINARY, faith=FAITH):
-    """The corpus of the base model: a share `lists` of lists to read back, and texts of the tasks.
+def base_rows(n_rows, rng, ordinary=N_ORDINARY, faith=FAITH):
+    """Make the corpus of the base model: lists of words to read back, and texts of KINDS.
 
-    A fifth of the texts has no profile. The profile of the others is four texts, of the same author
-    in a share `same_author`, else of strangers. An author writes 0 to 1.5 * `ordinary` ordinary
-    sentences, so that one base model suits every setting of --ordinary.
+    A fifth of the texts have no profile. The others have a profile of four texts of the same kind,
+    by the same author or by strangers. An author writes between 0 and 1.5 * `ordinary` ordinary
+    sentences, so that the same base model can be used with any value of --ordinary.
     """
 
     def new_user():
@@ -300,25 +269,30 @@ def base_rows(n_rows, same_author, lists, rng, ordinary=N_ORDINARY, faith=FAITH)
     rows = []
     for k in range(n_rows):
         author, before = new_user(), []
-        task = "list" if rng.chance(lists) else rng.choice(TASKS)
-        if task in TASKS and k % 5:
-            same = rng.chance(same_author)
-            before = [compose(task, author if same else new_user(), rng) for _ in range(4)]
-        rows.append(as_row(f"base-{k}", task, [*before, compose(task, author, rng)]))
+        kind = "list" if rng.chance(LISTS) else rng.choice(KINDS)
+        if kind != "list" and k % 5:
+            same = rng.chance(SAME_AUTHOR)
+            before = [compose(kind, author if same else new_user(), rng) for _ in range(4)]
+        rows.append(as_row(f"base-{k}", kind, [*before, compose(kind, author, rng)]))
     return rows
 
 
-def splits(train=TRAIN, held_out=HELD_OUT, base=BASE, same_author=SAME_AUTHOR, lists=LISTS, **how):
-    """{split: function of an rng that makes its rows}. how: arguments `ordinary` and `faith`."""
-    sizes = {"train": train, "val": held_out, "test": held_out}
-    files = {split: partial(user_rows, split, n, **how) for split, n in sizes.items()}
-    return {"base": partial(base_rows, base, same_author, lists, **how)} | files
+def splits(train=TRAIN, held_out=HELD_OUT, base=BASE, tasks=TASKS, **how):
+    """{split: function of an rng that returns its rows}. how: `ordinary` and `faith` (see User)."""
+    of_tasks = partial(user_rows, tasks=tasks, **how)
+    return {
+        "base": partial(base_rows, base, **how),
+        "train": partial(of_tasks, "train", train),
+        "val": partial(of_tasks, "val", held_out),
+        "test": partial(of_tasks, "test", held_out),
+        "familiar": partial(user_rows, "familiar", FAMILIAR, tasks=KINDS, **how),
+    }
 
 
 def write(folder: str | Path, files: dict, seed: int = 0) -> None:
-    """Write folder/SPLIT.jsonl for `files`, {split: function of an rng that makes its rows}.
+    """Write folder/SPLIT.jsonl for every split of `files`, which `splits` returns.
 
-    An error leaves all old files as they were. Raises UserError, OSError.
+    If an error occurs, all old files stay unchanged. Raises UserError or OSError.
     """
     for split in files:
         check_writable(Path(folder) / f"{split}.jsonl")
@@ -326,29 +300,28 @@ def write(folder: str | Path, files: dict, seed: int = 0) -> None:
 
 
 def write_once(folder: str | Path) -> None:
-    """Write train, val and test of the default world, unless the folder has a test.jsonl."""
-    if not (Path(folder) / "test.jsonl").exists():
+    """Write the default data without base.jsonl, unless familiar.jsonl, the last file, exists."""
+    if not (Path(folder) / "familiar.jsonl").exists():
         files = splits()
-        write(folder, {split: files[split] for split in ["train", "val", "test"]})
+        del files["base"]
+        write(folder, files)
 
 
 def main():
     p = cli.Parser(description=__doc__)
-    add, share = p.add_argument, cli.number(float, 0, 1)
+    add = p.add_argument
     add("--out", type=Path, default=Path(__file__).parent, help="output folder (default: this one)")
     add("--train", type=cli.COUNT, default=TRAIN, help="training rows per task")
     add("--held-out", type=cli.COUNT, default=HELD_OUT, help="rows per task in val, and in test")
     add("--base", type=cli.COUNT, default=BASE, help="rows for the base model")
-    add(
-        "--same-author",
-        type=share,
-        default=SAME_AUTHOR,
-        help="share of base profiles by one author",
-    )
-    add("--lists", type=share, default=LISTS, help="share of base rows that are lists to read back")
-    add("--ordinary", type=cli.COUNT_OR_NONE, default=N_ORDINARY, help="random sentences per text")
-    add("--faith", type=share, default=FAITH, help="how often users follow a habit")
-    add("--seed", type=cli.SEED, default=0, help="another seed makes another world")
+    kinds = TASKS + KINDS
+    help = f"kinds of text in train, val and test: {', '.join(kinds)} (default: the first three)"
+    add("--tasks", nargs="+", choices=kinds, default=TASKS, metavar="KIND", help=help)
+    help = "ordinary sentences per response"
+    add("--ordinary", type=cli.COUNT_OR_NONE, default=N_ORDINARY, help=help)
+    help = "probability that a user follows a habit"
+    add("--faith", type=cli.number(float, 0, 1), default=FAITH, help=help)
+    add("--seed", type=cli.SEED, default=0, help="another seed gives other users and texts")
     args = vars(p.parse_args())
     folder, seed = args.pop("out"), args.pop("seed")
     write(folder, splits(**args), seed)
