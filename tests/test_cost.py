@@ -37,7 +37,7 @@ def test_figures_are_ratios_of_the_steps_that_they_name(monkeypatch):
         monkeypatch.setattr(cost, name, fake)
     (table,) = cost.measure_cost(None)["tables"]
     assert steps == [*seconds] * 8  # the losses alternate; the last steps measure memory
-    figures = [seeds[0]["300"] for seeds in table["rows"].values()]
+    figures = [row["seeds"][0]["300"] for row in table["rows"]]
     share = ce_operations(GPTConfig(300, **SMALL), 2) / 2e9
     assert figures == [1.5, 1.5, 3.5, 3.5, 8e-6, 2 * 538 / 2, share]
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from data.personas.exact import exact_logprobs
-from data.personas.general import questions
+from data.personas.general import chats, questions
 from perce_mini import base
 from perce_mini.dataset import encode_example, encode_rows
 from perce_mini.experiments import __main__ as experiments
@@ -40,7 +40,7 @@ from perce_mini.runtime.errors import UserError
 from perce_mini.runtime.files import write_jsonl
 from perce_mini.scoring import METRICS
 from perce_mini.tokenizer import Tokenizer
-from tests.conftest import ROOT, TINY_SHAPE, call, real_run, run_inside, spy
+from tests.conftest import ROOT, call, real_run, run_inside, spy
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*found in sys.modules")  # see run_inside
 RNG = np.random.default_rng(0)
@@ -149,7 +149,6 @@ def test_weight_rules():
     ]
     p = np.exp([-1, -2, -3])
     for name, expected in {
-        "mean_one": np.array([1, 0.5, 2]) / 3.5 * 3,
         "end": [1, 0.5, 1.25],
         "per_response": [1 * 3 / 2 / 1, 0.5 * 3 / 2 / 2, 2 * 3 / 2 / 2],
         "oracle": [2, 1, 0.5],
@@ -313,7 +312,7 @@ def test_real_texts_are_an_experiment_of_the_same_kind(tiny, tmp_path):
     done = call(experiments.main, *words, "--block-size", 1100, "--examples", 0, "--json", file)
     assert done.status == 0, done.err
     result = json.loads(file.read_text())
-    assert "tiny, world" in result["title"] and "--model MODEL --data DATA" in result["command"]
+    assert "--model MODEL --data DATA" in result["command"]  # nobody else has these folders
     scores, minus_ce, rates = (
         {row["labels"][0]: row["seeds"] for row in table["rows"]} for table in result["tables"]
     )
@@ -343,23 +342,34 @@ def test_worlds_and_base_models_are_made_once(tiny, command, monkeypatch):
     calls = []
     with monkeypatch.context() as patch:
         patch.setattr(rows, "call", lambda *words: calls.append(list(map(str, words))))
-        patch.setattr(regimes, "make_base", lambda *what, **shape: {})
-        regimes.dials()
+        patch.setattr(regimes, "make_base", lambda *what: {})
+        patch.setattr(regimes, "keep_bases", lambda steps: {n: {"base": n} for n in steps})
+        assert regimes.on_form(regimes.NEW) == {}
+        known = {"data": "out/worlds/known", "base": 1000}
+        assert regimes.on_form(regimes.KNOWN) == known
         regimes.world_of(7)
     told = command(importlib.import_module("data.personas.prepare").main, "-h").out
     flags = {word for words in calls for word in words if word.startswith("--")}
-    assert all(flag in told for flag in flags) and len(calls) == 7
+    assert all(flag in told for flag in flags) and len(calls) == 2
     assert calls[-1] == ["data/personas/prepare.py", *"--seed 7 --out out/worlds/seed-7".split()]
-    pairs = zip(TINY_SHAPE[::2], TINY_SHAPE[1::2])
-    small = {name.strip("-").replace("-", "_"): value for name, value in pairs}
-    monkeypatch.setattr(base, "SHAPE", small)
+    for name, size in {"n_layer": 1, "n_embd": 16, "block_size": 1100}.items():
+        monkeypatch.setitem(base.SHAPE, name, size)
     monkeypatch.setattr(base, "VOCAB_SIZE", 400)
-    how = rows.make_base("width-24", rows.DATA, 1, seed=3, n_embd=24)
-    state = checkpoint.read("out/width-24")
-    assert how == {"base": "out/width-24"} and state["config"]["n_embd"] == 24
+    monkeypatch.setattr(rows, "DEFAULT_BASE_STEPS", 3)
+    how = rows.make_base("other", rows.DATA, 1, seed=3)
+    state = checkpoint.read("out/other")
+    assert how == {"base": "out/other"}
     assert (state["step"], state["settings"].seed, state["settings"].loss) == (1, 3, "ce")
-    monkeypatch.setattr(base, "train_base", None)  # must not be called again
-    assert rows.make_base("width-24", rows.DATA, 1, seed=3, n_embd=24) == how
+    bases = rows.keep_bases([1, 2])
+    assert bases == {n: {"base": f"out/base-kept/step-{n}"} for n in [1, 2]}
+    losses = []
+    for folder in [*(how["base"] for how in bases.values()), "out/base-kept"]:
+        state = checkpoint.read(folder)
+        assert len(state["log"]) == state["step"] and state["settings"].steps == 3
+        losses.append([line["loss"] for line in state["log"]])
+    assert losses[0] == losses[2][:1] and losses[1] == losses[2][:2]
+    monkeypatch.setattr(base, "train_base", None)  # is not called again
+    assert rows.make_base("other", rows.DATA, 1, seed=3) == how and rows.keep_bases([1, 2]) == bases
 
 
 # ---------------------------------------------------------------- the right value in each cell
@@ -374,8 +384,8 @@ class Imagined(suite.Suite):
     """A suite whose runs get imagined figures instead of being trained."""
 
     def figures(self, groups, desc, scored=runs.SOME):
-        names = [*METRICS, runs.PERSONAL_SHARE]
-        names += [f"{metric}, {task}" for metric in METRICS for task in paper.TASKS]
+        names = [f"{metric}, {task}" for metric in METRICS for task in paper.TASKS]
+        names += METRICS
         figures = {}
         for run in {run for some in groups.values() for run in some}:
             figures[run] = {name: value(run, scored, name) for name in names} | {"steps": 60}
@@ -389,57 +399,69 @@ def imagined(monkeypatch):
 
     for module in [suite, regimes, detectors]:
         monkeypatch.setattr(module, "difference", difference)
-    for module in [regimes, general]:
-        monkeypatch.setattr(module, "make_base", lambda name, *_, **shape: {"base": name})
+    monkeypatch.setattr(regimes, "make_base", lambda name, *_: {"base": name})
     monkeypatch.setattr(regimes, "make_world", lambda name, *flags: {"data": name})
+    kept = {n: {"base": f"kept-{n}"} for n in regimes.BASES}
+    monkeypatch.setattr(regimes, "keep_bases", lambda steps: kept)
     monkeypatch.setattr(general, "write_jsonl_atomic", lambda *what: None)
     monkeypatch.setattr("data.personas.general.general_rows", lambda seed: [])
-    return Imagined(4, 1)
+    monkeypatch.setattr(general, "train", lambda run: None)
+    monkeypatch.setattr(Run, "folder", property(lambda run: Path(f"{run.steps} steps")))
+    return Imagined(5, 1)
 
 
 def tables_of(results):
-    return [table["rows"] for table in results["tables"]]
+    """The tables as dicts {label, or tuple of labels: row}."""
+    tables = []
+    for table in results["tables"]:
+        rows = {tuple(row["labels"]): row["seeds"] for row in table["rows"]}
+        tables.append({key if len(key) > 1 else key[0]: seeds for key, seeds in rows.items()})
+    return tables
 
 
-def best(run):
-    """The run with its best imagined learning rate and three seeds."""
-    tried = [replace(run, lr=lr) for lr in suite.RATES]
-    run = max(tried, key=lambda run: value(run, runs.VAL, "rouge_l"))
-    return [replace(run, seed=seed) for seed in range(3)]
+def best(run, n=3):
+    """The run at its best imagined learning rate, with n seeds. A rate beside the best was tried,
+    too."""
+    rates = set(suite.RATES)
+    while True:
+        tried = [replace(run, lr=lr) for lr in rates]
+        best_run = max(tried, key=lambda run: value(run, runs.VAL, "logp"))
+        if {best_run.lr / 2, best_run.lr * 2} <= rates:
+            return [replace(best_run, seed=seed) for seed in range(n)]
+        rates |= {best_run.lr / 2, best_run.lr * 2}
 
 
-def test_cells_of_main(imagined):
+def test_cells_of_main_and_weights(imagined):
     scores, to_ce, to_perce, rates = tables_of(paper.measure_main(Imagined(3, 1)))
-    assert rates["oracle"][0]["0.001"] == value(Run("oracle", 1e-3), runs.VAL, "rouge_l")
+    assert rates["oracle"][0]["0.004"] == value(Run("oracle", 4e-3), runs.VAL, "logp")
     perce, ce, entce = best(Run()), best(Run("ce")), best(Run("entce"))
     assert scores["perce"][2]["rouge_l, topic"] == value(perce[2], runs.TEST, "rouge_l, topic")
     assert scores["base"][0]["logp"] == value(Run(steps=0), runs.TEST, "logp")
     assert to_ce["perce"][0]["logp"] == [value(perce, ce, runs.TEST, "logp"), 0, 1]
     assert to_perce["entce"][0]["logp"] == [value(entce, perce, runs.TEST, "logp"), 0, 1]
-    shorter = f"perce, {paper.EQUAL_TIME} steps"
-    assert set(to_ce) == {*suite.KINDS, shorter} - {"ce"} and set(to_perce) == {"lossce", "entce"}
-    run = replace(perce[1], steps=paper.EQUAL_TIME)
-    assert scores[shorter][1]["logp"] == value(run, runs.TEST, "logp")
-
-
-def test_runs_with_fewer_seeds_are_compared_with_the_same_seeds(imagined):
-    groups = {"ce": ["ce 0", "ce 1", "ce 2"], "oracle": ["oracle 0", "oracle 1"]}
-    (change,) = suite.differences(groups, "ce").values()
-    assert change["logp"][0] == value(groups["oracle"], ["ce 0", "ce 1"], runs.SOME, "logp")
+    assert set(to_ce) == {*suite.KINDS} - {"ce"} and set(to_perce) == {"lossce", "entce"}
+    scores, to_ce, to_perce, _ = tables_of(paper.measure_weights(Imagined(3, 1)))
+    assert set(to_ce) == {*suite.KINDS, *paper.RULES} - {"ce"} and set(to_perce) == {*paper.RULES}
+    dft = [replace(run, loss="dft") for run in perce]  # other rules take PerCE's learning rate
+    assert to_perce["DFT"][0]["logp"] == [value(dft, perce, runs.TEST, "logp"), 0, 1]
+    half = best(Run(ce_first=0.5))
+    assert scores["ce-then-perce"][1]["length"] == value(half[1], runs.TEST, "length")
 
 
 def test_cells_of_lr_clip_and_transfer(imagined):
     (scores,) = tables_of(paper.measure_lr(imagined))
     run = Run("ce", paper.MORE_RATES[-1], seed=1)
-    assert scores["logp_other, ce"][1]["0.032"] == value(run, runs.VAL, "logp_other")
+    assert scores["logp_other, ce"][1]["0.032"] == value(
+        run, replace(runs.VAL, texts=True), "logp_other"
+    )
     (scores,) = tables_of(paper.measure_clip(imagined))
-    run = Run(clip_max=2.0, seed=1)
+    ce, perce = best(Run("ce")), best(Run())
+    run = replace(perce[1], clip_max=2.0)
     assert scores["floor 0.8, cap 2"][1]["rouge_l"] == value(run, runs.SOME, "rouge_l")
-    ce, default = ([Run(loss, seed=seed) for seed in range(3)] for loss in ["ce", "perce"])
-    change = value(ce, default, runs.SOME, "rouge_l")
+    change = value(ce, perce, runs.SOME, "rouge_l")
     assert scores["CE"][0]["ROUGE-L minus the first row's"] == [change, 0, 1]
     scores, personal = tables_of(paper.measure_transfer(imagined))
-    run = Run(task="review", seed=2)
+    run = replace(perce[2], task="review", steps=80)
     name = "personal_accuracy, topic"
     assert personal["review"][2]["topic, perce"] == value(run, runs.SOME, name)
     (base,) = scores["nothing"]
@@ -458,54 +480,61 @@ def test_cells_of_again(tiny, monkeypatch):
         assert stranger[task] == 0 < 0.5 < user[task] < faithful[task] == 1
 
 
+KNOWN = {"data": "known", "base": "kept-1000"}
+
+
 def test_cells_of_regimes(imagined):
     results = regimes.measure_regimes(imagined)
-    changes, figures, memorised = tables_of(results)
-    assert len(changes) == 19 and len(figures) == 2 * len(changes)
-    usual, wide = Run(), Run(base="width-64")
-    for dial, setting, run, how in [
-        ("steps", 60, usual, {}),
-        ("examples", 6000, usual, {"data": "many", "examples": 6000}),
-        ("% of habits kept", 40, usual, {"data": "faith-40"}),
-        ("dimensions", 64, wide, {}),  # has learning rates of its own
-        ("steps", 240, Run(steps=240), {}),
-    ]:
-        groups = [[replace(one, **how) for one in best(replace(run, loss=x))] for x in suite.BOTH]
-        (row,) = changes[dial, str(setting)]
-        assert row["logp_other"] == [value(*groups[::-1], runs.SOME, "logp_other"), 0, 1]
-        share = value(groups[0][0], runs.SOME, runs.PERSONAL_SHARE)
-        assert row[runs.PERSONAL_SHARE] == share
-        label = dial, str(setting), "perce", f"{groups[1][0].lr:g}"
-        assert figures[label][2]["rouge_l"] == value(groups[1][2], runs.SOME, "rouge_l")
-        chart = results["charts"][1]["panels"][dial]["perce"]
-        assert [str(setting), row["logp_other"]] in chart
-    decayed = replace(best(Run("ce"))[1], weight_decay=1.0)
-    row = memorised[regimes.DECAYED][1]
-    trained, new = (value(decayed, on, "logp_other") for on in [runs.TRAINED, runs.NEW])
-    assert (row["logp_other, trained"], row["logp_other, new"]) == (trained, new)
-    assert row["other tokens memorised"] == trained - new
-    assert {"base", "perce, 240 steps"} < set(memorised) and "oracle" not in memorised
+    changes, figures, share_changes, share_figures, bases = tables_of(results)
+    assert len(changes) == 8 and len(figures) == 16
+
+    def pair(steps, n, **how):
+        """[CE, PerCE]: n seeds each, with the rates that are the best after `steps`."""
+        return [best(Run(loss, steps=steps, **how), n) for loss in suite.BOTH]
+
+    for form, steps, typical, how in [("new form", 30, 60, {}), ("known form", 120, 240, KNOWN)]:
+        ce, perce = ([replace(x, steps=steps) for x in some] for some in pair(typical, 3, **how))
+        (row,) = changes[form, str(steps)]
+        assert row["logp_other"] == [value(perce, ce, runs.SOME, "logp_other"), 0, 1]
+        label = form, str(steps), "perce", f"{perce[0].lr:g}"
+        assert figures[label][2]["rouge_l"] == value(perce[2], runs.SOME, "rouge_l")
+        x = np.mean([value(run, runs.SOME, "logp_other") for run in ce])
+        points = results["charts"][0]["panels"]["rouge_l"][form]
+        assert [pytest.approx(x), row["rouge_l"]] in points
+
+    ce, perce = pair(60, 5, **KNOWN)
+    half = best(Run(ce_first=0.5, steps=60, **KNOWN), 5)
+    for share, some in {"0%": perce, "50%": half, "100%": ce}.items():
+        cells = share_figures["known form", share]
+        assert cells[4]["rouge_l"] == value(some[4], runs.SOME, "rouge_l")
+    (row,) = share_changes["known form", "75%"]
+    later = [replace(run, ce_first=0.75) for run in half[:3]]
+    assert row["logp"] == [value(later, ce[:3], runs.SOME, "logp"), 0, 1]
+    assert ("known form", "100%") not in share_changes
+
+    ce, perce = ([replace(x, base="kept-2500") for x in some] for some in pair(Run.steps, 3))
+    (row,) = bases["2500"]
+    assert row["rouge_l"] == [value(perce, ce, runs.SOME, "rouge_l"), 0, 1]
+    assert row["after CE"] == np.mean([value(x, runs.SOME, "personal_accuracy") for x in ce])
+    before = Run(steps=0, base="kept-2500", data="known")
+    assert row["before, known form"] == value(before, runs.SOME, "personal_accuracy")
+    assert list(bases) == ["1000", "2500", "4000"]
 
 
 def test_cells_of_worlds(imagined):
-    changes, figures, same_rate = tables_of(regimes.measure_worlds(imagined))
+    changes, figures = tables_of(regimes.measure_worlds(imagined))
     other = Run(data="seed-2", base="seed-2")
-    for seed, run in {"0": Run(), "2": other}.items():
-        perce, ce = best(run), best(replace(run, loss="ce"))
+    for seed, how in {
+        "0": {"base": "kept-1000"},
+        "2": {"data": "seed-2", "base": "seed-2"},
+    }.items():
+        perce, ce = ([replace(x, **how) for x in best(Run(loss))] for loss in ["perce", "ce"])
         assert changes[seed][0]["logp"] == [value(perce, ce, runs.TEST, "logp"), 0, 1]
-        row = figures[seed, "ce", f"{ce[0].lr:g}"]
-        assert row[2]["logp"] == value(ce[2], runs.TEST, "logp")
-    base = figures["2", "base", ""][0]["logp"]
+        assert figures[seed, "ce"][2]["logp"] == value(ce[2], runs.TEST, "logp")
+    base = figures["2", "base"][0]["logp"]
     assert base == value(replace(other, steps=0), runs.TEST, "logp")
     each = [changes[seed][0]["logp"][0] for seed in ["0", "1", "2"]]
     assert changes["all"][0]["logp"] == list(statistics.interval(each))
-    gains = []
-    for how in [{}, *({"data": f"seed-{n}", "base": f"seed-{n}"} for n in [1, 2])]:
-        pair = [Run(loss, 2e-3, **how) for loss in ["perce", "ce"]]
-        gains.append(np.subtract(*[value(run, runs.VAL, "personal_accuracy") for run in pair]))
-    (row,) = same_rate["0.002"]
-    assert row["personal_accuracy"] == pytest.approx(statistics.interval(gains))
-    assert row[regimes.AHEAD] == sum(gain > 0 for gain in gains)
 
 
 def test_cells_of_identify_and_contrast(imagined, monkeypatch):
@@ -540,44 +569,44 @@ def test_cells_of_identify_and_contrast(imagined, monkeypatch):
 
 def test_cells_of_ability_and_dialogue(imagined, monkeypatch):
     def answer_questions(run):
-        f1 = {"ce": 0.0, "lossce": 0.5}.get(run.loss, 1.0) if run.steps else 0.25
-        return np.full((300, 2), [0.5, f1])
+        share = {"ce": 0.0, "lossce": 0.5}.get(run.loss, 1.0) if run.steps else 0.25
+        return np.arange(300) < 300 * share
 
     monkeypatch.setattr(general, "answer_questions", answer_questions)
     (scores,) = tables_of(general.measure_ability(imagined))
     for loss, change in {"perce": 1, "lossce": 0.5, "base": 0.25}.items():
-        assert scores[loss][0]["F1 minus CE"] == pytest.approx([change] * 3)
-    run = Run("ce", seed=1, base="general")
+        assert scores[loss][0]["right answers minus CE"][0] == pytest.approx(change)
+    base = "1000 steps"  # the folder of the model that read chats and questions
+    run = Run("ce", seed=1, base=base)
     assert scores["ce"][1]["rouge_l"] == value(run, runs.SOME, "rouge_l")
-    assert scores["ce"][1]["exact match"] == 0.5 and "F1 minus CE" not in scores["ce"][0]
+    assert scores["lossce"][1]["right answers"] == 0.5
+    assert scores["ce"][0]["right answers"] == 0
+    assert "right answers minus CE" not in scores["ce"][0]
     monkeypatch.setattr(general, "judge_chats", lambda run: {"turn 1": value(run)})
     (scores,) = tables_of(general.measure_dialogue(imagined))
-    assert scores["perce"][2] == {"turn 1": value(Run(seed=2, base="general"))}
+    assert scores["perce"][2] == {"turn 1": value(Run(seed=2, base=base))}
 
 
 def test_the_judge_counts_personal_words_and_answers_are_scored(monkeypatch):
     def replies(run, some, top_k):
         """All personal words at turn 6, only the first one at turn 10, otherwise nothing."""
-        texts, shares[:] = (
-            [],
-            [1 / len(row["personal"]) for row in some if len(row["profile"]) == 9],
-        )
+        texts = []
         for row in some:
             first = row["response"][slice(*row["personal"][0])]
             texts.append({5: row["response"], 9: first}.get(len(row["profile"]), ""))
         return texts
 
-    shares = []
     monkeypatch.setattr(general, "replies", replies)
     monkeypatch.setattr(general, "N_CHATS", 9)
     scores = general.judge_chats(Run())
-    assert list(scores) == [f"turn {k}" for k in range(1, 11)] and len(set(shares)) > 1
-    assert list(scores.values())[::5] == [1, 5]
-    assert scores["turn 10"] == pytest.approx(1 + 4 * np.mean(shares))
+    shares = [1 / len(row["personal"]) for row in chats("chats", 9) if len(row["profile"]) == 9]
+    assert len(set(shares)) > 1 and scores["turn 10"] == pytest.approx(1 + 4 * np.mean(shares))
+    assert (len(scores), scores["turn 1"], scores["turn 6"]) == (10, 1, 5)
     golds = [row["response"] for row in questions("questions", 9)]
     monkeypatch.setattr(general, "N_QUESTIONS", 9)
-    monkeypatch.setattr(general, "replies", lambda *what, **how: [*golds[:6], *["nobody"] * 3])
-    assert general.answer_questions(Run()).tolist() == [[1, 1]] * 6 + [[0, 0]] * 3
+    answers = [golds[0].upper(), *golds[1:6], *["nobody"] * 3]
+    monkeypatch.setattr(general, "replies", lambda *what, **how: answers)
+    assert general.answer_questions(Run()).tolist() == [True] * 6 + [False] * 3
 
 
 # ------------------------------------------------------------------------------------- the command
@@ -592,13 +621,12 @@ def test_which_experiments_are_run(command, monkeypatch):
     assert command(experiments.main, "all", "lr", "--seeds", 2, "--jobs", 3).status == 0
     assert ran == [3, *((name, 2) for name in experiments.EXPERIMENTS), "readme"]
     ran.clear()
-    assert command(experiments.main, "cost").status == 0 and ran == [("cost", 10), "readme"]
+    assert command(experiments.main, "cost").status == 0 and ran == [("cost", 5), "readme"]
     assert command(experiments.main, "--readme").status == 0 and ran[2:] == ["readme"]
-    result = command(experiments.main, "mian")
-    assert result.status == 2 and "mian" in result.error and "identify" in result.error
+    assert command(experiments.main, "mian").is_refusal("mian", "identify")
     listed = command(experiments.main).out.splitlines()
     assert [line.split()[0] for line in listed[:-1]] == list(experiments.EXPERIMENTS)
-    assert len(ran) == 3 and f"{records.read('lr')['seconds'] / 60:.0f} min" in "".join(listed)
+    assert len(ran) == 3  # a list of the experiments runs nothing
 
 
 def test_the_time_of_the_longest_call_is_recorded(tmp_path, monkeypatch):

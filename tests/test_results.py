@@ -12,7 +12,7 @@ from tests.conftest import ROOT
 
 NOT_OURS = "(over|paper's|bring) 10 %|up to (0.878|68 %)|0.373, CE 0.226|3.08 of 5|0.66 on DROP"
 NAMES = r"F1\b|ROUGE-1|SmolLM2-135M|GPT-2|Qwen3-1.7B|Qwen3-4B|arXiv 2603.06595|95 %|cludes 0\b"
-NAMES += r"|PIR > 0.8|\[0.8, 5\]|temperature 0.4|turn 6|4 to 14 billion|300 steps"
+NAMES += r"|--ce-first 0.5|PIR > 0.8|\[0.8, 5\]|temperature 0.4|turn 6|4 to 14 billion|300 steps"
 
 
 @pytest.fixture
@@ -55,7 +55,8 @@ FILLED = {
     "cell toy ce x": "0.600 (0.500 to 0.700)",
     "cell toy.2 a x": "+1.0 [-1.0, +3.0]",  # the first label is enough
     'gain toy "perce, cap 2" x over toy ce x:+.1%': "+16.7 %",
-    'wins toy "perce, cap 2" x over toy ce x': "1 of 2",  # a tie is not a win
+    "change toy.2 b x minus toy.2 a x:+.2f": "+2.00",
+    'wins toy "perce, cap 2" x over toy ce x': "1 of 2",  # not the tie
     "significance toy.2 a x": "not significant",
     "significance toy.2 b x": "significant",
     "significant toy.2 x": "1 of 2",  # b and c are equal
@@ -93,7 +94,8 @@ def test_marked_parts_of_a_readme_are_filled(folder):
 
 def test_a_record_comes_back_and_is_shown(folder):
     one, two = [table["rows"] for table in records.read("toy")["tables"]]
-    assert one["ce"] == [{"x": 0.5}, {"x": 0.7}] and two["b", "30", "ce"] == [{"x": [3, 1, 5]}]
+    assert one[0] == {"labels": ["ce"], "seeds": [{"x": 0.5}, {"x": 0.7}]}
+    assert two[1] == {"labels": ["b", "30", "ce"], "seeds": [{"x": [3, 1, 5]}]}
     # one line per seed
     assert '\n      {"x": 0.7, "y": 3.25}\n' in (folder / "toy.json").read_text()
     assert json.loads(records.dump({"a": 2 / 3, "b": float("nan")})) == {"a": 0.6666667, "b": None}
@@ -116,10 +118,10 @@ def test_cells_and_labels():
 
 
 def test_a_chart_draws_its_values():
-    bars = {"perce": [["30", [1, -1, 2]], ["60", [0, -1, 1]]]}
-    svg = charts.svg(records.chart("c", "", "y", {"steps": bars, "users": bars}), "alt")
-    assert svg.count("<g ") == svg.count('points="87.5,80.7 262.5,155.3"') == 2
-    assert svg.count("M87.5 230.0V6.0M262.5 230.0V80.7") == 2 and ">0</text>" in svg
+    bars = {"perce": [[30, [1, -1, 2]], [60, [0, -1, 1]]]}
+    svg = charts.svg(records.chart("c", "x", "y", {"steps": bars, "users": bars}), "alt")
+    assert svg.count("<g ") == svg.count('points="8.0,80.7 342.0,155.3"') == 2
+    assert svg.count("M8.0 230.0V6.0M342.0 230.0V80.7") == 2 and ">0</text>" in svg
     lines = {"ce": [[1, 2, 4], [10, 3, 3], [100, 6, 6]], "<&>": [[1, 2], [100, 5]]}
     svg = charts.svg(records.chart("c", "x & y", "logp", {"": lines}, log=True), "a < b")
     texts = {element.text for element in ElementTree.fromstring(svg).iter()}

@@ -1,10 +1,10 @@
-"""The paper in miniature.
+"""Repeat the paper's experiments in miniature.
 
-    python -m perce_mini.experiments             lists the experiments
-    python -m perce_mini.experiments main lr     runs two of them
-    python -m perce_mini.experiments real -h     a pretrained model on real texts
+    python -m perce_mini.experiments             list the experiments
+    python -m perce_mini.experiments main lr     run two of them
+    python -m perce_mini.experiments real -h     fine-tune a pretrained model on real texts
 
-Results are written to data/results: NAME.json, and a README.md that shows them all. Finished
+Each experiment writes data/results/NAME.json. README.md in that folder shows all results. Finished
 runs are kept in out/experiments and used again.
 """
 
@@ -21,7 +21,7 @@ from perce_mini.runtime.errors import UserError
 
 
 def recorded(name):
-    """The results that were recorded before; {} if there are none."""
+    """Return the recorded results of an experiment, or {} if there are none."""
     return records.read(name) if (records.RESULTS / f"{name}.json").exists() else {}
 
 
@@ -31,7 +31,7 @@ def record(name, suite):
     results = EXPERIMENTS[name](suite)
     took = {"seconds": round(time.perf_counter() - start), "jobs": suite.jobs}
     before = recorded(name)
-    if before.get("seconds", 0) > took["seconds"]:  # most runs were finished already
+    if before.get("seconds", 0) > took["seconds"]:  # most runs were already finished this time
         took = {key: before[key] for key in took}
     title = {"title": EXPERIMENTS[name].__doc__.rstrip(".")}
     records.write(name, title | took | made_by | results)
@@ -43,16 +43,16 @@ def list_experiments():
         if before:
             took = f"{before['seconds'] / 60:.0f} min with {before['jobs']} jobs"
         print(f"  {name:10} {measure.__doc__.rstrip('.'):45} ({took})")
-    print("Name some of them, or all. Real texts: python -m perce_mini.experiments real -h")
+    print("Pass one or more names, or all. Real texts: python -m perce_mini.experiments real -h")
 
 
 def parse_args():
     p = cli.Parser(prog="python -m perce_mini.experiments", description=__doc__)
     choices = [*EXPERIMENTS, "all"]
     p.add_argument("names", nargs="*", metavar="NAME", help=", ".join(choices))
-    p.add_argument("--seeds", type=cli.COUNT, default=10, help="seeds of runs that are repeated")
-    p.add_argument("--jobs", type=cli.COUNT, default=2, help="runs at a time, one core for each")
-    help = "only write the README files again, from what is recorded"
+    p.add_argument("--seeds", type=cli.COUNT, default=5, help="number of seeds per run")
+    p.add_argument("--jobs", type=cli.COUNT, default=2, help="number of runs at a time")
+    help = "only update the README files from the recorded results"
     p.add_argument("--readme", action="store_true", help=help)
     args = p.parse_args()
     for name in args.names:
@@ -66,7 +66,7 @@ def main():
         return real.main(sys.argv[2:])
     args = parse_args()
     if not Path("data/personas/prepare.py").exists():
-        raise UserError("data/personas/prepare.py not found: run this in the project's folder")
+        raise UserError("data/personas/prepare.py not found: start this in the project's folder")
     if not args.names and not args.readme:
         return list_experiments()
     names = [name for name in EXPERIMENTS if name in args.names or "all" in args.names]

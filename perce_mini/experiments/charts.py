@@ -1,4 +1,4 @@
-"""Recorded charts (records.chart) as SVG: a colour and a marker per loss, and error bars."""
+"""Draw recorded charts (see records.chart) as SVG: lines with markers and error bars."""
 
 import math
 from html import escape
@@ -6,32 +6,32 @@ from html import escape
 from perce_mini.experiments.statistics import interval
 from perce_mini.experiments.tabulate import named
 
-LOOKS = {  # colour (Okabe and Ito's, for colour-blind readers; visible on white and black), marker
+# {name: (colour, marker)}. Okabe and Ito's colours suit colour-blind readers, and are visible on
+# white and on black.
+LOOKS = {
     "ce": ("#0072b2", "M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0"),
     "perce": ("#d55e00", "M0-6L5 4H-5z"),
     "lossce": ("#009e73", "M-4-4h8v8h-8z"),
     "entce": ("#cc79a7", "M0-6l6 6l-6 6l-6-6z"),
     "base": ("#8c8c8c", "M-5-1h4v-4h2v4h4v2h-4v4h-2v-4h-4z"),
 }
-DASHED = ("#8c8c8c", "")  # any other line is dashed and has no markers
+LOOKS |= {"known form": LOOKS["ce"], "new form": LOOKS["perce"]}
+DASHED = ("#8c8c8c", "")  # other lines are dashed and have no markers
 START = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 800 360" role="img">
 <style>svg{font:14px system-ui,sans-serif;color:#1f2328}text{fill:currentColor}
 @media(prefers-color-scheme:dark){svg{color:#e6edf3}}</style>"""
-LEFT, TOP, WIDTH, HEIGHT, GAP = 64, 76, 720, 236, 20  # pixels: all panels together; between them
+LEFT, TOP, WIDTH, HEIGHT = 64, 76, 720, 236  # of the area with all panels, in pixels
+GAP = 20  # between panels
 
 
 class Axis:
-    """Values on a line of pixels from `start` to `end`. Texts stand side by side."""
+    """Maps values to pixels between `start` and `end`."""
 
     def __init__(self, values, start, end, log=False):
         self.start, self.end, self.scale = start, end, math.log10 if log else float
-        if isinstance(values[0], str):
-            self.ticks = list(dict.fromkeys(values))
-            self.scale, self.low, self.high = self.ticks.index, -0.5, len(self.ticks) - 0.5
-        else:
-            self.low, self.high = self.scale(min(values)), self.scale(max(values))
-            steps = abs(end - start) // 40
-            self.ticks = sorted(set(values)) if log else ticks(self.low, self.high, steps)
+        self.low, self.high = self.scale(min(values)), self.scale(max(values))
+        steps = abs(end - start) // 40
+        self.ticks = sorted(set(values)) if log else ticks(self.low, self.high, steps)
 
     def place(self, value):
         share = (self.scale(value) - self.low) / (self.high - self.low or 1)
@@ -39,7 +39,7 @@ class Axis:
 
 
 def ticks(low, high, most):
-    """At most `most` steps of 1, 2 or 5 times a power of ten: (0.1, 1.1, 3) -> [0.5, 1.0]."""
+    """Choose round values for at most `most` + 1 ticks: (0.1, 1.1, 3) -> [0.5, 1.0]."""
     size = (high - low or 1) / most
     power = 10.0 ** math.floor(math.log10(size))
     step = next(k * power for k in (1, 2, 5, 10) if k * power >= size)
@@ -47,7 +47,7 @@ def ticks(low, high, most):
 
 
 def text(x, y, label, anchor="start"):
-    """A text, or a number in few digits."""
+    """Draw a label: a string, or a number, which is rounded."""
     words = label if isinstance(label, str) else f"{round(label, 9) + 0:g}".replace("-", "−")
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(named(words))}</text>'
 
@@ -63,7 +63,7 @@ def legend(names):
 
 
 def line(name, points, shift, x_axis, y_axis):
-    """A line through points (x, mean, low, high) with error bars, `shift` pixels to the right."""
+    """Draw a line through points (x, mean, low, high), moved to the right by `shift` pixels."""
     colour, marker = LOOKS.get(name, DASHED)
     corners, bars, markers = [], "", []
     for x, *ys in points:
@@ -79,7 +79,7 @@ def line(name, points, shift, x_axis, y_axis):
 
 
 def panel(title, lines, x_axis, y_axis, width):
-    """A panel of {name: points} with its upper left corner at 0, 0."""
+    """Draw the lines {name: points} in a panel with its upper left corner at (0, 0)."""
     levels = {y: f"M0 {y_axis.place(y):.1f}H{width:.1f}" for y in y_axis.ticks}
     parts = [f'<path d="{"".join(levels.values())}" stroke="currentColor" opacity=".2"/>']
     if 0 in levels:
@@ -87,24 +87,18 @@ def panel(title, lines, x_axis, y_axis, width):
     parts.append(text(width / 2, -10, title, "middle"))
     parts += [text(x_axis.place(x), HEIGHT + 18, x, "middle") for x in x_axis.ticks]
     for i, (name, points) in enumerate(lines.items()):
-        shift = 3 * (i - (len(lines) - 1) / 2)  # so error bars of several lines stand side by side
+        shift = 3 * (i - (len(lines) - 1) / 2)  # otherwise error bars would overlap
         parts += line(name, points, shift, x_axis, y_axis)
     return parts
 
 
 def with_bars(points):
-    """[x, value of each seed ...] or [x, difference with interval] -> (x, middle, low, high)."""
+    """Points [x, y of each seed ...] or [x, [difference, low, high]] -> (x, mean, low, high)."""
     return [(x, *(ys[0] if isinstance(ys[0], list) else interval(ys))) for x, *ys in points]
 
 
-def characters(title, lines):
-    """How many characters a panel has side by side: its title, or its ticks, which are texts."""
-    labels = {str(x) for points in lines.values() for x, *_ in points}
-    return max(len(title), len(labels) * (2 + max(map(len, labels))))
-
-
 def svg(chart, alt):
-    """The chart as the text of an SVG file. alt: what it shows, in words."""
+    """Draw a chart. Returns the text of an SVG file. alt: a description of the chart."""
     panels, xs, ys = {}, {}, []
     for title, lines in chart["panels"].items():
         panels[title] = {name: with_bars(points) for name, points in lines.items()}
@@ -117,12 +111,10 @@ def svg(chart, alt):
     parts.append(text(LEFT + WIDTH / 2, TOP + HEIGHT + 40, chart["x"], "middle"))
     parts += legend(names) if len(names) > 1 else []
     parts += [text(56, TOP + y_axis.place(y) + 5, y, "end") for y in y_axis.ticks]
-    sizes = {title: characters(title, lines) for title, lines in panels.items()}
-    left, margin = LEFT, 8 if chart["x"] else 0  # texts keep away from the edges by themselves
+    left, width = LEFT, (WIDTH - GAP * (len(panels) - 1)) / len(panels)
     for title, lines in panels.items():
-        width = (WIDTH - GAP * (len(panels) - 1)) * sizes[title] / sum(sizes.values())
-        x_axis = Axis(xs[title], margin, width - margin, chart["log"])
-        drawing = panel(title, lines, x_axis, y_axis, width)
-        parts += [f'<g transform="translate({left:.1f} {TOP})">', *drawing, "</g>"]
+        x_axis = Axis(xs[title], 8, width - 8, chart["log"])
+        parts.append(f'<g transform="translate({left:.1f} {TOP})">')
+        parts += [*panel(title, lines, x_axis, y_axis, width), "</g>"]
         left += width + GAP
     return "\n".join(parts) + "\n</svg>\n"

@@ -1,4 +1,4 @@
-"""What a step of PerCE costs beside a step of CE, in time and memory, on the device there is."""
+"""Measure the time and memory of a PerCE step and of a CE step, on a GPU if there is one."""
 
 import random
 import statistics
@@ -16,15 +16,15 @@ from perce_mini.model import GPT, GPTConfig
 from perce_mini.runtime.device import pick_device
 from perce_mini.trainer import Settings, make_optimizer, training_step
 
-PERSONA, QUERY, RESPONSE = 430, 12, 96  # tokens of an example
-BATCHES = {4096: 16, 50304: 8, 151936: 2}  # vocabulary: examples in a step; four times more on CUDA
+PERSONA, QUERY, RESPONSE = 430, 12, 96  # tokens in each part of an example
+BATCHES = {4096: 16, 50304: 8, 151936: 2}  # {vocabulary: examples}; on CUDA 4 times as many
 SMALL = {"n_layer": 4, "n_head": 4, "n_kv_head": 4, "n_shifted": 0, "n_embd": 128}
 GPT2 = {"n_layer": 12, "n_head": 12, "n_kv_head": 12, "n_shifted": 0, "n_embd": 768}  # on CUDA
 ROUNDS = 10
 
 
 class Model(GPT):
-    """A GPT that, when `naive`, computes the logits of every position before it selects some."""
+    """A GPT. If `naive` is set, it computes the logits of all positions and then selects some."""
 
     naive = False
 
@@ -40,7 +40,7 @@ def take_step(model, optimizer, examples, loss, naive):
 
 
 class PeakMemory(TorchDispatchMode):
-    """Counts the bytes of the tensors that are made under it; `peak` is the most at one time."""
+    """Within this context, `peak` is the largest number of bytes that new tensors use at a time."""
 
     def __enter__(self):
         self.now = self.peak = 0
@@ -64,7 +64,7 @@ class PeakMemory(TorchDispatchMode):
 
 
 def peak_bytes(step, device):
-    """The most memory in use during a step: all of it on CUDA, else what the step itself makes."""
+    """Return the peak memory of a step in bytes (on the CPU: only of tensors that it creates)."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         step()
@@ -75,7 +75,7 @@ def peak_bytes(step, device):
 
 
 def median_seconds(functions, device, desc=""):
-    """{name: median seconds} of functions that are called in turns; the first round warms up."""
+    """Call functions in turns: {name: median seconds}. The first round is a warm-up."""
     seconds = {name: [] for name in functions}
     for _ in tqdm(range(ROUNDS + 1), desc, dynamic_ncols=True, disable=not desc):
         for name, function in functions.items():
@@ -88,23 +88,23 @@ def median_seconds(functions, device, desc=""):
 
 
 def matrix_peak(device):
-    """Floating-point operations a second in one large matrix product."""
+    """Return how many floating-point operations per second a large matrix product reaches."""
     n, dtype = (8192, torch.bfloat16) if device.type == "cuda" else (2048, torch.float32)
     a = torch.randn(n, n, device=device, dtype=dtype)
     return 2 * n**3 / median_seconds({"product": lambda: a @ a}, device)["product"]
 
 
 def ce_operations(config, n_examples):
-    """Floating-point operations of a CE step: 2 per weight and token, and twice that backward."""
+    """Count the floating-point operations of a CE step: 6 per weight and token."""
     length = PERSONA + QUERY + RESPONSE - 1
     block = 4 * config.n_embd**2 + 3 * config.n_embd * config.n_hidden
-    attention = length * config.n_embd  # queries see half of the keys, and of the values
+    attention = length * config.n_embd  # a query attends to half of the keys and values on average
     head = RESPONSE * config.n_embd * config.vocab_size
     return 6 * n_examples * (length * config.n_layer * (block + attention) + head)
 
 
 def measure(config, n_examples, device, peak):
-    """{figure: value} for one model and batch. peak: see `matrix_peak`."""
+    """Return {figure: value} for one model and batch size. peak: see `matrix_peak`."""
     torch.manual_seed(0)
     model = Model(config).to(device)
     draw = partial(random.Random(0).choices, range(config.vocab_size))
@@ -114,35 +114,35 @@ def measure(config, n_examples, device, peak):
         examples.append(Example({}, persona + query, query, response, []))
     step = partial(take_step, model, make_optimizer(model, Settings()), examples)
     steps = {"ce": partial(step, "ce", False), "perce": partial(step, "perce", False)}
-    steps["naive"] = partial(step, "perce", True)
+    steps["naive"] = partial(step, "perce", True)  # computes the logits of all positions
     seconds = median_seconds(steps, device, f"vocabulary {config.vocab_size:,}")
     memory = {name: peak_bytes(steps[name], device) for name in steps}
     n_tokens = n_examples * (PERSONA + QUERY + RESPONSE)
-    every, share = "PerCE with logits of every position", ce_operations(config, n_examples) / peak
+    operations = ce_operations(config, n_examples) / seconds["ce"]  # per second
+    naive = "PerCE with logits of every position"
     return {
         "PerCE step / CE step, time": seconds["perce"] / seconds["ce"],
         "PerCE step / CE step, peak memory": memory["perce"] / memory["ce"],
-        f"{every} / CE step, time": seconds["naive"] / seconds["ce"],
-        f"{every} / CE step, peak memory": memory["naive"] / memory["ce"],
+        f"{naive} / CE step, time": seconds["naive"] / seconds["ce"],
+        f"{naive} / CE step, peak memory": memory["naive"] / memory["ce"],
         "GB, CE": memory["ce"] / 1e9,
         "tokens/s, CE": round(n_tokens / seconds["ce"]),
-        "share of the matrix peak, CE": share / seconds["ce"],
+        "share of the matrix peak, CE": operations / peak,
     }
 
 
 def measure_cost(suite):
     """What it costs."""
     device = pick_device("auto")
-    on_cuda, peak = device.type == "cuda", matrix_peak(device)
     shape, factor, where = SMALL, 1, "the CPU"
-    if on_cuda:
+    if device.type == "cuda":
         shape, factor, where = GPT2, 4, torch.cuda.get_device_name(device)
-    figures = {}
+    peak, figures = matrix_peak(device), {}
     for vocab_size, n_examples in BATCHES.items():
         config = GPTConfig(vocab_size, **shape)
         figures[vocab_size] = measure(config, factor * n_examples, device, peak)
     rows = {name: [{n: values[name] for n, values in figures.items()}] for name in figures[4096]}
-    caption = f"Medians of {ROUNDS} steps, in turns, on {where}; {shape['n_layer']} layers of width"
-    caption += f" {shape['n_embd']}, examples of {PERSONA} persona, {QUERY} query and {RESPONSE}"
-    caption += " response tokens."
+    caption = f"Medians of {ROUNDS} steps on {where}, taken in turns. The model has"
+    caption += f" {shape['n_layer']} layers of width {shape['n_embd']}; an example has {PERSONA}"
+    caption += f" persona, {QUERY} query and {RESPONSE} response tokens."
     return {"tables": [table(caption, list(figures), rows, "vocabulary", digits=2)]}

@@ -1,46 +1,48 @@
-"""What else a fine-tuned model can do: turns of chats, and questions about passages."""
+"""What else a fine-tuned model can do: take part in chats, and answer questions about passages."""
 
 from pathlib import Path
 
 import numpy as np
 
 from perce_mini.dataset import encode_rows
-from perce_mini.experiments.drop_metric import drop_score
-from perce_mini.experiments.records import table, with_more
-from perce_mini.experiments.rows import make_base
-from perce_mini.experiments.runs import Run, load
+from perce_mini.experiments.records import table
+from perce_mini.experiments.runs import Run, load, train
 from perce_mini.experiments.statistics import paired
-from perce_mini.experiments.suite import BOTH, LOSSES, PAIRED
+from perce_mini.experiments.suite import BOTH, LOSSES
+from perce_mini.rouge import words
 from perce_mini.runtime.files import write_jsonl_atomic
 from perce_mini.scoring import evaluate
 
-BASE_STEPS, N_CHATS, N_QUESTIONS = 2000, 60, 300
+N_CHATS, N_QUESTIONS = 60, 300
 
 
 def general_runs(suite, losses):
-    """{name: runs}: a base model that also read chats and questions, and runs that start there."""
+    """{name: runs}: the base model after it has also read chats and questions, and runs from it."""
     from data.personas.general import general_rows  # importable in the project's folder only
 
-    rows = Path("out/worlds/general/base.jsonl")
+    rows = Path("out/worlds/general/train.jsonl")
     if not rows.exists():
         write_jsonl_atomic(rows, general_rows("general"))
-    start = make_base("general", rows.parent, BASE_STEPS)
-    groups = suite.repeat({loss: Run(loss, **start) for loss in losses}, 3)
-    return {"base": [Run(steps=0, **start)]} | groups
+    start = Run("ce", lr=1e-3, steps=1000, batch_size=16, data=str(rows.parent))
+    if not (start.folder / "done").exists():
+        train(start)
+    base = str(start.folder)
+    groups = suite.repeat({loss: Run(loss, base=base) for loss in losses}, 3)
+    return {"base": [Run(steps=0, base=base)]} | groups
 
 
 def replies(run, rows, top_k):
-    """What the model of a run answers to every row, greedily."""
+    """Return the greedy response of a run's model to every row."""
     model, tokenizer, _ = load(run)
     examples = encode_rows(rows, tokenizer, model.config.block_size, top_k)
     return [record["prediction"] for record in evaluate(model, tokenizer, examples, 40, 0)]
 
 
 def judge_chats(run):
-    """{"turn k": score from 1 to 5, averaged over chats}. The paper asks a language model to judge.
+    """Score the model's answers in chats from 1 to 5: {"turn k": mean over chats}.
 
-    Ours counts: 1 + 4 x the share of the personal words of the user's own answer that the model's
-    answer holds too.
+    The score is 1 + 4 * the share of the personal words in the user's own answer that also occur in
+    the model's answer. The paper asks a language model instead.
     """
     from data.personas.general import chats
 
@@ -54,36 +56,37 @@ def judge_chats(run):
 def measure_dialogue(suite):
     """From writing to chats."""
     groups = general_runs(suite, BOTH)
-    suite.figures(groups, "dialogue")
+    suite.figures(groups, "dialogue")  # trains them
     rows = {name: [judge_chats(run) for run in runs] for name, runs in groups.items()}
-    caption = f"The judge's score in {N_CHATS} chats, at the turns where the user's own answer"
-    return {"tables": [table(f"{caption} is personal.", rows["base"][0], rows, digits=2)]}
+    caption = f"The judge's score in {N_CHATS} chats, for turns with a personal answer by the user."
+    return {"tables": [table(caption, rows["base"][0], rows, digits=2)]}
 
 
 def answer_questions(run):
-    """(questions, 2): DROP's exact match and F1, for passages that no model has read."""
+    """Return which answers are right: bools (questions,). Case and punctuation are ignored."""
     from data.personas.general import questions
 
     rows = questions("questions", N_QUESTIONS)
     texts = replies(run, rows, top_k=0)
-    golds = [[{"spans": [row["response"]]}] for row in rows]
-    return np.array([drop_score(text, gold) for text, gold in zip(texts, golds)])
+    return np.array([words(text) == words(row["response"]) for text, row in zip(texts, rows)])
 
 
 def measure_ability(suite):
     """Is general ability kept?"""
-    groups, minus_ce = general_runs(suite, LOSSES), "F1 minus CE"
-    rows, f1_tallies = suite.figures(groups, "ability"), {}
+    groups, minus_ce = general_runs(suite, LOSSES), "right answers minus CE"
+    rows, tallies = suite.figures(groups, "ability"), {}
     for name, runs in groups.items():
         answers = [answer_questions(run) for run in runs]
-        for row, (exact, f1) in zip(rows[name], np.mean(answers, axis=1).tolist()):
-            row |= {"exact match": exact, "F1": f1}
-        ones = np.ones((N_QUESTIONS, 1))
-        f1_tallies[name] = [np.stack([one[:, 1:], ones], axis=-1) for one in answers]
+        for row, right in zip(rows[name], answers):
+            row["right answers"] = float(right.mean())
+        tallies[name] = [np.stack([x, np.ones(len(x))], axis=-1)[:, None] for x in answers]
     for name in set(groups) - {"ce"}:
         n = len(groups["ce"]) // len(groups[name])  # the base model is the same for all seeds
-        (change,) = paired(range(N_QUESTIONS), f1_tallies[name] * n, f1_tallies["ce"])
-        rows[name] = with_more(rows[name], {minus_ce: change})
-    columns = ["rouge_l", "personal_accuracy", "exact match", "F1", minus_ce]
-    caption = f"{N_QUESTIONS} questions about passages. Differences: {PAIRED}."
-    return {"tables": [table(caption.replace("users", "questions"), columns, rows)]}
+        (change,) = paired(range(N_QUESTIONS), tallies[name] * n, tallies["ce"])
+        rows[name][0][minus_ce] = change
+    columns = ["rouge_l", "personal_accuracy", "right answers", minus_ce]
+    caption = (
+        f"{N_QUESTIONS} questions about passages. Differences: paired bootstrap over questions"
+    )
+    caption += " and seeds."
+    return {"tables": [table(caption, columns, rows)]}

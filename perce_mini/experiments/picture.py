@@ -1,6 +1,6 @@
-"""The picture at the top of the README: a user's own text, every token shaded by its PIR (SVG).
+"""Draw the picture at the top of the README: a user's own text, each token shaded by PIR (SVG).
 
-What it draws is recorded in data/results/example.json, so that it can be drawn again.
+The text and its PIR are recorded in data/results/example.json.
 """
 
 import re
@@ -8,21 +8,22 @@ import textwrap
 
 from perce_mini.heatmap import DARK, LIGHT, SCALE, parts_of, signed, tint, visible
 
-LEFT, TOP, LINE, CELL = 16, 62, 30, 8.6  # pixels; CELL: width of a character
-COLUMNS = 80  # characters in a line
+LEFT, TOP = 16, 62  # where the text starts, in pixels
+LINE, CELL = 30, 8.6  # height of a line and width of a character, in pixels
+COLUMNS = 80  # characters per line
 HEAD = "What a user really wrote. Orange tokens are likelier given this user's earlier texts."
 FORMULA = "PIR = ln P(token | persona, query, prefix) − ln P(token | query, prefix)"
 
 
 def example_of(record, tokenizer):
-    """A record of scoring.evaluate -> the values that `response_svg` draws, ready for JSON."""
+    """Extract from a record of scoring.evaluate what `response_svg` needs, as JSON values."""
     texts, pir, personal, _ = zip(*parts_of(record, tokenizer))
     row = {key: record["row"][key] for key in ["user", "task", "query"]}
     return row | {"texts": texts, "pir": [round(x, 2) for x in pir], "personal": personal}
 
 
 def positions(text):
-    """Wrap a text: {index of a character: (line, column)}, without the spaces between lines."""
+    """Wrap a text: {index of a character: (line, column)}. Spaces at line breaks are left out."""
     text, start, result = re.sub(r"\s", " ", text), 0, {}
     for y, line in enumerate(textwrap.wrap(text, COLUMNS, break_on_hyphens=False)):
         start = text.index(line, start)
@@ -42,7 +43,7 @@ def words(x, y, text, kind="small"):
 
 
 def tokens_svg(example):
-    """The tokens, shaded, and underlined if personal: (SVG, y below the last line)."""
+    """Draw the tokens, underlined if personal. Returns the SVG and the y below the last line."""
     place, start, svg = positions("".join(example["texts"])), 0, []
     for text, pir, personal in zip(example["texts"], example["pir"], example["personal"]):
         if core := text.strip():
@@ -58,7 +59,7 @@ def tokens_svg(example):
 
 
 def response_svg(example, dark):
-    """One response (of `example_of`) with a legend, as the text of an SVG file 720 pixels wide."""
+    """Draw an example (see `example_of`) with a legend. Returns the text of an SVG file."""
     paper, ink, soft = (DARK if dark else LIGHT).values()
     tokens, bottom = tokens_svg(example)
     scale = ""

@@ -1,10 +1,11 @@
-"""A pretrained model on real texts, fine-tuned with several losses.
+"""Fine-tune a pretrained model on real texts with several losses, and compare them.
 
     python -m perce_mini.experiments real --model SmolLM2-135M --data out/commits --json FILE
 
-If several learning rates are named, every loss gets the one with the best likelihood of val.jsonl.
-Texts are written twice, sampled and greedily. All models are also scored with a stranger's profile
-in the plain view: much of a pretrained model's PIR is what such texts look like, not the person.
+If you pass several learning rates, each loss uses the one with the best log P on val.jsonl. Every
+model generates texts by sampling and greedily. PIR is also measured against a stranger's profile in
+the plain view, because much of a pretrained model's PIR reflects what such texts look like in
+general, not who wrote them.
 """
 
 from dataclasses import replace
@@ -24,6 +25,7 @@ from perce_mini.runtime.files import check_writable, write_text_atomic
 KINDS = {
     "ce": Run("ce"),
     "perce": Run(),
+    "ce-then-perce": Run(ce_first=0.5),
     "perce-stranger": Run(contrast="stranger"),
     "perce-cap-2": Run(clip_max=2.0),
 }
@@ -33,28 +35,28 @@ OF_TEXTS = ["rouge_l", "rouge_p", "rouge_r", "meteor_exact", "length"]
 
 def parse_args(words):
     p = cli.Parser(prog="python -m perce_mini.experiments real", description=__doc__)
-    help = "Hugging Face folder to start from"
-    p.add_argument("--model", type=Path, metavar="DIR", required=True, help=help)
+    add = p.add_argument
+    add("--model", type=Path, metavar="DIR", required=True, help="Hugging Face folder to fine-tune")
     help = "folder with train.jsonl and test.jsonl, and val.jsonl to choose a learning rate"
-    p.add_argument("--data", type=Path, metavar="DIR", required=True, help=help)
-    help = f"some of {', '.join(KINDS)} (default: all)"
-    p.add_argument("--losses", nargs="+", choices=KINDS, default=list(KINDS), help=help)
+    add("--data", type=Path, metavar="DIR", required=True, help=help)
+    help = f"one or more of {', '.join(KINDS)} (default: all)"
+    add("--losses", nargs="+", choices=KINDS, default=list(KINDS), help=help)
     help = "learning rates to choose from"
-    p.add_argument("--lr", nargs="+", type=cli.RATE, default=[2e-5], help=help)
-    p.add_argument("--seeds", type=COUNT, default=1, help="runs of every loss at its best rate")
-    p.add_argument("--steps", type=COUNT, default=Run.steps, help="optimisation steps")
-    p.add_argument("--batch-size", type=COUNT, default=8, help="examples in a step")
-    p.add_argument("--top-k", **cli.TOP_K, default=Run.top_k)
-    p.add_argument("--block-size", type=COUNT, default=2048, help="longest sequence in tokens")
+    add("--lr", nargs="+", type=cli.RATE, default=[2e-5], help=help)
+    add("--seeds", type=COUNT, default=1, help="number of runs per loss, at its best learning rate")
+    add("--steps", type=COUNT, default=Run.steps, help="optimisation steps")
+    add("--batch-size", type=COUNT, default=8, help="examples per step")
+    add("--top-k", **cli.TOP_K, default=Run.top_k)
+    add("--block-size", type=COUNT, default=2048, help="longest sequence in tokens")
     help = "held-out examples to score; 0 for all"
-    p.add_argument("--examples", type=COUNT_OR_NONE, default=60, help=help)
-    p.add_argument("--jobs", type=COUNT, default=1, help="runs at a time")
-    p.add_argument("--json", type=Path, metavar="FILE", help="write the tables")
+    add("--examples", type=COUNT_OR_NONE, default=60, help=help)
+    add("--jobs", type=COUNT, default=1, help="number of runs at a time")
+    add("--json", type=Path, metavar="FILE", help="write the tables to this file")
     return p.parse_args(words)
 
 
 def measure(args):
-    """The tables of all runs. Finished runs are used again. Raises UserError."""
+    """Train and score all runs, except finished ones. Returns the tables. Raises UserError."""
     suite, split = Suite(args.seeds, args.jobs), held_out_file(args.data).stem
     same = {"top_k": args.top_k, "block_size": args.block_size}
     same |= {"data": str(args.data), "base": str(args.model)}
@@ -62,10 +64,10 @@ def measure(args):
     kinds = {loss: replace(KINDS[loss], **how) for loss in args.losses}
     rates_tables = []
     if len(args.lr) > 1:
-        if split == "val":
-            raise UserError(f"{args.data}: choosing a rate needs test.jsonl beside val.jsonl")
+        if split == "val":  # without test.jsonl, val.jsonl is what the runs are scored on
+            raise UserError(f"{args.data} has no test.jsonl: use a single --lr, chosen elsewhere")
         val = Scored("val", args.examples, texts=False)
-        kinds, rates_table = suite.at_best_rates(kinds, args.lr, val, "logp")
+        kinds, rates_table = suite.at_best_rates(kinds, args.lr, val)
         rates_tables = [rates_table]
     groups = {"before": [Run(steps=0, **same)]} | suite.repeat(kinds)
     texts = Scored(split, args.examples)
@@ -89,19 +91,15 @@ def measure(args):
 
 
 def minus_ce(groups, texts, greedy):
-    """The table of the differences to CE."""
+    """Make the table of differences to CE."""
     rows = {}
-    for name in groups:
-        if name == "ce":
-            continue
+    for name in [name for name in groups if name != "ce"]:
         runs = groups[name] * (len(groups["ce"]) // len(groups[name]))  # "before" has one seed
         changes = difference(runs, groups["ce"], texts)
-        for metric, change in difference(runs, groups["ce"], greedy).items():
-            changes[metric + GREEDY] = change
-        rows[name] = [changes]
-    columns = [metric + suffix for suffix in ["", GREEDY] for metric in OF_TEXTS]
-    caption = f"Differences to CE: {PAIRED}."
-    return table(caption, [*columns, "logp"], rows, "minus CE", transposed=True)
+        changes_greedy = difference(runs, groups["ce"], greedy)
+        rows[name] = [changes | {m + GREEDY: change for m, change in changes_greedy.items()}]
+    columns = OF_TEXTS + [metric + GREEDY for metric in OF_TEXTS] + ["logp"]
+    return table(f"Differences to CE: {PAIRED}.", columns, rows, "minus CE", transposed=True)
 
 
 def main(words):
@@ -109,7 +107,7 @@ def main(words):
     if args.json:
         check_writable(args.json)
     title = f"Real texts: {(args.json or args.data).stem.removeprefix('real_').replace('_', ', ')}"
-    paths = {str(args.model): "MODEL", str(args.data): "DATA"}  # nobody else has these
+    paths = {str(args.model): "MODEL", str(args.data): "DATA"}  # they differ between machines
     words = [paths.get(word, word) for word in words]
     command = " ".join(["python -m perce_mini.experiments real", *words])
     results = {"title": title, "command": command} | provenance() | {"tables": measure(args)}

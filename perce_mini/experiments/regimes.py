@@ -1,134 +1,140 @@
-"""When does PerCE help? One thing at a time is varied around the default run.
+"""When does PerCE help, and when does it harm? We vary three things:
 
-A possible reason is measured too: with few texts CE memorises words that nobody can foresee. That
-lowers its training loss and is worth nothing for new users. PerCE gives such words little weight.
+1. How much the model still has to learn. It is trained for 30 to 240 steps, on texts of a *new
+   form* (the default tasks, which the base model has never read) or of a *known form* (letters,
+   diaries, recipes and notices, of which it has read many).
+2. How long CE is used before PerCE takes over, so that the model learns the form first.
+3. How well the base model reads its context: checkpoints from one training run.
 
-And does it hold in other worlds, from other base models?
+A second experiment repeats the comparison of PerCE and CE in other worlds, from other base models.
 """
 
 from dataclasses import replace
 
 from perce_mini.experiments.records import chart, of_seeds, table
-from perce_mini.experiments.rows import DATA, make_base, make_world
-from perce_mini.experiments.runs import NEW, PERSONAL_SHARE, SOME, TEST, TRAINED, VAL, Run
+from perce_mini.experiments.rows import DEFAULT_BASE_STEPS, keep_bases, make_base, make_world
+from perce_mini.experiments.runs import SOME, TEST, Run
 from perce_mini.experiments.statistics import interval
-from perce_mini.experiments.suite import BOTH, COLUMNS, KINDS, PAIRED, RATES, difference
+from perce_mini.experiments.suite import BOTH, COLUMNS, PAIRED, difference, differences
 
-METRICS = COLUMNS[:4]
-DRAWN = ["personal_accuracy", "logp_other"]  # the metrics of the charts
-DECAYED = "ce, weight decay 1"
-AHEAD = "worlds with more personal tokens right"
-FEWEST, MOST = 30, 240  # steps
-SEEDS = [1, 2]  # of the worlds beside the default one
-BASE_STEPS = 1500  # of their base models, as of data/base
+NEW, KNOWN = "new form", "known form"
+STEPS = [30, 60, 120, 240]
+SHARES = [0.25, 0.5, 0.75]  # share of the steps that use CE; 0 is PerCE and 1 is CE
+BASES = [1000, 2500]  # training steps after which a copy of the base model is saved
+WORLDS, BASE_STEPS = [0, 1, 2], BASES[0]  # seeds; training steps of their base models
 
-
-def dials():
-    """{dial: {setting: how a run differs from the default run}}; {} for the default setting."""
-    many = make_world("many", "--train", 2000)
-    ordinary = {n: make_world(f"ordinary-{n}", "--ordinary", n) for n in [0, 2, 6]}
-    faith = {n: make_world(f"faith-{n}", "--faith", n / 100) for n in [40, 100]}
-    widths = {n: make_base(f"width-{n}", DATA, BASE_STEPS, n_embd=n) for n in [64, 96]}
-    return {
-        "steps": {60: {}} | {n: {"steps": n} for n in [FEWEST, 120, MOST]},
-        "ordinary sentences": {4: {}} | ordinary,
-        "% of habits kept": {80: {}} | faith,
-        "examples": {252: {}} | {n: many | {"examples": n} for n in [125, 500, 1000, 6000]},
-        "dimensions": {128: {}} | widths,
-    }
+# `known_form`, `on_form` and `world_of` return fields of Run.
 
 
-def measure_regimes(suite):
-    """When does it help?"""
-    usual, _ = suite.at_best_rates(KINDS)
-    changes, rows, panels = {}, {}, {metric: {} for metric in DRAWN}
-    for dial, settings in dials().items():
-        for setting, how in sorted(settings.items()):
-            runs = {loss: replace(usual[loss], **how) for loss in BOTH}
-            if "base" in how or how.get("steps") in (FEWEST, MOST):  # these need rates of their own
-                runs, _ = suite.at_best_rates(runs)
-            groups = suite.repeat(runs, 3)
-            figures = suite.figures(groups, f"{dial} {setting}")
-            change = difference(groups["perce"], groups["ce"])
-            changes[dial, setting] = [change | {PERSONAL_SHARE: figures["ce"][0][PERSONAL_SHARE]}]
-            for loss in BOTH:
-                rows[dial, setting, loss, f"{runs[loss].lr:g}"] = figures[loss]
-            for metric in DRAWN:
-                line = panels[metric].setdefault(dial, {"perce": []})["perce"]
-                line.append([str(setting), change[metric]])
-    minus = f"PerCE − CE on {SOME.n} test examples, 3 seeds: {PAIRED}."
-    both = "Both on these examples. The learning rate is the best by validation ROUGE-L for the"
-    both += " default run, the fewest and the most steps and each width, else the default run's."
-    tables = [
-        table(minus, [*METRICS, PERSONAL_SHARE], changes, ("dial", "setting")),
-        table(both, METRICS, rows, ("dial", "setting", "loss", "rate")),
-        memorised(suite, usual),
-    ]
-    charts = [chart(metric, "", f"PerCE − CE, {metric}", panels[metric]) for metric in DRAWN]
-    return {"tables": tables, "charts": charts}
+def known_form():
+    """Generate letters, diaries, recipes and notices: as many rows as in the default data."""
+    tasks = "--tasks letter diary recipe notice".split()
+    return make_world("known", *tasks, "--train", 189, "--held-out", 375, "--base", 1)
 
 
-def memorised(suite, kinds):
-    """The table of how much likelier the training texts are than new users' texts."""
-    kinds = {name: run for name, run in kinds.items() if name != "oracle"}
-    kinds |= {DECAYED: replace(kinds["ce"], weight_decay=1.0)}
-    kinds |= {f"{loss}, {MOST} steps": replace(kinds[loss], steps=MOST) for loss in BOTH}
-    groups = {"base": [Run(steps=0)]} | suite.repeat(kinds, 3)
-    trained = suite.figures(groups, "training texts", TRAINED)
-    new = suite.figures(groups, "new users", NEW)
-    rows = {name: [] for name in groups}
-    for name in groups:
-        for a, b in zip(trained[name], new[name]):
-            row = {}
-            for metric in ["logp_personal", "logp_other"]:
-                row |= {f"{metric}, trained": a[metric], f"{metric}, new": b[metric]}
-            row["other tokens memorised"] = a["logp_other"] - b["logp_other"]
-            rows[name].append(row)
-    caption = "log P of training texts and of new users' texts, nats/token; rates as in `main`."
-    return table(caption, list(rows["ce"][0]), rows)
+def on_form(form):
+    """On the known form, runs start from an early copy of the base model.
+
+    It already knows the form but does not read its context well yet. The finished base model has
+    nothing left to learn there.
+    """
+    return known_form() | keep_bases(BASES)[BASES[0]] if form == KNOWN else {}
 
 
 def world_of(seed):
-    """How a run in this world differs: in its rows, and in a base model trained in this world."""
+    """Generate a world and train a base model in it, for only BASE_STEPS steps to save time."""
     if seed == 0:
-        return {}  # the default world and its base model
+        return keep_bases(BASES)[BASE_STEPS]
     world = make_world(f"seed-{seed}", "--seed", seed)
     return world | make_base(f"seed-{seed}", world["data"], BASE_STEPS, seed)
 
 
+def measure_regimes(suite):
+    """When does it help, and when does it harm?"""
+    tables, lead = vary_steps(suite)
+    return {"tables": [*tables, *vary_share(suite), vary_base(suite)], "charts": [lead]}
+
+
+def vary_steps(suite):
+    """Vary the form and the number of steps. Returns two tables and a chart."""
+    changes, figures = {}, {}
+    panels = {"personal_accuracy": {NEW: [], KNOWN: []}, "rouge_l": {NEW: [], KNOWN: []}}
+    for form in [NEW, KNOWN]:
+        for steps in STEPS:
+            # Learning rates are tuned for 60 and for 240 steps, and also used for 30 and for 120.
+            best = suite.tuned(steps=60 if steps <= 60 else Run.steps, **on_form(form))
+            groups = suite.repeat(best, 3, steps=steps)
+            scores = suite.figures(groups, f"{form}, {steps} steps")
+            change = difference(groups["perce"], groups["ce"])
+            changes[form, steps] = [change]
+            for loss in BOTH:
+                figures[form, steps, loss, f"{best[loss].lr:g}"] = scores[loss]
+            x = interval(of_seeds(scores["ce"], "logp_other"))[0]
+            for metric, lines in panels.items():
+                lines[form].append([x, change[metric]])
+    minus = f"PerCE − CE on {SOME.n} test examples, 3 seeds: {PAIRED}."
+    both = "Both losses on these examples, at the learning rates with the best validation log P."
+    changes_table = table(minus, COLUMNS, changes, ("form", "steps"))
+    figures_table = table(both, COLUMNS, figures, ("form", "steps", "loss", "rate"))
+    axes = "log P of the other tokens after CE, nats", "PerCE − CE"
+    return [changes_table, figures_table], chart("lead", *axes, panels)
+
+
+def vary_share(suite):
+    """Vary the share of the steps that use CE. Returns two tables."""
+    changes, figures = {}, {}
+    for form in [NEW, KNOWN]:
+        # On the known form, little is left to learn after 60 steps.
+        how = on_form(form) | {"steps": 60 if form == KNOWN else Run.steps}
+        kinds = {"ce": Run("ce", **how), "perce": Run(**how), "half": Run(ce_first=0.5, **how)}
+        best, _ = suite.at_best_rates(kinds)
+        runs = {share: replace(best["half"], ce_first=share) for share in SHARES}
+        runs = {0.0: best["perce"], **runs, 1.0: best["ce"]}
+        # 5 seeds for CE, PerCE and half of each; 3 for the others to save time
+        groups = suite.repeat(runs, 5) | suite.repeat({x: runs[x] for x in [0.25, 0.75]}, 3)
+        for share, seeds in suite.figures(groups, f"CE first, {form}").items():
+            figures[form, f"{share:.0%}"] = seeds
+        for share, change in differences(groups, 1.0).items():
+            changes[form, f"{share:.0%}"] = [change]
+    labels = ("form", "CE first")
+    minus = f"CE first, then PerCE, minus CE alone: {Run.steps} steps ({KNOWN}: 60), 5 seeds (25%"
+    minus += f" and 75%: 3); {PAIRED}."
+    both = "All runs on these examples; 100% is CE alone, 0% PerCE alone."
+    return [table(minus, COLUMNS, changes, labels), table(both, COLUMNS, figures, labels)]
+
+
+def vary_base(suite):
+    """Vary the base model: copies from several steps of one training run. Returns a table."""
+    best, changes = suite.tuned(), {}
+    for steps, how in (keep_bases(BASES) | {DEFAULT_BASE_STEPS: {}}).items():
+        groups = suite.repeat(best, 3, **how)
+        before = {NEW: [Run(steps=0, **how)], KNOWN: [Run(steps=0, **how, **known_form())]}
+        scores = suite.figures(groups | before, f"base of {steps} steps")
+        row = {f"before, {form}": scores[form][0]["personal_accuracy"] for form in before}
+        row["after CE"] = interval(of_seeds(scores["ce"], "personal_accuracy"))[0]
+        changes[steps] = [row | difference(groups["perce"], groups["ce"])]
+    caption = (
+        "Accuracy on personal tokens before fine-tuning and after CE, which shows how well the"
+    )
+    caption += f" base model reads its context, and PerCE − CE with 3 seeds: {PAIRED}."
+    caption += " Learning rates: the best ones for the default base model."
+    columns = [f"before, {NEW}", f"before, {KNOWN}", "after CE", *COLUMNS]
+    return table(caption, columns, changes, "steps of the base model")
+
+
 def measure_worlds(suite):
     """In other worlds, from other base models."""
-    changes, rows, at_rate = {}, {}, {lr: [] for lr in RATES}
-    for seed in [0, *SEEDS]:
+    best, changes, rows = suite.tuned(), {}, {}
+    for seed in WORLDS:
         how = world_of(seed)
-        kinds = {loss: replace(KINDS[loss], **how) for loss in BOTH}
-        runs, _ = suite.at_best_rates(kinds)
-        for lr in RATES:
-            pair = {loss: [replace(run, lr=lr)] for loss, run in kinds.items()}
-            (ce,), (perce,) = suite.figures(pair, f"world {seed}, rates", VAL).values()
-            at_rate[lr].append({metric: perce[metric] - ce[metric] for metric in COLUMNS})
-        groups = {"base": [Run(steps=0, **how)]} | suite.repeat(runs, 3)
+        groups = {"base": [Run(steps=0, **how)]} | suite.repeat(best, 3, **how)
         for name, seeds in suite.figures(groups, f"world {seed}", TEST).items():
-            rows[seed, name, f"{runs[name].lr:g}" if name in BOTH else ""] = seeds
+            rows[seed, name] = seeds
         changes[seed] = [difference(groups["perce"], groups["ce"], TEST)]
     each = [{metric: change[metric][0] for metric in COLUMNS} for (change,) in changes.values()]
-    changes["all"] = [over_worlds(each)]
-    same_rate = {}
-    for lr, each in at_rate.items():
-        ahead = sum(one["personal_accuracy"] > 0 for one in each)
-        same_rate[lr] = [over_worlds(each) | {AHEAD: ahead}]
+    changes["all"] = [{metric: list(interval(of_seeds(each, metric))) for metric in COLUMNS}]
     minus = f"PerCE − CE on {TEST.n} test examples, 3 seeds in each world: {PAIRED}."
     minus += " Last row: mean and interval over the worlds."
-    both = "Both on these examples, at the best learning rates by validation ROUGE-L in each world."
-    equal = f"PerCE − CE at the same rate on {VAL.n} validation examples, one seed in each world:"
-    tables = [
-        table(minus, COLUMNS, changes, "world"),
-        table(both, COLUMNS, rows, ("world", "loss", "rate")),
-        table(f"{equal} over the worlds.", [*COLUMNS, AHEAD], same_rate, "rate"),
-    ]
-    return {"tables": tables}
-
-
-def over_worlds(differences):
-    """Each world's {metric: difference} -> {metric: [mean, low, high]} over the worlds."""
-    return {metric: list(interval(of_seeds(differences, metric))) for metric in COLUMNS}
+    both = "Both losses on these examples, at the best learning rates in world 0."
+    changes_table = table(minus, COLUMNS, changes, "world")
+    return {"tables": [changes_table, table(both, COLUMNS, rows, ("world", "loss"))]}

@@ -1,7 +1,8 @@
-"""What data/results/ says: its README.md with tables and figures, and parts of other READMEs.
+"""Write the README of data/results, and the marked parts of other READMEs.
 
-The prose is in findings.md, one part "## NAME" per experiment. A number in it is a field, such as
-{value main perce rouge_l:.3f}: the name of a function below, its arguments, and a format.
+The prose is in data/results/findings.md, in one part "## NAME" per experiment. Its numbers are
+fields, such as {value main perce rouge_l:.3f}: the name of one of the functions below, its
+arguments, and a format. findings.md explains each function.
 """
 
 import ast
@@ -12,7 +13,7 @@ from pathlib import Path
 from perce_mini.experiments import records, tabulate
 from perce_mini.experiments.charts import svg
 from perce_mini.experiments.picture import response_svg
-from perce_mini.experiments.records import RESULTS, as_labels
+from perce_mini.experiments.records import RESULTS
 from perce_mini.experiments.statistics import interval
 from perce_mini.runtime.errors import UserError
 from perce_mini.runtime.files import read_json, read_text, write_text_atomic
@@ -21,18 +22,19 @@ FINDINGS = RESULTS / "findings.md"
 READMES = [Path("README.md"), Path("perce_mini/README.md")]
 TRAINER = Path("perce_mini/hf/trainer.py")
 
-# ------------------------------- the functions of fields; findings.md says what each is filled with
-
 
 def table_of(name):
-    """The second table of regimes.json for "regimes.2", the first for "regimes"."""
+    """Read a recorded table: "regimes" is the first one of regimes.json, "regimes.2" the second."""
     name, _, number = name.partition(".")
     return records.read(name)["tables"][int(number or 1) - 1]
 
 
 def figures_of(table, row, column):
-    """The figures of a row, one per seed. row: its labels, or the first of them: "steps/30/ce"."""
-    rows = {"/".join(as_labels(k)): seeds for k, seeds in table_of(table)["rows"].items()}
+    """Return the figures of a row, one per seed. row: its first labels, as in "new form/30/ce".
+
+    Raises UserError if there is no such row or column.
+    """
+    rows = {"/".join(row["labels"]): row["seeds"] for row in table_of(table)["rows"]}
     label = next((label for label in rows if f"{label}/".startswith(f"{row}/")), None)
     if label is None:
         raise UserError(f"no row {row!r}; there are {'; '.join(rows)}")
@@ -55,6 +57,10 @@ def gain(table, row, column, _over, *other):
     return value(table, row, column) / value(*other) - 1
 
 
+def change(table, row, column, _minus, *other):
+    return value(table, row, column) - value(*other)
+
+
 def wins(table, row, column, _over, *other):
     pairs = list(zip(figures_of(table, row, column), figures_of(*other)))
     return f"{sum(a > b for a, b in pairs)} of {len(pairs)}"
@@ -66,15 +72,15 @@ def significance(table, row, column):
 
 
 def significant(table, column):
-    rows = {tuple(row[0][column]) for row in table_of(table)["rows"].values()}
+    rows = {tuple(row["seeds"][0][column]) for row in table_of(table)["rows"]}
     return f"{sum(low * high > 0 for _, low, high in rows)} of {len(rows)}"
 
 
-FUNCTIONS = {f.__name__: f for f in [value, cell, gain, wins, significance, significant]}
+FUNCTIONS = {f.__name__: f for f in [value, cell, gain, change, wins, significance, significant]}
 
 
 def fill(text):
-    """The text with its fields filled. Raises UserError, which names the field and the reason."""
+    """Replace the fields of a text by their values. Raises UserError, which names the field."""
 
     def call(field):
         try:
@@ -89,16 +95,13 @@ def fill(text):
 
 
 def findings():
-    """{name: text} of the parts of findings.md, with their fields."""
+    """Read findings.md: {name: text of the part, with its fields}."""
     _, *parts = re.split(r"^## (\w+)\n", read_text(FINDINGS), flags=re.M)
     return {name: text.strip() for name, text in zip(parts[::2], parts[1::2])}
 
 
-# ---------------------------------------------------------------------------------- the files
-
-
 def experiments():
-    """{name: results} of everything that is recorded, in the order of findings.md."""
+    """Read all recorded results, in the order of findings.md: {name: results}."""
     files = sorted(path.stem for path in RESULTS.glob("*.json") if path.stem != "example")
     names = [name for name in findings() if name in files]
     return {name: records.read(name) for name in dict.fromkeys([*names, *files])}
@@ -111,7 +114,7 @@ def markdown_table(table):
 
 
 def section(name, result, text):
-    """What made the results, what they mean, and the tables."""
+    """Write an experiment's section: where the results come from, the prose, and the tables."""
     made = f"Made by `{result.get('command', f'python -m perce_mini.experiments {name}')}`"
     made += f" on one {result['gpu']}" if "gpu" in result else ""
     made += f", commit {result['commit'][:7]}, {result['date']}." if "commit" in result else "."
@@ -120,7 +123,7 @@ def section(name, result, text):
 
 
 def results_readme():
-    """data/results/README.md."""
+    """Return the text of data/results/README.md."""
     contents, sections = [], []
     texts = {name: fill(text) for name, text in findings().items()}
     for name, result in experiments().items():
@@ -135,10 +138,10 @@ def results_readme():
 
 
 def part(name):
-    """A part of findings.md, or data/results/NAME.txt; "NAME B" is the section B of it."""
+    """Return a part of findings.md, or data/results/NAME.txt, or section B of it for "NAME B"."""
     if name in (parts := findings()):
         return fill(parts[name])
-    if name == "trainer":  # the indented lines of a docstring
+    if name == "trainer":  # the code in the docstring of hf/trainer.py
         docstring = ast.get_docstring(ast.parse(read_text(TRAINER)))
         code = "\n".join(re.findall(r"^(?:    (.*))?$", docstring, flags=re.M))
         return "```python\n" + re.sub(r"\n{3,}", "\n\n", code).strip() + "\n```"
@@ -151,8 +154,8 @@ def part(name):
 
 
 def with_parts(readme):
-    """A README with its line counts, and all between <!-- NAME: ... --> and <!-- end of NAME -->,
-    written anew."""
+    """Update a README: its line counts, and the text between <!-- NAME: ... --> and
+    <!-- end of NAME -->."""
 
     def count(row):
         return f"{row[1]}{round(len(read_text(row[2]).splitlines()), -1)} |"
@@ -163,7 +166,7 @@ def with_parts(readme):
 
 
 def written():
-    """{path: text} of everything that is written from the records and findings.md."""
+    """Return all files that are made from the records and findings.md: {path: text}."""
     files = {RESULTS / "README.md": results_readme()}
     for name, result in experiments().items():
         for chart in result.get("charts", []):

@@ -1,4 +1,4 @@
-"""What runs need: rows, the exact PIR of the default data's rows, other worlds, base models."""
+"""The inputs of the runs: rows, exact PIR, other worlds and base models. All are made only once."""
 
 import subprocess
 import sys
@@ -18,28 +18,33 @@ from perce_mini.runtime.files import write_jsonl_atomic
 from perce_mini.trainer import Settings
 
 DATA, RUNS = Path("data/personas"), Path("out/experiments")
-SOLVED = 240  # held-out rows of each split whose exact PIR is computed
+DEFAULT_BASE_STEPS = 4000  # training steps of the base model in data/base
+SOLVED = 240  # number of rows in each of val and test whose exact PIR is computed
 
 
 def rows_of(split, data=DATA, task="", n=0):
-    """The rows of a split of a data folder: all, those of one task, or a subsample of n."""
+    """Read the rows of a split. task: only rows of this task. n: a random subset of this size."""
     rows = read_examples(Path(data) / f"{split}.jsonl")
     return subsample([row for row in rows if task in ("", row["task"])], n)
 
 
-def solve_rows(split, jobs):
-    """Write rows of the default data with their exact PIR: all of train, SOLVED of val and test."""
-    rows = rows_of(split, n=0 if split == "train" else SOLVED)
-    with ProcessPoolExecutor(jobs) as pool:  # it takes minutes
-        results = pool.map(solve, rows, chunksize=10)
-        solved = list(tqdm(results, f"exact PIR, {split}", len(rows), dynamic_ncols=True))
-    write_jsonl_atomic(RUNS / f"{split}.jsonl", solved)
+def prepare(jobs):
+    """Generate the default data, and compute the exact PIR of its rows with `jobs` processes."""
+    if not (DATA / "base.jsonl").exists():
+        call("data/personas/prepare.py")
+    for split in ["val", "test", "train"]:
+        if not (RUNS / f"{split}.jsonl").exists():
+            rows = rows_of(split, n=0 if split == "train" else SOLVED)
+            with ProcessPoolExecutor(jobs) as pool:  # takes minutes
+                results = pool.map(solve, rows, chunksize=10)
+                solved = list(tqdm(results, f"exact PIR, {split}", len(rows), dynamic_ncols=True))
+            write_jsonl_atomic(RUNS / f"{split}.jsonl", solved)
 
 
 def solve(row):
-    """The row with "exact", the exact PIR of its characters, and "exact_logp", their exact log P.
+    """Add "exact" and "exact_logp" to a row: exact PIR and log P of its characters, in nats.
 
-    The reader who knows the generator has read the items that stand in the prompt.
+    They hold for a reader who has read the profile items that are in the model's prompt.
     """
     from data.personas.exact import exact_logprobs  # importable in the project's folder only
 
@@ -50,13 +55,15 @@ def solve(row):
 
 
 def solved_rows(split):
+    """Read the rows of the default data that `prepare` has added the exact PIR to."""
     return read_examples(RUNS / f"{split}.jsonl")
 
 
 def exact_tokens(row, tokenizer, name="exact"):
-    """The exact PIR (N,) of a solved row's response tokens, the end included; or "exact_logp".
+    """Return the exact PIR of the response tokens and the end token: (N,), in nats.
 
-    A token's value is the sum over its characters. (In the default data they are a byte each.)
+    A token's PIR is the sum over its characters, which are one byte each in the default data. name:
+    "exact_logp" returns log P instead.
     """
     values = row[name]
     sums = [sum(values[start:end]) for start, end in tokenizer.spans(row["response"])]
@@ -64,7 +71,7 @@ def exact_tokens(row, tokenizer, name="exact"):
 
 
 def call(*command):
-    """Run a Python command of the project. Its output is shown only if it fails."""
+    """Run Python with these arguments and without output. Raises UserError if it fails."""
     words = [sys.executable, *map(str, command)]
     done = subprocess.run(words, capture_output=True, text=True)
     if done.returncode:
@@ -72,27 +79,30 @@ def call(*command):
         raise UserError(f"{' '.join(words[1:3])} failed: {last_line}")
 
 
-def prepare(jobs):
-    """Make the default data, and compute the exact PIR of some of its rows."""
-    if not (DATA / "base.jsonl").exists():
-        call("data/personas/prepare.py")
-    for split in ["val", "test", "train"]:
-        if not (RUNS / f"{split}.jsonl").exists():
-            solve_rows(split, jobs)
+# The next three functions return fields of Run: {"data": folder} or {"base": folder}.
 
 
 def make_world(name, *flags):
-    """Make a world with these flags of prepare.py, once. Returns how a run in it differs."""
+    """Generate data in out/worlds/NAME with these flags of data/personas/prepare.py."""
     folder = Path("out/worlds") / name
     if not (folder / "test.jsonl").exists():
         call("data/personas/prepare.py", *flags, "--out", folder)
     return {"data": str(folder)}
 
 
-def make_base(name, data, steps, seed=0, **shape):
-    """Train a base model on a data folder, once. Returns how a run that starts from it differs."""
+def make_base(name, data, steps, seed=0, keep=()):
+    """Train a base model in out/NAME. keep: steps after which a copy is saved in step-N."""
     folder = Path("out") / name
     if not base.is_finished(folder):
         settings = replace(base.SETTINGS, steps=steps, seed=seed)
-        base.train_base(data, folder, pick_device("auto"), settings, base.SHAPE | shape)
+        base.train_base(data, folder, pick_device("auto"), settings, base.SHAPE, keep=keep)
     return {"base": str(folder)}
+
+
+def keep_bases(steps):
+    """Train the default base model, which takes over an hour on two cores, and save copies of it.
+
+    Returns {step: {"base": folder of the copy after this step}}.
+    """
+    folder = make_base("base-kept", DATA, DEFAULT_BASE_STEPS, keep=steps)["base"]
+    return {n: {"base": f"{folder}/step-{n}"} for n in steps}

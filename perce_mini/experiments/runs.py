@@ -1,8 +1,8 @@
-"""One run of an experiment: trained, scored and kept in out/experiments.
+"""Train and score a single run. It is kept in out/experiments.
 
-The name of its folder says how it differs from the default run. A process of its own trains and
-scores it. An interrupted run continues where it stopped; a finished one is used as it is, so remove
-the folder when data/personas or a base model change. (Other data have their hash in the name.)
+The name of the run's folder lists what differs from the default run. Training and scoring happen in
+a new process. An interrupted run is resumed, and a finished run is used again. So remove the folder
+if a base model or the rows of data/personas change (for other data, the name contains a hash).
 """
 
 import json
@@ -25,44 +25,44 @@ from perce_mini.runtime.run import SAVE_EVERY, check_same_run, fit
 from perce_mini.scoring import MAX_NEW_TOKENS, by_task, evaluate, summarize, tally_table
 from perce_mini.trainer import NotFiniteError, Settings
 
-# Figures that are no metrics of scoring.py:
-PERSONAL_SHARE, PIR_SHARE = "share of personal tokens", f"share of tokens with PIR > {CLIP_MIN}"
+PIR_SHARE = f"share of tokens with PIR > {CLIP_MIN}"  # a figure besides the METRICS of scoring.py
 
 
 @dataclass(frozen=True)
 class Run:
-    """How a run is trained. A run of 0 steps is the model that the others start from."""
+    """The settings of a run. A run of 0 steps is its base model."""
 
     loss: str = "perce"
     lr: float = Settings.lr
     seed: int = 0
     steps: int = Settings.steps
-    examples: int = 0  # train on a subsample of so many rows; 0 for all
-    task: str = ""  # train on the rows of this task alone
+    examples: int = 0  # train on a random subset of this size; 0 for all rows
+    task: str = ""  # train only on rows of this task
     clip_min: float = CLIP_MIN
     clip_max: float = CLIP_MAX
+    ce_first: float = 0.0  # share of the steps in which CE is used before the loss takes over
     contrast: str = "none"
     weight_decay: float = Settings.weight_decay
     batch_size: int = Settings.batch_size
     top_k: int = Settings.top_k
-    block_size: int = 0  # longest sequence of a Hugging Face model; 0: what the model allows
+    block_size: int = 0  # longest sequence for a Hugging Face model; 0 for the model's own limit
     data: str = str(DATA)
-    base: str = "data/base"  # the folder of the model that it starts from
+    base: str = "data/base"  # the folder of the base model
 
     @property
     def folder(self):
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
         parts = []
-        for name, value in values.items():
-            if value != getattr(Run, name):
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value != field.default:
                 text = f"{value:g}" if isinstance(value, float) else Path(str(value)).name
-                if name == "data":
+                if field.name == "data":
                     text += "-" + sha256(f"{value}/train.jsonl")[:6]
-                parts.append(f"{name}={text}")
+                parts.append(f"{field.name}={text}")
         return RUNS / (",".join(parts) or "default")
 
     def rows(self):
-        """The rows that it is trained on."""
+        """Read the training rows."""
         if self.loss == "oracle":
             return solved_rows("train")
         return rows_of("train", self.data, self.task, self.examples)
@@ -70,31 +70,36 @@ class Run:
 
 @dataclass(frozen=True)
 class Scored:
-    """What a run is scored on: n rows of a split (0 for all); and whether it writes texts."""
+    """What a run is scored on: n rows of a split, or all rows if n is 0."""
 
     split: str
     n: int = 0
-    texts: bool = True
+    texts: bool = True  # also generate texts
     temperature: float = 0.4
     contrast: str = "none"
 
     @property
     def name(self):
-        marks = {"-texts": self.texts, "-greedy": not self.temperature}
-        marks["-stranger"] = self.contrast == "stranger"
-        return f"{self.split}-{self.n}" + "".join(mark for mark in marks if marks[mark])
+        """The name of the JSON file with the scores."""
+        name = f"{self.split}-{self.n}"
+        if self.texts:
+            name += "-texts"
+        if not self.temperature:
+            name += "-greedy"
+        if self.contrast == "stranger":
+            name += "-stranger"
+        return name
 
     def rows(self, run):
-        return run.rows() if self.split == "train" else rows_of(self.split, run.data, n=self.n)
+        return rows_of(self.split, run.data, n=self.n)
 
 
-VAL = Scored("val", 400)  # chooses learning rates
-TEST, SOME = Scored("test", 600), Scored("test", 300)  # of `main` and `worlds`; of the others
-TRAINED, NEW = Scored("train", texts=False), Scored("test", 600, texts=False)  # what is memorised
+VAL = Scored("val", 400, texts=False)  # for choosing learning rates
+TEST, SOME = Scored("test", 600), Scored("test", 300)  # SOME saves time
 
 
 def load(run):
-    """The LoadedModel of a finished run, or of the model that it starts from if it has 0 steps."""
+    """Return the LoadedModel of a finished run, or of its base model if the run has 0 steps."""
     device = pick_device("auto")
     if run.steps:
         return checkpoint.load(run.folder, device)
@@ -102,17 +107,17 @@ def load(run):
 
 
 def encode(rows, run, model, tokenizer, contrast, max_new_tokens=0):
-    """Rows -> Examples, with a stranger's profile in the plain view if `contrast` says so."""
+    """Convert rows to Examples. contrast: "stranger" gives the plain view a stranger's profile."""
     if contrast == "stranger":
         add_strangers(rows)
     return encode_rows(rows, tokenizer, model.config.block_size, run.top_k, max_new_tokens)
 
 
 def train(run):
-    """Train a run into its folder, or continue it there.
+    """Train a run in its folder, or resume it there.
 
-    A run whose loss becomes NaN is a result too: what was saved before is scored. Raises UserError
-    if nothing was saved, or if the folder holds a run on other rows.
+    If the loss becomes NaN or infinite, the run ends with its last checkpoint. Raises UserError if
+    there is no checkpoint yet, or if the folder contains a run on other rows.
     """
     rows, folder = run.rows(), run.folder
     exists = (folder / "checkpoint.pt").exists()
@@ -135,16 +140,15 @@ def train(run):
 
 
 def score(run, scored):
-    """Score a run. Writes NAME.json: its figures, and the tallies that they are ratios of.
+    """Score a run, and write its figures and tallies (see scoring.tally_table) to a JSON file.
 
-    Figures are {metric: value} over all tasks, and {"METRIC, TASK": value}.
+    The figures are {metric: value} over all tasks, and {"METRIC, TASK": value}.
     """
     model, tokenizer, state = load(run)
-    rows = scored.rows(run)
-    examples = encode(rows, run, model, tokenizer, scored.contrast, MAX_NEW_TOKENS)
-    n = MAX_NEW_TOKENS * scored.texts
-    how = scored.temperature, run.seed, run.folder.name
-    records = evaluate(model, tokenizer, examples, n, *how)
+    examples = encode(scored.rows(run), run, model, tokenizer, scored.contrast, MAX_NEW_TOKENS)
+    n = MAX_NEW_TOKENS if scored.texts else 0
+    temperature, desc = scored.temperature, run.folder.name
+    records = evaluate(model, tokenizer, examples, n, temperature, run.seed, desc)
     figures = {"steps": state.get("step", 0)} | figures_of(records)
     scores = {"figures": figures, "tallies": tally_table(records).tolist()}
     write_text_atomic(run.folder / f"{scored.name}.json", json.dumps(scores))
@@ -155,13 +159,12 @@ def figures_of(records):
     for task, some in by_task(records).items():
         suffix = "" if task == "all" else f", {task}"
         figures |= {f"{metric}{suffix}": value for metric, value in summarize(some).items()}
-    figures[PERSONAL_SHARE] = float(np.concatenate([r["personal"] for r in records]).mean())
     figures[PIR_SHARE] = float((np.concatenate([r["pir"] for r in records]) > CLIP_MIN).mean())
     return {name: value for name, value in figures.items() if value is not None}
 
 
 def scores_of(run, scored):
-    """(figures, tallies) that `score` wrote; tallies (examples, metrics, 2)."""
+    """Read what `score` wrote: the figures, and the tallies as an array (examples, metrics, 2)."""
     scores = read_json(run.folder / f"{scored.name}.json")
     return scores["figures"], np.array(scores["tallies"], dtype=float)
 

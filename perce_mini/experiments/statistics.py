@@ -1,4 +1,4 @@
-"""How sure a result is when the runs were repeated with several seeds."""
+"""Confidence intervals over seeds, and over users and seeds."""
 
 import math
 
@@ -6,18 +6,19 @@ import numpy as np
 
 from perce_mini.scoring import DRAWS, ratio
 
-T95 = [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262]  # of 2, 3, ... 10 values
+T95 = [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262]  # for 2, 3, ... 10 values
 
 
 def t95(n):
-    """Student's t for the 95 % interval of a mean of n >= 2 values (within 1 % above ten)."""
+    """Student's t for the 95 % interval of a mean of n >= 2 values (above ten: within 1 %)."""
     return T95[n - 2] if n <= 10 else 1.96 + 2.5 / (n - 1)
 
 
 def interval(values):
-    """(mean, low, high): the 95 % interval of the mean of values, one per seed, by Student's t.
+    """Return (mean, low, high): the mean of one value per seed and its 95 % t-interval.
 
-    Two values say little about their spread, so low and high are then these two.
+    Two values say little about their spread. For one or two values, low and high are the lowest and
+    the highest value.
     """
     n, mean = len(values), sum(values) / len(values)
     if n < 3:
@@ -27,18 +28,18 @@ def interval(values):
 
 
 def paired(users, tables, references):
-    """How runs differ from reference runs: [[difference, low, high], ...], one per metric.
+    """Compare runs with reference runs: [[difference, low, high], ...], one per metric.
 
-    users (examples,): whose example it is. tables, references: for each seed the tallies (examples,
-    metrics, 2) of scoring.tally_table. [low, high] is a paired bootstrap 95 % interval:
+    users (examples,): the user of each example. tables, references: one array per seed, the tallies
+    (examples, metrics, 2) of scoring.tally_table. [low, high] is a paired bootstrap 95 % interval:
 
-        for each of 10,000 draws:
-            draw users and seeds with replacement, as many as there are
-            add up the tallies of the drawn users in the drawn seeds, for both runs
-            keep the run's metric - the reference's metric
-        the interval holds the middle 95 % of these differences
+        repeat 10,000 times:
+            draw n of the n users and m of the m seeds with replacement
+            add up the tallies of these users and seeds, for the runs and for the reference runs
+            difference = metric of the runs - metric of the reference runs
+        [low, high] contains the middle 95 % of the differences
 
-    NaN stands for a metric that counts nothing, and for low and high if there is a single user.
+    All three are NaN for a metric that counts nothing; low and high are NaN for a single user.
     """
     names, index = np.unique(users, return_inverse=True)
     rng = np.random.default_rng(0)
@@ -55,9 +56,9 @@ def paired(users, tables, references):
         return ratio(sums)
 
     changes = metrics_of_draws(tables) - metrics_of_draws(references)
-    middle = ratio(sum(tables).sum(0)) - ratio(sum(references).sum(0))
+    observed = ratio(sum(tables).sum(0)) - ratio(sum(references).sum(0))
     results = []
-    for i, change in enumerate(middle.tolist()):
+    for i, change in enumerate(observed.tolist()):
         low = high = np.nan
         if len(names) > 1 and not np.isnan(change):
             low, high = np.nanquantile(changes[:, i], [0.025, 0.975]).tolist()
@@ -66,14 +67,14 @@ def paired(users, tables, references):
 
 
 def draw(n, rng):
-    """Draw n of n things with replacement, DRAWS times: each thing's share, (DRAWS, n)."""
+    """Draw n of n items with replacement, DRAWS times. Returns the share of each: (DRAWS, n)."""
     return rng.multinomial(n, np.full(n, 1 / n), size=DRAWS) / n
 
 
 def widen(shares):
-    """Move the shares of a few seeds away from their mean: the interval becomes Student's t's.
+    """Move the shares of the seeds away from 1/n, to get the width of Student's t-interval.
 
-    Without this, a 95 % interval from three seeds holds the true mean in 75 % of cases.
+    Without this, a 95 % interval from three seeds contains the true mean in only 75 % of cases.
     """
     n = shares.shape[1]
     factor = t95(n) / 1.96 * math.sqrt(n / (n - 1)) if n > 1 else 1.0

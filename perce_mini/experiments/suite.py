@@ -1,4 +1,4 @@
-"""Many runs: several at a time, with several seeds, and compared."""
+"""Run many runs in parallel and with several seeds, and compare them."""
 
 import json
 import os
@@ -9,22 +9,23 @@ from functools import partial
 import numpy as np
 from tqdm import tqdm
 
-from perce_mini.experiments.records import regrouped, table
+from perce_mini.experiments.records import table
 from perce_mini.experiments.rows import call
 from perce_mini.experiments.runs import SOME, VAL, Run, scores_of
 from perce_mini.experiments.statistics import paired
 from perce_mini.scoring import METRICS
 
-RATES = [5e-4, 1e-3, 2e-3]
+RATES = [2e-3, 4e-3]  # the learning rates to try first
 BOTH, LOSSES = ["ce", "perce"], ["ce", "lossce", "entce", "perce"]
-KINDS = {loss: Run(loss) for loss in LOSSES} | {"perce, cap 2": Run(clip_max=2.0)}
-KINDS |= {"perce, weights of mean one": Run("mean_one"), "oracle": Run("oracle")}
-COLUMNS = ["rouge_l", "personal_accuracy", "logp_personal", "logp_other", "logp", "pir_f1"]
-PAIRED = "paired bootstrap over users and seeds"  # how sure a `difference` is
+KINDS = {loss: Run(loss) for loss in LOSSES}
+KINDS |= {"ce-then-perce": Run(ce_first=0.5), "oracle": Run("oracle")}
+COLUMNS = ["rouge_l", "meteor_exact", "length", "personal_accuracy"]
+COLUMNS += ["logp_personal", "logp_other", "logp", "pir_f1"]
+PAIRED = "paired bootstrap over users and seeds"  # for captions: where intervals come from
 
 
 def finished(run, scored):
-    """The figures of a run. Where they are missing, another process trains and scores the run."""
+    """Return the figures of a run. If they are missing, a new process trains and scores it."""
     if not (run.folder / f"{scored.name}.json").exists():
         words = json.dumps(asdict(run)), json.dumps(asdict(scored))
         call("-m", "perce_mini.experiments.runs", *words)
@@ -32,16 +33,20 @@ def finished(run, scored):
 
 
 class Suite:
-    """Runs `jobs` runs at a time. Experiments repeat their runs with up to `seeds` seeds."""
+    """Executes `jobs` runs at a time. Experiments use up to `seeds` seeds."""
 
     def __init__(self, seeds, jobs):
         self.seeds, self.jobs = seeds, jobs
         if jobs > 1:
-            os.environ["OMP_NUM_THREADS"] = "1"  # of the runs' processes: each has one core
+            os.environ["OMP_NUM_THREADS"] = "1"  # inherited by the processes: one core per run
 
-    def repeat(self, kinds, most=None):
-        """{name: run} -> {name: the run with every seed, or with `most` seeds to save time}."""
+    def repeat(self, kinds, most=None, **changes):
+        """{name: run} -> {name: [the run with each seed]}.
+
+        most: use only that many seeds, to save time. changes: fields of Run to replace.
+        """
         seeds = range(self.seeds)[:most]
+        kinds = {name: replace(run, **changes) for name, run in kinds.items()}
         return {name: [replace(run, seed=seed) for seed in seeds] for name, run in kinds.items()}
 
     def figures(self, groups, desc, scored=SOME):
@@ -53,23 +58,35 @@ class Suite:
         by_run = dict(zip(runs, results))
         return {name: [by_run[run] for run in some] for name, some in groups.items()}
 
-    def at_best_rates(self, kinds, rates=RATES, scored=VAL, metric="rouge_l"):
-        """Choose a learning rate for each run by a metric of validation users.
+    def at_best_rates(self, kinds, rates=RATES, scored=VAL):
+        """Choose the learning rate of every run by log P of the validation users' texts.
 
-        {name: run} -> ({name: the run at its best rate}, the table of the metric by rate).
+        Returns {name: the run at its best rate} and the table of log P by rate. While the best rate
+        of a run is the lowest or highest one tried, half or twice that rate is tried too. (ROUGE-L
+        is not used: it differs less between neighbouring rates than between seeds.)
         """
-        tried = {(name, lr): [replace(run, lr=lr)] for name, run in kinds.items() for lr in rates}
-        figures = self.figures(tried, "learning rates", scored)
-        best, rows = {}, {}
-        for name, run in kinds.items():
-            rows[name] = regrouped({lr: figures[name, lr] for lr in rates}, metric)
-            best[name] = replace(run, lr=max(rates, key=rows[name][0].get))
-        caption = f"Validation {METRICS[metric]} by learning rate, seed 0."
-        return best, table(caption, rates, rows)
+        scores = {name: {} for name in kinds}  # {name: {learning rate: log P}}
+        best, missing = {}, {(name, lr) for name in kinds for lr in rates}
+        while missing:
+            tried = {(name, lr): [replace(kinds[name], lr=lr)] for name, lr in sorted(missing)}
+            for (name, lr), (figures,) in self.figures(tried, "learning rates", scored).items():
+                scores[name][lr] = figures["logp"]
+            missing = set()
+            for name, by_rate in scores.items():
+                lr = max(by_rate, key=by_rate.get)
+                best[name] = replace(kinds[name], lr=lr)
+                missing |= {(name, x) for x in (lr / 2, lr * 2) if x not in by_rate}
+        columns = sorted(set().union(*scores.values()))
+        caption = "Validation users: log P with persona by learning rate, nats/token, seed 0."
+        return best, table(caption, columns, {name: [x] for name, x in scores.items()})
+
+    def tuned(self, **fields):
+        """{"ce": run, "perce": run}: two runs with these fields, each at its best learning rate."""
+        return self.at_best_rates({loss: Run(loss, **fields) for loss in BOTH})[0]
 
 
 def difference(runs, references, scored=SOME):
-    """{metric: [difference, low, high]} of the runs to others with the same seeds."""
+    """Compare runs with reference runs of the same seeds: {metric: [difference, low, high]}."""
     users = [row["user"] for row in scored.rows(runs[0])]
     tables = [[scores_of(run, scored)[1] for run in some] for some in (runs, references)]
     changes = dict(zip(METRICS, paired(users, *tables)))
@@ -77,7 +94,7 @@ def difference(runs, references, scored=SOME):
 
 
 def differences(groups, reference, scored=SOME):
-    """{name: the difference to the reference} of all other {name: runs}."""
+    """Compare all other groups of runs with the group `reference`: {name: its `difference`}."""
     others = {name: runs for name, runs in groups.items() if name != reference}
     first = groups[reference]
     return {name: difference(runs, first[: len(runs)], scored) for name, runs in others.items()}

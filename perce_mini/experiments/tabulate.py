@@ -1,24 +1,24 @@
-"""Recorded tables (records.table) as texts. A cell shows a mean over seeds and its interval."""
+"""Recorded tables (see records.table) as text."""
 
-from perce_mini.experiments.records import as_labels
 from perce_mini.experiments.statistics import interval
 from perce_mini.scoring import METRICS
 
 NAMES = METRICS | {"ce": "CE", "lossce": "LossCE", "entce": "EntCE", "perce": "PerCE"}
 NAMES |= {"perce-stranger": "PerCE, against a stranger", "perce-cap-2": "PerCE, cap 2"}
-NAMES |= {"base": "base model", "before": "base model", "rate": "learning rate", "dial": "varied"}
+NAMES |= {"ce-then-perce": "CE, then PerCE", "base": "base model", "before": "base model"}
+NAMES |= {"rate": "learning rate"}
 
 
 def named(text):
-    """Losses and metrics by full names: "rouge_l, ce" -> "ROUGE-L F of generated text, CE"."""
+    """Replace short names by full ones: "rouge_l, ce" -> "ROUGE-L F of generated text, CE"."""
     return ", ".join(NAMES.get(part, part) for part in text.split(", "))
 
 
 def cell(figures, digits=3):
-    """One figure per seed as text: the mean, with its 95 % interval over the seeds.
+    """Format the figures of the seeds as a mean and its 95 % interval.
 
     [0.5] -> "0.500"; [0.5, 0.52] -> "0.510 (0.500 to 0.520)"; [1, 2, 3] -> "2.000 ± 2.484"
-    [[0.1, -0.2, 0.3]], a difference with its own interval -> "+0.100 [-0.200, +0.300]"
+    A difference with its interval: [[0.1, -0.2, 0.3]] -> "+0.100 [-0.200, +0.300]"
     """
     if not figures:
         return ""
@@ -34,20 +34,22 @@ def cell(figures, digits=3):
 
 
 def texts(table):
-    """The table as rows of cells. The first row is its head."""
-    rows = [[*as_labels(table["corner"]), *table["columns"]]]
-    for label, seeds in table["rows"].items():
-        figures = [[seed[c] for seed in seeds if c in seed] for c in table["columns"]]
-        rows.append(
-            [*map(named, as_labels(label)), *(cell(some, table["digits"]) for some in figures)]
-        )
-    rows[0] = list(map(named, rows[0]))
-    return [list(row) for row in zip(*rows)] if table["transposed"] else rows
+    """Convert a table to rows of strings. The first row is the header."""
+    corner = table["corner"]
+    headings = [corner] if isinstance(corner, str) else list(corner)
+    rows = [[named(text) for text in headings + table["columns"]]]
+    for row in table["rows"]:
+        cells = [named(text) for text in row["labels"]]
+        for column in table["columns"]:
+            figures = [seed[column] for seed in row["seeds"] if column in seed]
+            cells.append(cell(figures, table["digits"]))
+        rows.append(cells)
+    return [list(column) for column in zip(*rows)] if table["transposed"] else rows
 
 
 def caption(table):
-    """The table's caption, with the number of seeds behind a cell."""
-    text, counts = named(table["caption"]), {len(seeds) for seeds in table["rows"].values()} - {1}
+    """Return the table's caption, followed by the number of seeds if there are several."""
+    text, counts = named(table["caption"]), {len(row["seeds"]) for row in table["rows"]} - {1}
     if not counts:
         return text
     n = " to ".join(map(str, sorted({min(counts), max(counts)})))
