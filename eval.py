@@ -20,10 +20,7 @@ from perce_mini.runtime.errors import UserError, plural
 from perce_mini.runtime.files import check_output, write_text_atomic
 from perce_mini.runtime.flags import CONTRAST, EVAL_BATCH, NEW_TOKENS
 from perce_mini.runtime.models import load_model
-from perce_mini.runtime.texts import open_texts
 from perce_mini.scoring import evaluate
-
-MAY_DIFFER = ["loss", "clip_min", "clip_max", "contrast", "lr", "data"]  # between compared runs
 
 
 def parse_args():
@@ -55,9 +52,6 @@ def parse_args():
     p.add_argument("--json", type=Path, metavar="FILE", help="write every metric (JSON)")
     help = "write every generated text (JSONL)"
     p.add_argument("--predictions", type=Path, metavar="FILE", help=help)
-    help = "save every text here as soon as it is generated; after an interruption, the same"
-    help += " command reuses the saved texts"
-    p.add_argument("--keep-texts", type=Path, metavar="DIR", help=help)
     help = "write a page that shades every token by its PIR (HTML)"
     p.add_argument("--heatmap", type=Path, metavar="FILE", help=help)
     p.add_argument("--device", **cli.DEVICE)
@@ -70,44 +64,14 @@ def parse_args():
     return args
 
 
-def load_runs(args):
-    """Load the runs onto the CPU: {folder: LoadedModel}. --template and --block-size apply only to
-    Hugging Face folders."""
-    template = hf.read_template(args.template) if args.template else None
-    if template and not any(map(hf.is_folder, args.runs)):
-        raise UserError(f"--template {args.template} applies to Hugging Face folders, not to runs")
-    loaded = {}
-    for folder in args.runs:
-        own_template = template if hf.is_folder(folder) else None
-        loaded[str(folder)] = load_model(
-            folder, "cpu", template=own_template, block_size=args.block_size
-        )
-    return loaded
-
-
-def note_differences(loaded):
-    """Print every setting in which the runs differ, except those in MAY_DIFFER."""
-    settings = {name: vars(run.settings) for name, run in loaded.items() if run.settings.init}
-    for field in next(iter(settings.values()), {}):
-        values = {name: str(values[field])[:20] for name, values in settings.items()}
-        if field not in MAY_DIFFER and len(set(values.values())) > 1:
-            each = ", ".join(f"{name} {value}" for name, value in values.items())
-            print(f"note: the runs differ in {field}: {each}")
-
-
-def check_outputs(args, data_file):
-    """Raise UserError if an output cannot be written or would overwrite an input."""
-    inputs = [data_file] + [file for run in args.runs for file in run.glob("*")]
-    for file in filter(None, [args.json, args.predictions, args.heatmap]):
-        check_output(file, [*inputs, args.template or data_file])
-
-
 def main():
     args = parse_args()
     device = pick_device(args.device)
     print(f"loading {', '.join(map(str, args.runs))}", flush=True)
-    loaded = load_runs(args)
-    note_differences(loaded)
+    template, loaded = args.template and hf.read_template(args.template), {}
+    for folder in args.runs:  # the template of a run is part of the run
+        options = {"template": template} if hf.is_folder(folder) else {}
+        loaded[str(folder)] = load_model(folder, "cpu", block_size=args.block_size, **options)
     first = next(iter(loaded.values())).settings
     top_k = first.top_k if args.top_k is None else args.top_k
     data = args.data or first.data
@@ -115,7 +79,11 @@ def main():
         advice = "give the texts to score with --data"
         raise UserError(f"a Hugging Face model comes without texts: {advice}")
     data_file = held_out_file(data)
-    check_outputs(args, data_file)
+    inputs = [file for run in args.runs for file in run.glob("*")]
+    inputs += [data_file, args.template or data_file]
+    outputs = [file for file in [args.json, args.predictions, args.heatmap] if file]
+    for file in outputs:
+        check_output(file, inputs)
     rows = subsample(read_examples(data_file), args.examples)
     if args.contrast == "stranger":
         add_strangers(rows)
@@ -126,11 +94,8 @@ def main():
         examples[name] = encode_rows(rows, tokenizer, model.config.block_size, top_k, n)
     for name, (model, tokenizer, _) in loaded.items():
         model.to(device)  # one model at a time: they may not all fit on a GPU
-        how, batch_size, texts = (n, args.temperature, args.seed), args.eval_batch_size, []
-        if args.keep_texts and n:
-            settings = *how, batch_size
-            texts = open_texts(args.keep_texts, name, loaded[name], examples[name], settings)
-        scored[name] = evaluate(model, tokenizer, examples[name], *how, name, batch_size, texts)
+        how = n, args.temperature, args.seed, name, args.eval_batch_size
+        scored[name] = evaluate(model, tokenizer, examples[name], *how)
         model.cpu()
     tokenizers = {name: run.tokenizer for name, run in loaded.items()}
     if args.heatmap:
@@ -142,10 +107,9 @@ def main():
     tables.show_table(scored, args.all)
     if len(scored) > 1:
         tables.show_verdicts(scored)
-    for name, run in loaded.items():
-        tables.show_warnings(scored[name], run.tokenizer.vocab_size)
+    tables.warn_of_other_scripts(scored[name])  # every run has the same references
     tables.show_samples(scored, args.samples if n else 0)
-    for file in filter(None, [args.json, args.predictions, args.heatmap]):
+    for file in outputs:
         print(f"wrote {file}")
 
 

@@ -21,7 +21,7 @@ from perce_mini.runtime.files import sha256, write_text_atomic
 from perce_mini.runtime.flags import DEFAULT_DATA, SHIPPED_BASE, find_runs, parse_train_args
 from perce_mini.runtime.models import load_model
 from perce_mini.runtime.run import REPORTS, check_folder, fit
-from perce_mini.sample import show_two_users_and_nobody
+from perce_mini.sample import show_two_users
 from perce_mini.scoring import evaluate
 
 FEW_ROWS = 1000  # a base model trained on fewer rows is useless
@@ -37,10 +37,8 @@ def load_rows(args):
     distributed.barrier()
     if not args.data.is_dir():
         raise UserError(f"no such folder: {args.data}")
-    train_file, file = args.data / "train.jsonl", None
-    if args.eval_examples:
-        split = args.eval_split
-        file = args.data / f"{split}.jsonl" if split else held_out_file(args.data)
+    train_file = args.data / "train.jsonl"
+    file = held_out_file(args.data) if args.eval_examples else None
     print(f"training on {train_file}, scoring {file.name if file else 'nothing'}", flush=True)
     rows = subsample(read_examples(train_file), args.examples)
     held_out = subsample(read_examples(file), args.eval_examples) if file else []
@@ -150,13 +148,13 @@ def main():
     if len(models) > 1:
         tables.show_verdicts({str(out): scored[str(out)] for out in args.folders.values()})
     tables.show_summary(out, scored[str(args.start)], scored[str(out)])
-    tables.show_warnings(scored[str(out)], tokenizer.vocab_size)
+    tables.warn_of_other_scripts(scored[str(out)])
     both = {row["user"] for row in rows} & {row["user"] for row in held_out}
     if both:
         tables.say(f"Warning: {len(both)} of the held-out users also wrote training rows.")
     if args.max_new_tokens:
         n, top_k = args.max_new_tokens, args.top_k
-        show_two_users_and_nobody(model.to(device), tokenizer, held_out, n, top_k)
+        show_two_users(model.to(device), tokenizer, held_out, n, top_k)
     print(f"\n{out}/heat.html shows the PIR of every token. To see more texts:")
     print(f"python -m perce_mini.sample {out}")
 

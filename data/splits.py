@@ -1,13 +1,10 @@
 """Shared by the prepare.py scripts: remove the answer from profiles and write the splits."""
 
-import sys
 from functools import partial
 from pathlib import Path
 
 from perce_mini.runtime.errors import plural
 from perce_mini.runtime.files import replace_files, write_jsonl
-
-FEW_USERS = 20  # with fewer held-out users, differences between models are mostly due to chance
 
 
 def without_answer(profile: list, response: str) -> list:
@@ -21,34 +18,22 @@ def without_answer(profile: list, response: str) -> list:
 def write_splits(folder: str | Path, splits: dict, dropped: dict | None = None) -> None:
     """Write folder/SPLIT.jsonl for {split: rows}, and delete the file of any split without rows.
 
-    Prints the number of rows and users, and `dropped` ({reason: number}). Warns if too few users
-    are held out. If an error occurs, all old files stay unchanged. Raises UserError or OSError.
+    Prints the number of rows and users, and `dropped` ({reason: number}). If an error occurs, all
+    old files stay unchanged. Raises UserError or OSError.
     """
     paths = {split: Path(folder) / f"{split}.jsonl" for split in splits}
     full = {split: rows for split, rows in splits.items() if rows}
     replace_files({paths[split]: partial(write_jsonl, rows) for split, rows in full.items()})
-    users = {split: len({row["user"] for row in rows}) for split, rows in full.items()}
     for split, path in paths.items():
         if split in full:
+            users = {row["user"] for row in full[split]}
             rows = plural(len(full[split]), "row")
-            print(f"wrote {path}: {rows} from {plural(users[split], 'user')}")
+            print(f"wrote {path}: {rows} from {plural(len(users), 'user')}")
         elif path.exists():
             path.unlink()
             print(f"removed {path}: this split has no rows")
     if dropped is not None:
         print_dropped(dropped)
-    if "train" not in full:
-        warn("there are no training rows: train.py needs train.jsonl")
-    n_held_out = users.get("test", users.get("val", 0))
-    if not n_held_out:
-        warn("no rows are held out: scoring needs test.jsonl or val.jsonl")
-    elif n_held_out < FEW_USERS:
-        few = plural(n_held_out, "held-out user")
-        warn(f"{few}: too few to tell which of two models is better; hold out at least {FEW_USERS}")
-
-
-def warn(reason: str) -> None:
-    print(f"warning: {reason}", file=sys.stderr)
 
 
 def print_dropped(dropped: dict) -> None:

@@ -7,7 +7,6 @@ model on it, and saves both in out/base-NAME. train.py starts from that folder; 
 train.py trains the base model first. The default data come with a base model in data/base.
 """
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,8 +19,8 @@ from perce_mini.runtime import checkpoint, cli, distributed
 from perce_mini.runtime.cli import COUNT, number
 from perce_mini.runtime.device import pick_device
 from perce_mini.runtime.errors import UserError
-from perce_mini.runtime.files import check_writable, sha256
-from perce_mini.runtime.run import SAVE_EVERY, check_folder, check_same_run, fit
+from perce_mini.runtime.files import sha256
+from perce_mini.runtime.run import check_folder, check_same_run, fit
 from perce_mini.tokenizer import SPECIAL, Tokenizer
 from perce_mini.trainer import Settings
 
@@ -34,8 +33,7 @@ SHAPE = {
     "n_shifted": 1,
     "n_embd": 128,
 }
-SETTINGS = Settings(loss="ce", lr=3e-3, steps=1000)
-MAX_PARAMETERS = 2 * 10**9
+SETTINGS = Settings(loss="ce", lr=3e-3, steps=1000, batch_size=16)
 
 
 def base_folder(data):
@@ -70,12 +68,12 @@ def train_tokenizer(rows, vocab_size):
     return Tokenizer.train("\n".join(texts), vocab_size)
 
 
-def train_base(data, out, device, settings=None, shape=None, must_fit=(), **options):
+def train_base(data, out, device, settings=None, shape=None, vocab_size=None, must_fit=(), keep=()):
     """Train the base model for a data folder and save it in `out`, or resume training there.
 
     settings, shape: by default those of the model in `out`, or SETTINGS and SHAPE for a new model.
     must_fit: [(rows, max_new_tokens), ...]: rows for later use. They are checked against the block
-    size before training starts. options: vocab_size, save_every, compile. Raises UserError.
+    size before training starts. keep: see `fit`. Raises UserError.
     """
     file = base_file(data)
     rows = read_examples(file)
@@ -90,25 +88,21 @@ def train_base(data, out, device, settings=None, shape=None, must_fit=(), **opti
             if getattr(model.config, name) != value:
                 raise UserError(f"{out} has a model with a different {name}: choose another --out")
     else:
-        tokenizer = train_tokenizer(rows, options.get("vocab_size", VOCAB_SIZE))
+        tokenizer = train_tokenizer(rows, vocab_size or VOCAB_SIZE)
         settings = replace(settings or SETTINGS, **where)
         torch.manual_seed(settings.seed)
         model = GPT(GPTConfig(tokenizer.vocab_size, **(shape or SHAPE))).to(device)
-    if options.get("compile"):
-        model.compile_blocks()
     for later_rows, max_new_tokens in must_fit:
         encode_rows(later_rows, tokenizer, model.config.block_size, 0, max_new_tokens)
     examples = encode_rows(rows, tokenizer, model.config.block_size, settings.top_k)
     documents = [as_document(e) for e in examples]
     check_folder(out)
-    fit(model, tokenizer, documents, settings, out, options.get("save_every", SAVE_EVERY), state)
+    fit(model, tokenizer, documents, settings, out, state=state, keep=keep)
 
 
 def export(source, out):
     """Write a base model in bfloat16 without optimiser state, at a sixth of the size."""
     model, tokenizer, state = checkpoint.load(source)
-    if state["settings"].init:
-        raise UserError(f"{source} is a fine-tuned run, not a base model")
     every_20th = state["log"][19::20]
     checkpoint.save(out, model.bfloat16(), tokenizer, state["settings"], state["step"], every_20th)
 
@@ -118,14 +112,11 @@ def parse_args():
     data = Path("data/personas")
     p.add_argument("--data", type=Path, default=data, metavar="DIR", help="folder with the rows")
     p.add_argument("--out", type=Path, metavar="DIR", help="output folder (default: out/base-NAME)")
-    help = "after training, also write the model here, in bfloat16 without optimiser state"
-    p.add_argument("--export", type=Path, metavar="DIR", help=help)
     p.add_argument("--steps", type=COUNT, default=SETTINGS.steps, help="optimisation steps")
     p.add_argument("--lr", type=cli.RATE, default=SETTINGS.lr, help="peak learning rate of AdamW")
     p.add_argument(
         "--seed", type=cli.SEED, default=0, help="seed for the initial weights and the batch order"
     )
-    p.add_argument("--save-every", type=COUNT, default=SAVE_EVERY, help="steps between checkpoints")
     entries = number(int, 256 + len(SPECIAL), 10**6)
     p.add_argument("--vocab-size", type=entries, default=VOCAB_SIZE, help="vocabulary size")
     shape = {
@@ -139,19 +130,13 @@ def parse_args():
     for name, (what, kind) in shape.items():
         flag = f"--{name.replace('_', '-')}"
         p.add_argument(flag, type=kind, default=SHAPE[name], help=what)
-    p.add_argument("--compile", action="store_true", help="torch.compile the blocks")
     p.add_argument("--device", **cli.DEVICE)
     args = p.parse_args()
     args.shape = {name: getattr(args, name) for name in SHAPE}
     try:
-        with torch.device("meta"):  # allocates no memory
-            n = GPT(GPTConfig(args.vocab_size, **args.shape)).n_parameters()
+        GPTConfig(args.vocab_size, **args.shape)
     except ValueError as error:
         p.error(str(error))
-    if n > MAX_PARAMETERS:
-        p.error(
-            f"{n / 1e9:.1f} billion parameters; the limit is {MAX_PARAMETERS / 1e9:.0f} billion"
-        )
     return args
 
 
@@ -163,17 +148,9 @@ def main():
         )
     out = args.out or base_folder(args.data)
     settings = replace(SETTINGS, steps=args.steps, lr=args.lr, seed=args.seed)
-    if args.export:
-        new = args.export / "checkpoint.pt"
-        check_writable(new)
-        if new.exists() or os.path.realpath(args.export) == os.path.realpath(out):
-            raise UserError(f"--export {args.export} already has a model: choose another folder")
-    options = {name: getattr(args, name) for name in ["vocab_size", "save_every", "compile"]}
     device = pick_device(args.device)
     print(f"training a base model on {base_file(args.data)} into {out} ({args.steps} steps)")
-    train_base(args.data, out, device, settings, args.shape, **options)
-    if args.export:
-        export(out, args.export)
+    train_base(args.data, out, device, settings, args.shape, args.vocab_size)
 
 
 if __name__ == "__main__":

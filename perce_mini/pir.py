@@ -25,8 +25,7 @@ from perce_mini.runtime.device import pick_device
 from perce_mini.runtime.errors import UserError, plural, printable
 from perce_mini.runtime.files import check_output, read_text, write_text_atomic
 from perce_mini.runtime.models import load_model
-from perce_mini.runtime.profile import read_profile
-from perce_mini.sample import marked, note_made_up_world, uses_colour
+from perce_mini.sample import marked, note_made_up_world, read_profile, uses_colour
 from perce_mini.scoring import evaluate
 from perce_mini.tables import say, show_text
 
@@ -70,8 +69,8 @@ def parse_args():
     p = cli.Parser(prog="python -m perce_mini.pir", description=__doc__)
     help = "Hugging Face folder, output folder of a train.py run, or data/base"
     p.add_argument("model", type=Path, metavar="MODEL_FOLDER", help=help)
-    help = "earlier texts by the author: a text file (blank lines between texts), a folder of text"
-    help += " files, or JSONL with a response per line"
+    help = "earlier texts by the author: a text file (blank lines between texts), or a folder of"
+    help += " text files"
     p.add_argument("--profile", type=Path, required=True, metavar="PATH", help=help)
     help = "text file with the new text"
     p.add_argument("--text", type=Path, required=True, metavar="FILE", help=help)
@@ -85,7 +84,7 @@ def parse_args():
 def main():
     args = parse_args()
     profile = read_profile(args.profile)
-    text = read_text(args.text, max_bytes=2**20).replace("\0", "").strip()
+    text = read_text(args.text).strip()
     if not text:
         raise UserError(f"{args.text} contains no text")
     if args.html:
@@ -104,12 +103,10 @@ def main():
     share = (pir > CLIP_MIN).mean()
     earlier = plural(len(record["profile_indices"]), "earlier text")
     say(
-        f"{share:.0%} of {len(pir)} tokens have PIR > {CLIP_MIN}: with {earlier} in the"
-        f" prompt they are more than {math.exp(CLIP_MIN):.1f} times as likely as without."
+        f"{share:.0%} of {len(pir)} tokens have PIR > {CLIP_MIN}: they are more than"
+        f" {math.exp(CLIP_MIN):.1f} times as likely with {earlier} in the prompt as without."
         f" Mean PIR: {pir.mean():+.2f} nats."
     )
-    if pir.mean() < 0:
-        say("On average, the earlier texts make this text less likely. Is it by the same author?")
     if args.html:
         name = str(args.model)
         write_text_atomic(args.html, heatmap.page({name: [record]}, {name: tokenizer}))

@@ -1,7 +1,7 @@
-"""Answer the same query for different people and for nobody.
+"""Answer the same query for different people, and without a profile.
 
     python -m perce_mini.sample out/perce
-    python -m perce_mini.sample out/perce --query "Review a red kettle, 4 of 5: solid, the rim"
+    python -m perce_mini.sample out/perce --query "Review of a red toaster: solid, the rim"
     python -m perce_mini.sample out/perce --query "Post about sailing" --profile my-texts.txt
 
 Tokens that the profile makes more likely are marked. To find them, each answer is scored again with
@@ -24,12 +24,11 @@ from perce_mini.runtime import cli
 from perce_mini.runtime.cli import COUNT
 from perce_mini.runtime.device import autocast, pick_device
 from perce_mini.runtime.errors import UserError, printable
+from perce_mini.runtime.files import read_text
 from perce_mini.runtime.models import load_model
-from perce_mini.runtime.profile import read_profile
 from perce_mini.scoring import MAX_NEW_TOKENS, score_tokens
 from perce_mini.tables import say, show_text
 
-MOST = 2000  # maximum number of characters shown per profile item
 CANDIDATES = 8  # number of users tried per task; two of them are shown
 
 
@@ -82,19 +81,23 @@ def note_made_up_world(settings):
 
 
 def show_answers(model, tokenizer, people, query, **how):
-    """Print the answers for [(name, profile), ...] and return their texts. how: see `answers`."""
-    profiles = [profile for _, profile in people]
+    """Print the answers for [(name, profile), ...] and the answer without a profile.
+
+    Returns the texts. how: see `answers`.
+    """
+    headings = [*(f"for {name}" for name, _ in people), "without a profile"]
+    profiles = [*(profile for _, profile in people), []]
     texts = answers(model, tokenizer, profiles, query, **how)
-    for (name, _), parts in zip(people, texts):
+    for heading, parts in zip(headings, texts):
         print()
-        show_text(f"for {name}", marked(parts, uses_colour()))
-    mark = "in colour" if uses_colour() else "in [brackets]"
-    print(f"\n({mark}: what the profile makes more likely, PIR > {CLIP_MIN})")
+        show_text(heading, marked(parts, uses_colour()))
+    mark = "coloured tokens" if uses_colour() else "tokens in [brackets]"
+    print(f"\n({mark} are more likely with the profile: PIR > {CLIP_MIN})")
     return ["".join(text for text, _ in parts) for parts in texts]
 
 
-def show_two_users_and_nobody(model, tokenizer, rows, n, top_k):
-    """Answer one query for two users and for nobody.
+def show_two_users(model, tokenizer, rows, n, top_k):
+    """Answer one query for two users and without a profile.
 
     To make the difference visible, the model answers the first query of every task for several
     users. The two users whose answers contain the most words from their own profiles are shown.
@@ -113,8 +116,9 @@ def show_two_users_and_nobody(model, tokenizer, rows, n, top_k):
         best = max(best, (sum(n_own[i] for i in order), people, query), key=lambda item: item[0])
     _, people, query = best
     who = "two held-out users" if len(people) > 1 else "a held-out user"
-    say(f"The same query for {who} and for nobody: {query}")
-    show_answers(model, tokenizer, [*people, ("nobody", [])], query, n=n, top_k=top_k)
+    say(f"The same query, answered for {who} and without a profile:")
+    show_text("query", printable(query))
+    show_answers(model, tokenizer, people, query, n=n, top_k=top_k)
 
 
 def pick_candidates(rows, n_users):
@@ -143,8 +147,8 @@ def parse_args():
     p.add_argument("run", type=Path, metavar="DIR", help=help)
     p.add_argument("--query", help="what to ask (default: the query of the first user shown)")
     people = p.add_mutually_exclusive_group()
-    help = "your own texts instead of held-out users: a text file (blank lines between texts), a"
-    help += " folder of text files, or JSONL with a response per line"
+    help = "your own texts instead of held-out users: a text file (blank lines between texts), or a"
+    help += " folder of text files"
     people.add_argument("--profile", type=Path, metavar="PATH", help=help)
     help = "folder or JSONL file with the users (default: the held-out users of the run's data)"
     people.add_argument("--data", type=Path, metavar="PATH", help=help)
@@ -153,6 +157,23 @@ def parse_args():
     p.add_argument("--seed", **cli.TEXT_SEED)
     p.add_argument("--device", **cli.DEVICE)
     return p.parse_args()
+
+
+def read_profile(path):
+    """Read a profile [{"query", "response"}, ...], oldest first. Raises UserError.
+
+    In a text file, each paragraph is an item (blank lines separate paragraphs). In a folder, each
+    *.txt or *.md file is an item, sorted by name.
+    """
+    if path.is_dir():
+        texts = [read_text(file) for file in sorted([*path.glob("*.txt"), *path.glob("*.md")])]
+    else:
+        texts = re.split(r"\n[^\S\n]*\n", read_text(path))
+    texts = [" ".join(text.split()) for text in texts]
+    profile = [{"query": "", "response": text} for text in texts if text]
+    if not profile:
+        raise UserError(f"{path} contains no text (in a folder, only *.txt and *.md files count)")
+    return profile
 
 
 def find_people(args, settings):
@@ -183,20 +204,17 @@ def main():
     if args.profile:
         note_made_up_world(run.settings)
     people, query = find_people(args, run.settings)
-    if args.query is not None:
-        query = args.query
-        if not query.strip():
-            raise UserError("--query is empty")
-    elif args.profile:
+    query = args.query or query
+    if args.profile and not query:
         raise UserError("--profile also needs --query, to say what the model should write")
     name, profile = people[0]
     print(printable(f"earlier texts ({name}):"))
     for item in profile[-4:]:
-        show_text(printable(item["query"][:MOST]) or "text", printable(item["response"][:MOST]))
+        show_text(item["query"] or "text", printable(item["response"]))
     say(f"Query: {query}")
     how = {"n": MAX_NEW_TOKENS, "top_k": run.settings.top_k}
     how |= {"temperature": args.temperature, "seed": args.seed}
-    show_answers(run.model, run.tokenizer, [*people, ("nobody", [])], query, **how)
+    show_answers(run.model, run.tokenizer, people, query, **how)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ METRICS = {
     "rouge_p": "ROUGE-L precision",
     "rouge_r": "ROUGE-L recall",
     "meteor_exact": "METEOR, exact matches only",
-    "length": "words written / user's words",
+    "length": "generated / reference length",
     "logp": "log P with persona, nats/token",
     "logp_plain": "log P without persona",
     "logp_personal": "log P of personal tokens",
@@ -68,46 +68,34 @@ def score_tokens(model, examples):
 
 
 def evaluate(
-    model,
-    tokenizer,
-    examples,
-    max_new_tokens,
-    temperature,
-    seed=0,
-    desc="score",
-    batch_size=None,
-    texts=None,
+    model, tokenizer, examples, max_new_tokens, temperature, seed=0, desc="score", batch_size=None
 ):
     """Score every example, and generate a text for it unless max_new_tokens is 0.
 
-    batch_size: 32 by default, or 8 for a pretrained model, which needs more memory. texts: a list
-    to which the generated texts are appended; texts that are already in it are reused.
+    batch_size: 32 by default, or 8 for a pretrained model, which needs more memory.
 
     Returns one record (dict) per example: what `score_tokens` returns, plus "row",
     "profile_indices", "response" (ids), "personal" (bools), "prediction" (text), "rouge" (RougeL,
     or None without a text) and "meteor". Raises UserError if a probability is NaN or infinite.
     """
-    records, texts = [], [] if texts is None else texts
 
     def score_and_write(batch, start):
-        scores = score_tokens(model, batch)
+        scores, texts = score_tokens(model, batch), [""] * len(batch)
         if not all(np.isfinite(score["logp"] + score["pir"]).all() for score in scores):
             advice = "the learning rate was probably too high"
             raise UserError(f"{desc}: the model's probabilities are not finite; {advice}")
-        if max_new_tokens and len(texts) < start + len(batch):
+        if max_new_tokens:
             prompts, end = [e.prompt for e in batch], tokenizer.end
             with autocast(model.head.device):
                 replies = model.generate(prompts, max_new_tokens, end, temperature, seed + start)
-            del texts[start:]
-            texts.extend(tokenizer.decode(reply) for reply in replies)
-        return scores
+            texts = [tokenizer.decode(reply) for reply in replies]
+        return zip(scores, texts)
 
     batch_size = batch_size or (8 if tokenizer.pretrained else 32)
-    quiet = desc is None
+    records, quiet = [], desc is None
     bar = tqdm(total=len(examples), desc=desc, unit="row", dynamic_ncols=True, disable=quiet)
-    for batch, scores in in_batches(examples, batch_size, score_and_write):
-        for e, score in zip(batch, scores):
-            text = texts[len(records)] if max_new_tokens else ""
+    for batch, results in in_batches(examples, batch_size, score_and_write):
+        for e, (score, text) in zip(batch, results):
             record = {
                 "row": e.row,
                 "profile_indices": e.profile_indices,

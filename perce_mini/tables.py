@@ -1,4 +1,4 @@
-"""Print tables, differences and texts for scored runs in 80 columns, and write result files.
+"""Print tables, differences and texts for scored runs, and write result files.
 
 Most functions take {run: its records from scoring.evaluate}. All runs are scored on the same
 examples, and every run is compared with the first one.
@@ -7,7 +7,6 @@ examples, and every run is compared with the first one.
 import json
 import re
 import textwrap
-from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ from perce_mini.scoring import METRICS, by_task, difference, summarize
 
 HEADLINES = ["rouge_l", "meteor_exact", "length"]
 HEADLINES += ["logp", "logp_plain", "pir", "personal_accuracy", "pir_f1"]
+NOTHING = "(nothing)"  # shown in place of a blank text
 FEW_USERS = 20  # with fewer, no difference is called significant
 COMPARED = ["rouge_l", "logp", "personal_accuracy", "pir_f1"]  # higher is better
 
@@ -33,35 +33,30 @@ def short_names(runs):
 
 def show_table(runs, every_figure=False):
     """Print a column per run: the main metrics and ROUGE-L by task, or every metric by task."""
-    names, first = list(short_names(runs).items()), next(iter(runs.values()))
+    names, first = list(short_names(runs).values()), next(iter(runs.values()))
     tasks, users = list(by_task(first)), len({record["row"]["user"] for record in first})
     rows = [(label, task, metric) for task in tasks for metric, label in METRICS.items()]
     if not every_figure:
         rows = [(METRICS[metric], "all", metric) for metric in HEADLINES]
         rows[1:1] = [(f"  task {task}", task, "rouge_l") for task in tasks[1:]]  # below ROUGE-L
-    for i in range(0, len(names), 4):  # four runs fit side by side
-        print()
-        title = f"{plural(len(first), 'example')} of {plural(users, 'user')}"
-        show_row(title, [name for _, name in names[i : i + 4]])
-        scores = [scores_by_task(runs[run]) for run, _ in names[i : i + 4]]
-        for label, task, metric in rows:
-            if every_figure and metric == "rouge_l":  # the first row of a task
-                say(f"{task}:")
-            values = [score[task][metric] for score in scores]
-            show_row(label, ["" if value is None else f"{value:.3f}" for value in values])
-    if users == 1:
-        say("Warning: with a single user, differences between users cannot be judged.")
-    elif users < FEW_USERS:
-        say(f"Warning: only {users} users. The results may be quite different for other users.")
+    width = max(11, *map(len, names))
+    print()
+    show_row(f"{plural(len(first), 'example')} from {plural(users, 'user')}", names, width)
+    scores = [scores_by_task(records) for records in runs.values()]
+    for label, task, metric in rows:
+        if every_figure and metric == "rouge_l":  # the first row of a task
+            say(f"{task}:")
+        values = [score[task][metric] for score in scores]
+        cells = ["" if value is None else f"{value:.3f}" for value in values]
+        if any(cells):  # otherwise nothing was counted, for example because no text was generated
+            show_row(label, cells, width)
+    if users < FEW_USERS:
+        say(f"Warning: only {plural(users, 'user')}. The results may differ for other users.")
 
 
-def show_row(label, cells):
-    """Print a row of a table. Text that is too long for its column wraps onto the next line."""
-    label_lines = textwrap.wrap(printable(label), 32)
-    columns = [textwrap.wrap(printable(cell), 11) for cell in cells]
-    if any(columns):  # otherwise nothing was counted, for example because no text was generated
-        for first, *others in zip_longest(label_lines, *columns, fillvalue=""):
-            print(f"{first:<32}" + "".join(f" {text:>11}" for text in others))
+def show_row(label, cells, width):
+    """Print a row of a table: a label and a right-aligned cell per run."""
+    print(printable(f"{label:<32}" + "".join(f" {cell:>{width}}" for cell in cells)))
 
 
 def show_verdicts(runs):
@@ -74,12 +69,9 @@ def show_verdicts(runs):
         for metric, (change, low, high) in difference(runs[run], runs[first]).items():
             if metric in COMPARED:
                 verdict = "significant" if low > 0 or high < 0 else "not significant"
-                text = f"[{low:+.3f}, {high:+.3f}]  {verdict}"
-                if users == 1:
-                    text = "cannot be judged from one user"
-                elif users < FEW_USERS:
-                    text = f"[{low:+.3f}, {high:+.3f}]  too few users"
-                print(f"{METRICS[metric]:<32} {change:+.3f} {text}")
+                if users < FEW_USERS:
+                    verdict = "too few users"
+                print(f"{METRICS[metric]:<32} {change:+.3f} [{low:+.3f}, {high:+.3f}]  {verdict}")
 
 
 def show_summary(name, before, after):
@@ -94,34 +86,24 @@ def show_summary(name, before, after):
     pir = np.concatenate([record["pir"] for record in after])
     say(f"{name}: {', '.join(parts)}.")
     say(
-        f"PIR is at most {CLIP_MIN} on {(pir <= CLIP_MIN).mean():.0%} of the tokens, where PerCE is"
-        f" {CLIP_MIN} times CE. The other tokens count more, up to {CLIP_MAX:g} times"
-        f" ({(pir >= CLIP_MAX).mean():.1%} of the tokens reach that cap)."
+        f"{(pir <= CLIP_MIN).mean():.0%} of the tokens have a PIR of at most {CLIP_MIN}. PerCE"
+        f" gives them the floor weight {CLIP_MIN}, and the others a larger one, up to {CLIP_MAX:g}"
+        f" ({(pir >= CLIP_MAX).mean():.1%} of the tokens)."
     )
 
 
-def show_warnings(records, vocab_size):
-    """Print a warning for every reason not to trust the scores of a run."""
-    scores, n = summarize(records), len(records)
-    if scores["pir"] < 0:
-        say(f"Warning: the persona makes the texts less likely (mean PIR {scores['pir']:.3f}).")
-    if scores["logp"] < -np.log(vocab_size):
-        say(f"Warning: the model predicts worse than a uniform guess over {vocab_size} tokens.")
-    silent = sum(not mostly_counted(record["row"]["response"]) for record in records)
-    if silent:
+def warn_of_other_scripts(records):
+    """Print a warning if ROUGE-L ignores most letters of some references."""
+    n = 0
+    for record in records:
+        response = record["row"]["response"]
+        n_counted = sum(map(len, words(response)))
+        n += n_counted == 0 or n_counted < sum(c.isalnum() for c in response) / 2
+    if n:
         say(
             f"Warning: ROUGE-L counts only a-z and 0-9, which make up less than half of the letters"
-            f" in {silent} of {n} references. Look at the log-likelihood instead."
+            f" in {n} of {len(records)} references. Look at the log-likelihood instead."
         )
-    blank = sum(not record["prediction"].strip() for record in records)
-    if scores["rouge_l"] is not None and blank > 0.9 * n:
-        say(f"Warning: {blank} of {n} generated texts are empty or contain only white space.")
-
-
-def mostly_counted(text):
-    """Return True if ROUGE-L counts at least half of the letters and digits in the text."""
-    counted = sum(map(len, words(text)))
-    return counted > 0 and counted >= sum(c.isalnum() for c in text) / 2
 
 
 def show_samples(runs, n):
@@ -145,14 +127,8 @@ def say(sentence):
 def show_text(title, text):
     """Print a text under its title, wrapped to 80 columns."""
     print(textwrap.fill(f"{printable(title)}:", 80))
-    for line in re.sub(r"\n{3,}", "\n\n", describe_blank(text)).splitlines():
+    for line in re.sub(r"\n{3,}", "\n\n", text if text.strip() else NOTHING).splitlines():
         print(textwrap.fill(line, 78, initial_indent="  ", subsequent_indent="  "))
-
-
-def describe_blank(text):
-    """Return the text, or a note if it is blank."""
-    blank = "(only line breaks)" if "\n" in text else "(nothing)"
-    return text if text.strip() else blank
 
 
 def scores_by_task(records):

@@ -38,11 +38,11 @@ class Settings:
     clip_min: float = CLIP_MIN
     clip_max: float = CLIP_MAX
     ce_first: float = 0.0  # fraction of the steps that use CE before the loss takes over
-    lr: float = 1e-3  # peak learning rate of AdamW
-    steps: int = 60  # optimisation steps
+    lr: float = 4e-3  # peak learning rate of AdamW
+    steps: int = 240  # optimisation steps
     warmup: float = 0.1  # fraction of the steps used for learning-rate warm-up
     weight_decay: float = 0.01
-    batch_size: int = 16  # examples per micro-batch
+    batch_size: int = 8  # examples per micro-batch
     grad_accum: int = 1  # micro-batches per optimisation step and process
     processes: int = 1
     seed: int = 0  # for the batch order and for randomly initialised weights

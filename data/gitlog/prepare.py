@@ -7,19 +7,16 @@ This writes train.jsonl, val.jsonl and test.jsonl to --out (default: next to thi
 query = subject line and changed paths of a commit, response = body of its message, profile = the
 author's earlier commits, oldest first. Merges, reverts, commits by bots, commits without a body and
 lines like "Signed-off-by: ..." are dropped. Cloned, rebased or cherry-picked copies of a commit
-count only once. Users are named by keyed hashes; the key is saved in the file `key` next to the
-rows.
+count only once. Users are numbered in the order of their first commits: the rows contain no names
+and no addresses, except those that a message mentions.
 """
 
 import hashlib
-import hmac
 import os
 import re
-import secrets
 import subprocess
 import sys
 from collections import Counter, defaultdict, namedtuple
-from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # so that this runs from any folder
@@ -27,19 +24,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # so that this run
 from data.splits import print_dropped, without_answer, write_splits
 from perce_mini.runtime import cli
 from perce_mini.runtime.errors import UserError, plural
-from perce_mini.runtime.files import check_writable, read_text, replace_file
+from perce_mini.runtime.files import check_writable
 
 BOT = re.compile(r"\[bot\]|\bbot\b|dependabot|renovate|github-actions|weblate", re.I)
 TRAILERS = "[a-z-]+-by|cc|fixes|closes|link|bug|change-id|message-id|reviewed-on|git-svn-id"
 TRAILER = re.compile(rf"\s*(({TRAILERS}): |\(cherry picked from)", re.I)  # written by tools
-# Addresses that several people may share: "", "none", "bob@localhost", "root@example.org".
-SHARED = re.compile(r"[^@]*|[^@]*@[^.]*|(devnull|no-?reply|nobody|none|null|root|unknown|you)@.*")
+PROFILE = 20  # maximum number of commits in a profile (the most recent ones)
 
 # ---------------------------------------------------------------------------- reading a repository
 
-Commit = namedtuple("Commit", "email name written committed parents hash subject body paths")
+Commit = namedtuple("Commit", "email name written committed parents subject body paths")
 # %x00 is a NUL, which no message can contain. The changed paths follow the last one.
-FORMAT = "--format=%x00" + "%x00".join("%aE %aN %at %ct %P %H %s %b".split()) + "%x00"
+FORMAT = "--format=%x00" + "%x00".join("%aE %aN %at %ct %P %s %b".split()) + "%x00"
 
 # A repository's git configuration can name programs. --no-show-signature keeps git from running
 # gpg.program. Without --ignore-submodules=none git would read the index and run core.fsmonitor.
@@ -55,54 +51,23 @@ ENVIRONMENT = {
 }
 
 
-def git(path, *args, seconds):
-    """Run a git command and return its output. Raises UserError if it fails or takes too long."""
-    command = ["git", "--no-pager", "-C", str(path), *SETTINGS, *args]
+def read_log(path):
+    """Read the Commits of a repository, oldest first. Raises UserError."""
+    command = ["git", "--no-pager", "-C", str(path), *SETTINGS, "log", *FLAGS, FORMAT]
     env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     env |= ENVIRONMENT  # the user's GIT_DIR and the like could point to another repository
     try:
-        done = subprocess.run(command, env=env, capture_output=True, timeout=seconds)
+        done = subprocess.run(command, env=env, capture_output=True)
     except FileNotFoundError:
         raise UserError("git is not installed") from None
-    except subprocess.TimeoutExpired:
-        raise UserError(f"{path}: git {args[0]} did not finish within {seconds} s") from None
     if done.returncode:
         reason = " ".join(done.stderr.decode("utf-8", "replace").split())
         raise UserError(f"{path}: {reason or f'git exited with status {done.returncode}'}")
-    return done.stdout.decode("utf-8", "replace")
-
-
-def check_regular(path):
-    """Raise UserError if there is a pipe or device in place of a file: git would hang."""
-    folders = [path, *path.resolve().parents]
-    places = [place for folder in folders for place in [folder / ".git", folder]]
-    repository = next((place for place in places if (place / "HEAD").exists()), None)
-    if repository:
-        for file in [repository.parent / ".mailmap", *repository.rglob("*")]:
-            if file.is_fifo() or file.is_char_device():
-                raise UserError(f"{file} is not a regular file")
-
-
-def read_log(path):
-    """Read the Commits, oldest first, and the hashes at the boundary of a shallow clone.
-
-    git cannot tell what the boundary commits changed, because their parents are missing. Raises
-    UserError.
-    """
-    check_regular(path)
-    shallow = path / git(path, "rev-parse", "--git-path", "shallow", seconds=20).strip()
-    boundary = read_text(shallow).split() if shallow.exists() else []
-    fields = git(path, "log", *FLAGS, FORMAT, seconds=3600).split("\0")[1:]
-    return [Commit(*fields[i : i + 9]) for i in range(0, len(fields), 9)], set(boundary)
+    fields = done.stdout.decode("utf-8", "replace").split("\0")[1:]
+    return [Commit(*fields[i : i + 8]) for i in range(0, len(fields), 8)]
 
 
 # ---------------------------------------------------------------------------------- commits to rows
-
-
-def identity(commit):
-    """Identify a commit's author by address, or by name and address if people may share it."""
-    email, name = commit.email.strip().lower(), " ".join(commit.name.lower().split())
-    return f"{name} <{email}>" if SHARED.fullmatch(email) else email
 
 
 def reason_to_drop(commit, body, max_chars):
@@ -126,18 +91,14 @@ def as_text(commit, body):
     return {"query": query.strip(), "response": body}
 
 
-def read_authors(repositories, key, max_chars):
+def read_authors(repositories, max_chars):
     """Return {user: queries and responses, oldest first} and {reason: number of dropped commits}.
 
-    key: the secret key for hashing users, or None to keep their names. Raises UserError.
+    Every e-mail address counts as one user. Raises UserError.
     """
-    commits, dropped = [], Counter()
-    for repository in repositories:
-        log, boundary = read_log(repository)
-        commits += [commit for commit in log if commit.hash not in boundary]
-        dropped["at the boundary of a shallow clone"] += sum(c.hash in boundary for c in log)
+    commits = [commit for repository in repositories for commit in read_log(repository)]
     commits.sort(key=lambda commit: int(commit.committed or 0))
-    authors, names, seen = defaultdict(list), {}, set()
+    authors, dropped, seen = defaultdict(list), Counter(), set()
     for commit in commits:
         lines = [line.rstrip() for line in commit.body.splitlines() if not TRAILER.match(line)]
         body = "\n".join(lines).strip()
@@ -147,39 +108,11 @@ def read_authors(repositories, key, max_chars):
         if reason:
             dropped[reason] += 1
         else:
-            names[identity(commit)] = commit.name or "nobody"  # keep the latest spelling
-            authors[identity(commit)].append(as_text(commit, body))
-    for person in [person for person in authors if len(authors[person]) < 3]:
-        dropped["author with fewer than 3 commits"] += len(authors.pop(person))
-    users = name_users(authors, names, key)
-    return {users[person]: texts for person, texts in authors.items()}, dropped
-
-
-def name_users(people, names, key):
-    """Return {person: keyed hash}, or {person: name} without a key. A second Ada is "Ada (2)"."""
-    if key:
-        digests = {person: hmac.new(key, person.encode(), hashlib.sha256) for person in people}
-        return {person: digest.hexdigest()[:12] for person, digest in digests.items()}
-    users, times = {}, Counter()
-    for person in people:
-        name = names[person]
-        times[name] += 1
-        users[person] = f"{name} ({times[name]})" if times[name] > 1 else name
-    return users
-
-
-def read_key(folder):
-    """Read the secret key for hashing users, or make a new one. Raises UserError."""
-    path = folder / "key"
-    key = read_text(path).strip() if path.exists() else secrets.token_hex(32)
-    if not re.fullmatch("[0-9a-fA-F]{64}", key):
-        raise UserError(f"{path}: not 64 hexadecimal digits; delete it to get a new key")
-    return key.encode()
-
-
-def write_key(key, path):
-    path.touch(mode=0o600)  # readable only by its owner
-    path.write_bytes(key)
+            authors[commit.email.lower()].append(as_text(commit, body))
+    users = {f"author {i}": texts for i, texts in enumerate(authors.values(), 1)}
+    for user in [user for user, texts in users.items() if len(texts) < 3]:
+        dropped["author with fewer than 3 commits"] += len(users.pop(user))
+    return users, dropped
 
 
 # ---------------------------------------------------------------------------------- rows to splits
@@ -199,7 +132,7 @@ def split_by_time(n_rows):
     return splits[-n_rows:]
 
 
-def make_splits(authors, temporal, n_profile, max_rows, dropped):
+def make_splits(authors, temporal, max_rows, dropped):
     """Return {split: rows}. Adds to `dropped` ({reason: number})."""
     splits, split_of = {"train": [], "val": [], "test": []}, split_by_author(authors)
     for user, texts in authors.items():
@@ -208,7 +141,7 @@ def make_splits(authors, temporal, n_profile, max_rows, dropped):
         n_rows = len(texts) - first
         chosen = split_by_time(n_rows) if temporal else [split_of[user]] * n_rows
         for i, split in enumerate(chosen, first):
-            earlier = texts[max(0, i - n_profile) : i]
+            earlier = texts[max(0, i - PROFILE) : i]
             profile = without_answer(earlier, texts[i]["response"])
             dropped["profile items equal to the response"] += len(earlier) - len(profile)
             splits[split].append({"user": user, "task": "commit", **texts[i], "profile": profile})
@@ -223,24 +156,18 @@ def main():
     add("--out", type=Path, default=Path(__file__).parent, help=help)
     help = "hold out each author's last commits instead of some authors"
     add("--temporal", action="store_true", help=help)
-    add("--names", action="store_true", help="keep the authors' names instead of hashing them")
     add("--max-chars", type=cli.COUNT, default=600, help="drop commits with longer bodies")
-    help = "maximum number of commits in a profile (the most recent ones)"
-    add("--profile", type=cli.COUNT_OR_NONE, default=20, help=help)
     help = "maximum number of rows per author (the most recent commits)"
     add("--max-rows", type=cli.COUNT, default=40, help=help)
     args = p.parse_args()
     check_writable(args.out / "train.jsonl")
-    key = None if args.names else read_key(args.out)
-    authors, dropped = read_authors(args.repositories, key, args.max_chars)
-    splits = make_splits(authors, args.temporal, args.profile, args.max_rows, dropped)
+    authors, dropped = read_authors(args.repositories, args.max_chars)
+    splits = make_splits(authors, args.temporal, args.max_rows, dropped)
     if not splits["train"]:
         print_dropped(dict(dropped.most_common()))
         enough = "a split by author needs 3; --temporal needs one with 4, and --max-rows 3"
         few = plural(len(authors), "author")
         raise UserError(f"too few commits: found {few} with 3 or more commits; {enough}")
-    if key and not (args.out / "key").exists():
-        replace_file(args.out / "key", partial(write_key, key))
     write_splits(args.out, splits, dict(dropped.most_common()))
 
 

@@ -52,7 +52,10 @@ def check(ok, where, reason):
 
 
 def read_rows(path):
-    """Read [(where, row)] from a JSON list, LaMP's outputs, or JSON Lines. Raises UserError."""
+    """Read [(where, row, task)] from a JSON list, LaMP's outputs, or JSON Lines.
+
+    Only LaMP's outputs name their task; it is None for all other rows. Raises UserError.
+    """
     check(path.suffix != ".parquet", path, PARQUET)
     with one_line(path, "UTF-8 text"), open_regular(path) as file:
         text = file.read().decode("utf-8-sig")
@@ -62,23 +65,26 @@ def read_rows(path):
         if text.lstrip().startswith("["):
             raise
         lines = [(f"{path}:{i}", line) for i, line in enumerate(text.split("\n"), 1)]
-        return [(where, parse_json(line, where)) for where, line in lines if line.strip()]
+        return [(where, parse_json(line, where), None) for where, line in lines if line.strip()]
+    task = None
     if isinstance(rows, dict) and "golds" in rows:
-        task = str(rows.get("task", "LaMP_4"))
+        task, rows = str(rows.get("task")), rows["golds"]
         check(task in TASKS, path, f"task {short_repr(task)} is not LaMP_4, LaMP_5 or LaMP_7")
-        rows = rows["golds"]
     rows = rows if isinstance(rows, list) else [rows]
-    return [(f"{path}: row {i}", row) for i, row in enumerate(rows, 1)]
+    return [(f"{path}: row {i}", row, task) for i, row in enumerate(rows, 1)]
 
 
 def read_files(paths):
-    """Return {id: output} for LaMP, [(path, where, row)] for all other rows. Raises UserError."""
+    """Return LaMP's {id: (task, output)}, and [(path, where, row)] for all other rows.
+
+    Raises UserError.
+    """
     outputs, rows = {}, []
     for path in paths:
-        for where, row in read_rows(path):
+        for where, row, task in read_rows(path):
             check(isinstance(row, dict), where, f"must be an object, not {short_repr(row)}")
-            if row.keys() == {"id", "output"}:
-                name, output = field(row, "id", where), field(row, "output", where)
+            if task:
+                name, output = field(row, "id", where), (task, field(row, "output", where))
                 same = outputs.setdefault(name, output) == output
                 check(same, where, f"id {name!r} has two different outputs")
             else:
@@ -118,13 +124,6 @@ def fill(template, item):
     return re.sub("{(.*?)}", value, template)
 
 
-def lamp_task(row):
-    """Infer the task of a LaMP row from its profile's keys; None if the profile is empty."""
-    keys = {key for item in row["profile"] if isinstance(item, dict) for key in item}
-    tasks = {"abstract": "LaMP_5", "title": "LaMP_4", "text": "LaMP_7"}
-    return next((task for key, task in tasks.items() if key in keys), None)
-
-
 def convert(row, where, task, dropped):
     """Convert an official row to our format, and count dropped items. Raises UserError."""
     user, query = field(row, USER, where), field(row, "input", where)
@@ -155,14 +154,12 @@ def make_splits(paths, task, max_chars):
     """Return {split: rows} and {reason: number of dropped rows or items}. Raises UserError."""
     outputs, rows = read_files(paths)
     check(outputs or task, "--task", "must be abstract, review or topic for LongLaMP rows")
-    if outputs:  # a LaMP row without a profile gets the task of the other rows
-        task = next(filter(None, (lamp_task(row) for _, _, row in rows)), "LaMP_7")
     splits, dropped = {split: [] for split in SPLITS}, Counter()
     for path, where, row in rows:
         if outputs:
             name = field(row, "id", where)
             check(name in outputs, where, f"no output for id {name!r}")
-            row["output"], task = outputs[name], lamp_task(row) or task
+            task, row["output"] = outputs[name]
         row = convert(row, where, task, dropped)
         if not row["response"].strip():
             dropped["rows with an empty response"] += 1

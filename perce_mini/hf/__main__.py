@@ -4,8 +4,7 @@ from pathlib import Path
 
 import torch
 
-from perce_mini.hf.folder import is_folder, read_config, save
-from perce_mini.hf.tokenizer import read_tokenizer
+from perce_mini.hf.folder import is_folder, save
 from perce_mini.runtime import checkpoint, cli, lora
 from perce_mini.runtime.errors import UserError
 
@@ -28,11 +27,8 @@ def main():
     help = "dtype of the weights (default: the same as in the original model)"
     p.add_argument("--dtype", choices=["float32", "bfloat16"], help=help)
     args = p.parse_args()
-    model, tokenizer, _ = checkpoint.load(args.run)
+    model = checkpoint.load(args.run).model
     source = find_source(args.run)
-    now = read_tokenizer(source, read_config(source)[0], tokenizer.template)
-    if now.state() != tokenizer.state():
-        raise UserError(f"{source}: the tokenizer has changed since {args.run} was trained")
     lora.merge(model)
     save(model, source, args.out, args.dtype and getattr(torch, args.dtype))
     print(f"wrote {args.out}")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from perce_mini.hf.safetensors import MAX_BYTES, read_weights, write_safetensors
+from perce_mini.hf.safetensors import read_weights, write_safetensors
 from perce_mini.hf.tokenizer import read_tokenizer
 from perce_mini.model import GPT, GPTConfig
 from perce_mini.runtime.checkpoint import check, check_fields
@@ -37,7 +37,7 @@ ABSENT |= {"use_sliding_window": False, "partial_rotary_factor": 1, "quantizatio
 def read_config(folder):
     """Read config.json, as a dict and as the GPTConfig of the same model. Raises UserError."""
     with one_line(folder / "config.json", "the configuration of a supported model"):
-        settings = read_json(folder / "config.json", MAX_BYTES)
+        settings = read_json(folder / "config.json")
         (architecture,) = settings["architectures"]
         kind = KINDS.get(architecture)
         check(kind, f"architecture {short_repr(architecture)}")
@@ -145,9 +145,9 @@ COPIED += ["generation_config.json", "chat_template.jinja"]
 def save(model, source, folder, dtype=None):
     """Write `model` as a Hugging Face folder with the configuration and tokenizer of `source`.
 
-    dtype: the dtype of the saved weights (default: the same as in `source`). Raises UserError if
-    the model's configuration differs from that of `source`, if its LoRA adapters are not merged, or
-    if `folder` already contains a model.
+    Merge any LoRA adapters first (`lora.merge`). dtype: the dtype of the saved weights (default:
+    the same as in `source`). Raises UserError if the model's configuration differs from that of
+    `source`, or if `folder` already contains a model.
     """
     source, folder = Path(source), Path(folder)
     settings, config = read_config(source)
@@ -156,10 +156,10 @@ def save(model, source, folder, dtype=None):
     for path in [folder / "checkpoint.pt", folder / "config.json", *folder.glob("*.safetensors*")]:
         if path.exists():
             raise UserError(f"{path} already exists: choose another folder")
-    state, old = model.state_dict(), read_state(source, config)
-    if state.keys() != old.keys():
-        raise UserError(f"{folder}: merge the LoRA adapters first (lora.merge)")
-    weights = {their_name(name): w.to(dtype or old[name].dtype) for name, w in state.items()}
+    old = read_state(source, config)
+    weights = {}
+    for name, weight in model.state_dict().items():
+        weights[their_name(name)] = weight.to(dtype or old[name].dtype)
     write_safetensors(folder / "model.safetensors", weights)
     for name in COPIED:
         if (source / name).exists():

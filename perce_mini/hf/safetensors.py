@@ -10,10 +10,9 @@ import torch
 
 from perce_mini.runtime.checkpoint import check
 from perce_mini.runtime.errors import UserError, one_line, short_repr
-from perce_mini.runtime.files import open_regular, read_json, replace_file
+from perce_mini.runtime.files import MAX_BYTES, open_regular, read_json, replace_file
 
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-MAX_BYTES = 40 * 2**20  # limit for headers and JSON files; Llama 3's tokenizer.json has 17 MB
 
 
 def read_weights(folder):
@@ -24,7 +23,7 @@ def read_weights(folder):
     index, files = folder / "model.safetensors.index.json", {"model.safetensors"}
     if index.exists():
         with one_line(index, "a weight index"):
-            files = set(read_json(index, MAX_BYTES)["weight_map"].values())
+            files = set(read_json(index)["weight_map"].values())
     for file in files ^ {path.name for path in folder.glob("*.safetensors")}:
         reason = "is missing" if file in files else "does not belong to the model: remove it"
         raise UserError(f"{folder}: {short_repr(file)} {reason}")

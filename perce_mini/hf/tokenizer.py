@@ -11,7 +11,6 @@ from itertools import pairwise
 
 import tiktoken
 
-from perce_mini.hf.safetensors import MAX_BYTES
 from perce_mini.runtime.checkpoint import check
 from perce_mini.runtime.errors import UserError, one_line, short_repr
 from perce_mini.runtime.files import read_json, read_text
@@ -25,8 +24,6 @@ QWEN += r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 LLAMA3 = QWEN.replace(r"|\p{N}|", r"|\p{N}{1,3}|")
 PATTERNS = [GPT2, DIGITS, LLAMA3, QWEN]
 
-# tiktoken's regex engine overflows its stack on a million spaces in a row.
-too_many_spaces = re.compile(r"(?<!\s)\s{500000}").search
 # Control tokens such as <think> and [PAD], which are never part of ordinary text.
 is_markup = re.compile(r"<\S+>|\[\S+\]").fullmatch
 
@@ -67,8 +64,7 @@ class PretrainedTokenizer(Tokenizer):
         return unicodedata.normalize(self.normal_form, text) if self.normal_form else text
 
     def ranks(self, text):
-        """Convert text to indices into `ranked`. Raises ValueError for too many spaces in a row."""
-        check(len(text) < 500_000 or not too_many_spaces(text), "far too many spaces in a row")
+        """Convert text to indices into `ranked`."""
         return self.encoding.encode_ordinary(self.normalize(text))
 
     def encode(self, text):
@@ -107,7 +103,7 @@ def read_tokenizer(folder, settings, template=None):
     path = folder / "tokenizer.json"
     path = path if path.exists() else folder / "vocab.json"
     with one_line(path, "a supported tokenizer"):
-        content = read_json(path, MAX_BYTES)
+        content = read_json(path)
         if path.name == "vocab.json":
             is_qwen = "Qwen" in settings["architectures"][0]
             content = as_tokenizer_json(content, folder / "merges.txt", is_qwen)
@@ -131,7 +127,7 @@ def as_tokenizer_json(vocab, path, is_qwen):
     These two files do not name the pre-tokenization pattern, so it is inferred from the model type
     and the merges.
     """
-    lines = read_text(path, MAX_BYTES).split("\n")
+    lines = read_text(path).split("\n")
     merges = [line for line in lines if line and not line.startswith("#version")]
     made = {merge.replace(" ", "") for merge in merges}
     added = [token for token in vocab if token not in made and is_markup(token)]
@@ -184,7 +180,7 @@ def read_start(processor, special):
 def read_ends(folder, settings):
     """Read the end-of-text ids. Chat models often list theirs only in generation_config.json."""
     path, ids = folder / "generation_config.json", []
-    for place in [settings, read_json(path, MAX_BYTES) if path.exists() else {}]:
+    for place in [settings, read_json(path) if path.exists() else {}]:
         end = place.get("eos_token_id")
         ids += end if isinstance(end, list) else [end]
     return ids
@@ -265,8 +261,7 @@ def make_template(special, end_ids, start):
 def read_template(path):
     """Read a template: JSON with any of "start", "item", "query" and "end". Raises UserError."""
     with one_line(path, "a template"):
-        content = read_json(path, MAX_BYTES)
-        template = {part: text for part, text in content.items() if text is not None}
+        template = read_json(path)
         for part, text in template.items():
             slot = {"item": "{response}", "query": "{query}"}.get(part, "")
             fits = part in TEMPLATE and isinstance(text, str) and slot in text

@@ -68,7 +68,8 @@ def read(folder):
     """
     path = Path(folder) / "checkpoint.pt"
     if not path.is_file():
-        raise UserError(f"{path} not found: this folder contains no saved run")
+        what = "give the folder of a run, or of a Hugging Face model on your disk"
+        raise UserError(f"{path} not found: {what} (nothing is downloaded)")
     with one_line(path, KIND):
         check_archive(path)
         state = torch.load(path, map_location="cpu", weights_only=True)

@@ -75,14 +75,12 @@ TOP_K = {
 
 def run(main):
     """Call main(), turning invalid input, Ctrl-C and a closed pipe into exit statuses."""
-    sys.stderr = sys.stderr or open(os.devnull, "w")  # None if the shell closed it
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # for ASCII-only terminals
     try:
         main()
-        if sys.stdout:
-            sys.stdout.flush()
+        sys.stdout.flush()
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         sys.exit(130)
@@ -98,7 +96,8 @@ def run(main):
         if type(error).__name__ != "OutOfMemoryError":  # by name, so torch is not imported
             raise
         reason = str(error).split(". ")[0]
-        print(f"error: {reason}: use a smaller model or --block-size", file=sys.stderr)
+        advice = "use --recompute, --lora-rank, or a smaller --batch-size or --block-size"
+        print(f"error: {reason}: {advice}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -13,8 +13,6 @@ import sys
 import torch
 import torch.distributed as dist
 
-from perce_mini.runtime.errors import UserError
-
 
 def init_distributed(device):
     """Join the process group if torchrun started this process. Returns this process's device."""
@@ -26,10 +24,7 @@ def init_distributed(device):
         # is created, it keeps the group alive, and the group's threads can crash Python at exit.
         from torch.distributed import nn as _  # noqa: F401
 
-        try:
-            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-        except ValueError as error:
-            raise UserError(f"use torchrun to start several processes ({error})") from None
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
         if rank():
             sys.stdout = open(os.devnull, "w")
     return device

@@ -13,8 +13,7 @@ from pathlib import Path
 
 from perce_mini.runtime.errors import UserError
 
-# File names that a report must never replace, in any folder.
-PROTECTED = ["checkpoint.pt", "log.jsonl", "train.jsonl", "val.jsonl", "test.jsonl", "base.jsonl"]
+MAX_BYTES = 40 * 2**20  # maximum size of a text or JSON file; Llama 3's tokenizer.json has 17 MB
 
 # ------------------------------------------------------------------------------------------ writing
 
@@ -68,11 +67,10 @@ def check_writable(path):
 
 
 def check_output(path, inputs):
-    """Like `check_writable`, but also refuse to replace an input or part of a run."""
+    """Like `check_writable`, but also refuse to replace an input."""
     check_writable(path)
-    is_input = os.path.realpath(path) in map(os.path.realpath, inputs)
-    if is_input or (Path(path).exists() and Path(path).name in PROTECTED):
-        raise UserError(f"{path} contains data or belongs to a run: choose another file")
+    if os.path.realpath(path) in map(os.path.realpath, inputs):
+        raise UserError(f"{path} is an input of this command: choose another file")
 
 
 def write_text_atomic(path, text):
@@ -105,11 +103,11 @@ def open_regular(path):
         raise UserError(f"{path}: {error.strerror}") from None
 
 
-def read_text(path, max_bytes=2**30):
+def read_text(path):
     """Read a UTF-8 file and drop any byte order mark. Raises UserError."""
     with open_regular(path) as file:
-        if os.fstat(file.fileno()).st_size > max_bytes:
-            raise UserError(f"{path}: larger than {max_bytes} bytes")
+        if os.fstat(file.fileno()).st_size > MAX_BYTES:
+            raise UserError(f"{path}: larger than {MAX_BYTES} bytes")
         content = file.read()
     try:
         return content.decode("utf-8-sig")
@@ -125,9 +123,9 @@ def parse_json(text, where):
         raise UserError(f"{where}: not JSON ({str(error).splitlines()[0]})") from None
 
 
-def read_json(path, max_bytes=2**30):
+def read_json(path):
     """Parse a JSON file. Raises UserError."""
-    return parse_json(read_text(path, max_bytes), path)
+    return parse_json(read_text(path), path)
 
 
 def sha256(path):

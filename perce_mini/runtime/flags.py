@@ -63,6 +63,9 @@ def add_run_flags(p):
     p.add_argument("--clip-min", type=clip, default=CLIP_MIN, metavar="M", help=help)
     help = "maximum weight, in nats (not used by ce)"
     p.add_argument("--clip-max", type=clip, default=CLIP_MAX, metavar="M", help=help)
+    help = "fraction of the steps that use CE before the loss takes over; 0.5 is safer than 0 for"
+    help += " texts of a kind that is new to the model"
+    p.add_argument("--ce-first", type=number(float, 0, 1), default=0.0, metavar="F", help=help)
     help = "folder with train.jsonl and, optionally, val.jsonl, test.jsonl and base.jsonl"
     help += " (default: data/personas, generated on first use)"
     p.add_argument("--data", type=Path, default=DEFAULT_DATA, metavar="DIR", help=help)
@@ -73,7 +76,8 @@ def add_run_flags(p):
     help = "output folder (default: out/LOSS); with several losses, their parent (default: out)"
     p.add_argument("--out", type=Path, metavar="DIR", help=help)
     again = p.add_mutually_exclusive_group()
-    again.add_argument("--resume", action="store_true", help="resume an interrupted run in --out")
+    help = "resume an interrupted run in --out, if there is one"
+    again.add_argument("--resume", action="store_true", help=help)
     again.add_argument("--overwrite", action="store_true", help="replace the run in --out")
 
 
@@ -117,8 +121,6 @@ def add_machine_flags(g):
     g.add_argument("--compile", action="store_true", help=help)
     help = "number of held-out examples to score; 0 skips scoring"
     g.add_argument("--eval-examples", type=COUNT_OR_NONE, default=120, metavar="N", help=help)
-    help = "which split to score (default: test, or val if there is no test.jsonl)"
-    g.add_argument("--eval-split", choices=["test", "val", "train"], help=help)
     g.add_argument("--eval-batch-size", **EVAL_BATCH)
     g.add_argument("--max-new-tokens", **NEW_TOKENS)
     g.add_argument("--temperature", **cli.TEMPERATURE)
@@ -128,20 +130,13 @@ def validate_args(p, args):
     """Reject contradictory flags, and add the values derived from the flags."""
     if not args.clip_min <= args.clip_max:
         p.error(f"--clip-min {args.clip_min} is above --clip-max {args.clip_max}")
-    if args.loss == ["ce"] and (args.clip_min, args.clip_max) != (CLIP_MIN, CLIP_MAX):
-        p.error("--loss ce weights all tokens equally: --clip-min and --clip-max have no effect")
-    if args.template and not args.init:
-        p.error("--template needs --init with a Hugging Face folder")
-    if args.init and not args.init.is_dir() and not args.resume:
-        p.error(f"--init {args.init}: no such folder (nothing is downloaded)")
-    if args.block_size and not args.init:
-        p.error("--block-size needs --init; for a base model, pass it to python -m perce_mini.base")
+    if (args.template or args.block_size) and not args.init:
+        p.error("--template and --block-size need --init with a pretrained model")
     args.template = args.template and hf.read_template(args.template)
     if os.path.realpath(args.data) == os.path.realpath(DEFAULT_DATA):
         args.data = DEFAULT_DATA
     default_base = SHIPPED_BASE if args.data == DEFAULT_DATA else base.base_folder(args.data)
     args.start = args.init or default_base
-    args.loss = list(dict.fromkeys(args.loss))
     parent = args.out or Path("out")
     args.folders = {loss: parent / loss for loss in args.loss}  # one run folder per loss
     if args.out and len(args.loss) == 1:
@@ -171,6 +166,7 @@ def make_settings(args, loss, n_rows, pretrained, hashes):
     return Settings(
         **{name: getattr(args, name) for name in flags},
         loss=loss,
+        ce_first=0.0 if loss == "ce" else args.ce_first,
         lr=args.lr or lr,
         steps=steps,
         processes=distributed.world_size(),
@@ -193,8 +189,7 @@ def find_runs(args, n_rows):
     hashes["init_sha256"] = fingerprint(args.start)  # takes a while for a large model
     for loss, out in args.folders.items():
         exists = (out / "checkpoint.pt").exists() and not args.overwrite
-        must_exist = args.resume and len(args.folders) == 1  # later runs may not exist yet
-        state = checkpoint.read(out) if exists or must_exist else None
+        state = checkpoint.read(out) if exists else None
         pretrained = "pattern" in state["tokenizer"] if state else is_pretrained(args.start)
         settings = make_settings(args, loss, n_rows, pretrained, hashes)
         if state:

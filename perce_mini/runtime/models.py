@@ -39,8 +39,6 @@ def load_model(folder, device, dtype=torch.float32, template=None, block_size=No
     hf.read_template; block_size: the maximum sequence length (default: the model's limit, at most
     5000 tokens). Raises UserError.
     """
-    if not Path(folder).is_dir():
-        raise UserError(f"no such folder: {folder} (nothing is downloaded)")
     if not hf.is_folder(folder):
         if template:
             raise UserError(f"{folder} has no config.json: --template needs a Hugging Face folder")

@@ -1,6 +1,5 @@
 """Train with checkpoints in a run folder. A run can be interrupted at any time and resumed."""
 
-import os
 import signal
 import sys
 from contextlib import contextmanager
@@ -9,11 +8,6 @@ from pathlib import Path
 
 import torch
 from tqdm import tqdm
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
 
 from perce_mini.dataset import training_steps
 from perce_mini.runtime import checkpoint, distributed
@@ -34,14 +28,12 @@ def check_same_run(state, settings, out):
             continue
         if name == "init_sha256" and not value:  # the model no longer exists
             continue
-        what = f"was trained with {name} {old or repr(old)}, not {value or repr(value)}"
-        advice = "that setting"
+        what = f"was trained with {name} {old!r}, not {value!r}"
         if name == "data_sha256":
-            what, advice = "was trained on different rows", "those rows"
+            what = "was trained on different rows"
         if name == "init_sha256":
             what = f"started from a model in {settings.init} that has changed since"
-            advice = "that model"
-        raise UserError(f"{out} {what}: use {advice} again, or another --out, or --overwrite")
+        raise UserError(f"{out} {what}: undo this change, or use another --out, or --overwrite")
 
 
 def check_folder(out):
@@ -52,11 +44,12 @@ def check_folder(out):
             raise UserError(f"{out} contains {name} but no run: choose another --out")
 
 
-def fit(model, tokenizer, examples, settings, out, save_every=SAVE_EVERY, state=None):
+def fit(model, tokenizer, examples, settings, out, save_every=SAVE_EVERY, state=None, keep=()):
     """Train `model` on Examples and save the run in the folder `out`.
 
-    state: the checkpoint to resume from, or None. Raises NotFiniteError, or UserError if memory or
-    disk space runs out. On Ctrl-C, the last completed step is saved before the run ends.
+    state: the checkpoint to resume from, or None. keep: steps after which a copy of the model is
+    saved in out/step-N. Raises NotFiniteError. On Ctrl-C, the last completed step is saved before
+    the run ends. Whatever ends the run, a message says which step is saved.
     """
     optimizer = make_optimizer(model, settings)
     first, log = 0, []
@@ -70,7 +63,7 @@ def fit(model, tokenizer, examples, settings, out, save_every=SAVE_EVERY, state=
     bar = tqdm(total=settings.steps, initial=first, **how)
     saved = first
     try:
-        with locked(out if is_first else None), interrupt_after_step() as interrupted:
+        with interrupt_after_step() as interrupted:
             for step in range(first, settings.steps):
                 log.append(training_step(model, optimizer, next(batches), settings, step))
                 bar.set_description_str(f"{out}  {progress(settings, log[-1])}", refresh=False)
@@ -79,74 +72,24 @@ def fit(model, tokenizer, examples, settings, out, save_every=SAVE_EVERY, state=
                 if done % save_every == 0 or done == settings.steps or interrupted:
                     if is_first:
                         checkpoint.save(out, model, tokenizer, settings, done, log, optimizer)
-                        remove_reports(out)
+                        for name in REPORTS:  # they describe an older checkpoint
+                            Path(out, name).unlink(missing_ok=True)
                     saved = done
+                if done in keep and is_first:
+                    checkpoint.save(out / f"step-{done}", model, tokenizer, settings, done, log)
                 if interrupted:
                     raise KeyboardInterrupt
     except NotFiniteError as error:
         advice = f"lower --lr (currently {settings.lr:g}) and train again"
         kept = f"step {saved} is saved in {out}" if saved else "nothing has been saved yet"
         raise NotFiniteError(f"{error}: {advice}; {kept}") from None
-    except torch.OutOfMemoryError as error:
-        reason, advice = str(error).split(". ")[0], memory_advice(model, settings, saved)
-        message = saved_message(out, settings, saved)
-        raise UserError(f"{reason}: train with {advice}; {message}") from None
-    except (OSError, UserError) as error:
-        raise UserError(f"{error}; {saved_message(out, settings, saved)}") from None
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, torch.OutOfMemoryError, OSError, UserError):
         if is_first:
             print(f"\n{saved_message(out, settings, saved)}", file=sys.stderr)
         raise
     finally:
         bar.close()
     distributed.barrier()  # wait until the first process has written the checkpoint
-
-
-def memory_advice(model, settings, saved):
-    """The flags that save the most memory. Only --recompute can be added to an existing run."""
-    new = " --overwrite" if saved else ""
-    if not settings.init:  # a base model
-        return "a smaller --block-size"
-    if saved and not model.recompute:
-        return "--recompute"
-    if settings.batch_size > 1:
-        return f"--batch-size 1 --grad-accum {settings.batch_size * settings.grad_accum}{new}"
-    if not model.recompute:
-        return "--recompute"
-    return ("a smaller --block-size" if settings.lora_rank else "--lora-rank 16") + new
-
-
-def remove_reports(out):
-    """Remove the reports on an older checkpoint."""
-    for name in REPORTS:
-        Path(out, name).unlink(missing_ok=True)
-
-
-@contextmanager
-def locked(folder):
-    """Lock the folder. Raises UserError if another process is training there.
-
-    The lock belongs to the process, so a killed run leaves no lock behind.
-    """
-    if fcntl is None or folder is None:
-        yield
-        return
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        lock(handle, folder)
-        yield
-    finally:
-        os.close(handle)
-
-
-def lock(handle, folder):
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UserError(f"another process is training in {folder}: choose another --out") from None
-    except OSError:
-        pass  # the file system does not support locks
 
 
 @contextmanager
