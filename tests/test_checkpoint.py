@@ -138,7 +138,7 @@ FLOATS = torch.ones(16)  # as large as the last norm and the optimiser's weight 
 BYTES = [bytes([i]) for i in range(256)]
 ALIAS = FLOATS[:1].expand(16)  # claims more memory than it has
 BAD_VALUES = {
-    "step": [-1, True, 61, 10**4000],  # the run has 60 steps
+    "step": [-1, True, Settings.steps + 1, 10**4000],
     "log": [[{"loss": "x"}]],
     "config/n_layer": [3000],  # would take seconds to build
     "config/n_head": [3, 2.0],

@@ -6,6 +6,8 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -82,21 +84,6 @@ def test_splits_are_counted_and_a_split_without_rows_loses_its_file(tmp_path, ca
     assert rows_in(tmp_path) == {"train": new["train"], "test": new["test"]}
 
 
-@pytest.mark.parametrize("n_users, split", [(1, "val"), (19, "val"), (19, "test"), (20, "test")])
-def test_fewer_than_20_held_out_users_are_warned_of(tmp_path, capsys, n_users, split):
-    rows = [ROW | {"user": str(i // 2)} for i in range(2 * n_users)]
-    write_splits(tmp_path, {"train": [ROW], split: rows})
-    assert (f"{n_users} held-out user" in capsys.readouterr().err) == (n_users < 20)
-
-
-@pytest.mark.parametrize("split, missing", [("train", "test.jsonl"), ("test", "train.jsonl")])
-def test_a_split_that_train_py_misses_is_named(tmp_path, capsys, split, missing):
-    write_splits(tmp_path, {"train": [], "val": [], "test": []} | {split: [{"user": "u"}] * 2})
-    said = capsys.readouterr()
-    assert "2 rows from 1 user\n" in said.out
-    assert missing in "".join(line for line in said.err.splitlines() if "no " in line)
-
-
 def test_an_error_leaves_all_old_files_as_they_were(tmp_path):
     write_splits(tmp_path, {split: [ROW] for split in SPLITS})
     before = contents(tmp_path)
@@ -111,10 +98,10 @@ def test_an_error_leaves_all_old_files_as_they_were(tmp_path):
 @pytest.mark.parametrize(
     "flags, digest",
     [
-        ("", "111209a5adf89a8b"),
-        ("--ordinary 0", "de02036da65722af"),
-        ("--faith 0.4", "0c2b8164701f03a2"),
-        ("--seed 1", "ef2aa24ed3a0b2d1"),
+        ("", "03eff166ae28fa82"),
+        ("--ordinary 0", "cbb1257254981577"),
+        ("--faith 0.4", "173c4b231b422be0"),
+        ("--seed 1", "4e489ea1a5a188cb"),
     ],
 )
 def test_the_world_is_the_one_of_the_recorded_results(command, tmp_path, flags, digest):
@@ -128,16 +115,17 @@ def test_the_world_is_the_one_of_the_recorded_results(command, tmp_path, flags, 
 def test_splits_share_no_user_and_held_out_names_are_not_trained_on(world):
     users = [{row["user"] for row in split} for split in rows_in(world).values()]
     assert sum(map(len, users)) == len(set.union(*users))
+    names = set()
+    for kind in ["", "nick ", "tool "]:
+        pairs = product(words.STYLE[f"{kind}stem"], words.STYLE[f"{kind}ending"])
+        names |= {stem + ending for stem, ending in pairs}
 
-    def names(split):
-        rows = read_examples(world / f"{split}.jsonl")
-        texts = [item for row in rows for item in [row, *row["profile"]]]
-        text = " ".join(f"{item['query']} {item['response']}" for item in texts)
-        parts = {word: re.findall("...", word) for word in re.findall("[a-z]{6,}", text.lower())}
-        return {word for word in parts if set(words.STYLE["syllable"]).issuperset(parts[word])}
+    def names_in(*splits):
+        text = " ".join((world / f"{split}.jsonl").read_text() for split in splits)
+        return names & {*re.findall("[A-Z][a-z]+", text)}
 
-    trained_on, held_out = names("base") | names("train"), names("val") | names("test")
-    assert len(trained_on) > 100 and len(held_out) > 20 and not trained_on & held_out
+    trained_on, held_out = names_in("base", "train"), names_in("val", "test")
+    assert len(trained_on) > 400 and len(held_out) >= 20 and not trained_on & held_out
 
 
 def test_ordinary_words_are_many_and_nobodys_own():
@@ -145,14 +133,10 @@ def test_ordinary_words_are_many_and_nobodys_own():
     texts = sum([*words.SENTENCES.values(), *words.ORDINARY.values()], [])
     used = set(re.findall("[a-z]+", re.sub("{.*?}", "", " ".join(texts)).lower()))
     assert len(used) > 1200 and not used & {*style, *words.BRITISH.values()}
-    for name, pool in words.ORDINARY.items():
-        assert len(set(pool)) == len(pool) >= 40
-        if name in ["person", "thing", "mood", "look"]:
-            assert not [word for word in pool if word[0] in "aeiou"]  # they follow the article "a"
 
 
 def test_the_general_corpus_replaces_some_texts_by_turns_and_questions():
-    plain = personas.base_rows(200, 0.3, 0.4, personas.Rng("0"))
+    plain = personas.splits(base=200)["base"](personas.Rng("0"))
     rows = general.general_rows("0", 200)
     new = [row for row in rows if row["task"] in ("turn", "question")]
     assert all(row in plain for row in rows if row not in new) and 40 < len(new) < 100
@@ -237,12 +221,14 @@ def test_commits_become_rows(prepare, repository, tmp_path):
     assert sum(map(len, users)) == len(set.union(*users)) == 8
 
 
-def test_a_temporal_split_holds_out_everybodys_last_commits(prepare, repository, tmp_path):
-    flags = ["--temporal", "--names", "--max-rows", 3, "--profile", 2]
-    prepare(gitlog, repository, *flags, "--out", tmp_path)
-    assert sorted(contents(tmp_path)) == ["test.jsonl", "train.jsonl", "val.jsonl"]  # and no key
+def test_a_temporal_split_holds_out_everybodys_last_commits(
+    prepare, repository, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(gitlog, "PROFILE", 2)
+    prepare(gitlog, repository, "--temporal", "--max-rows", 3, "--out", tmp_path)
+    assert sorted(contents(tmp_path)) == ["test.jsonl", "train.jsonl", "val.jsonl"]
     for split, i in {"train": 2, "val": 3, "test": 4}.items():
-        (row,) = [row for row in rows_in(tmp_path)[split] if row["user"] == "Cy"]
+        (row,) = [row for row in rows_in(tmp_path)[split] if row["user"] == "author 3"]  # Cy
         numbers = [text["query"][:8] for text in [*row["profile"], row]]
         assert numbers == [f"Change {i - 2}", f"Change {i - 1}", f"Change {i}"]
 
@@ -252,7 +238,7 @@ def test_several_repositories_are_read_by_time_and_clones_once(prepare, reposito
     old = make_repository(tmp_path / "old", older, start=1600000000)
     git(tmp_path, "clone", "-q", repository, tmp_path / "fork")
     paths = [repository, old, tmp_path / "fork"]
-    said = prepare(gitlog, *paths, "--temporal", "--names", "--out", tmp_path / "out")
+    said = prepare(gitlog, *paths, "--temporal", "--out", tmp_path / "out")
     assert "44 repeated" in said
     for row in all_rows(tmp_path / "out"):
         first = [item["query"][:8] for item in row["profile"]][:2]
@@ -267,82 +253,50 @@ def test_a_cherry_pick_counts_once_and_no_answer_is_in_a_profile(prepare, tmp_pa
     git(repo, "cherry-pick", "-x", "-Xtheirs", "main~3")  # Bob's second-to-last commit
     git(repo, "checkout", "-q", "main")
     git(repo, "merge", "-q", "-s", "ours", "-m", "Merge", "side")
-    said = prepare(gitlog, repo, "--names", "--out", tmp_path / "rows")
+    said = prepare(gitlog, repo, "--out", tmp_path / "rows")
     assert "1 repeated" in said and "1 profile items equal to the response" in said
-    rows = [row for row in all_rows(tmp_path / "rows") if row["user"] == "Bob"]
+    rows = [row for row in all_rows(tmp_path / "rows") if row["user"] == "author 1"]  # Bob
     assert [row["query"][:8] for row in rows] == ["Change 1", "Change 2", "Change 3", "Again\nf."]
     numbers = [item["query"][7] for item in rows[-1]["profile"]]
     assert numbers == ["0", "2", "3"]
 
 
-def test_people_are_told_apart_alike_with_hashes_and_with_names(prepare, tmp_path):
-    people = {
-        "Ann <devnull@localhost>": "Ann",
-        "Ben <devnull@localhost>": "Ben",
-        "Cat <>": "Cat",
-        "Dan <>": "Dan",
-        "root <root@one.org>": "root",
-        "root <root@two.org>": "root (2)",
-        "Eve <eve@one.org>": "Eve Smith",
-        "Eve Smith <Eve@one.org>": "Eve Smith",  # the same person, spelled differently
-    }
-    repo = make_repository(tmp_path / "repo", changes(*people, n=4))
-    prepare(gitlog, repo, "--temporal", "--names", "--out", tmp_path / "names")
-    prepare(gitlog, repo, "--temporal", "--out", tmp_path / "hashes")
-    names, hashes = all_rows(tmp_path / "names"), all_rows(tmp_path / "hashes")
-    assert [row["query"] for row in names] == [row["query"] for row in hashes]
-    for row in names:
-        assert row["user"] == people[row["query"].split(" by ")[1].split("\n")[0]]
-    pairs = {(row["user"], other["user"]) for row, other in zip(names, hashes)}
-    assert len(pairs) == len({name for name, _ in pairs}) == len({label for _, label in pairs}) == 7
-
-
-def test_the_commits_where_a_shallow_clone_ends_are_dropped(prepare, repository, tmp_path):
-    shallow = tmp_path / "shallow"
-    git(tmp_path, "clone", "-q", "--depth", 40, f"file://{repository}", shallow)
-    said = prepare(gitlog, shallow, "--names", "--out", tmp_path / "rows")
-    assert "1 at the boundary of a shallow clone" in said
-    assert b"Change 0 by Ed" not in b"".join(contents(tmp_path / "rows").values())
-    prepare(gitlog, shallow, repository, "--names", "--out", tmp_path / "both")
-    assert len(all_rows(tmp_path / "both")) == 33  # the full repository also has that commit
-
-
-def test_the_key_is_private_and_makes_the_hashes(prepare, repository, tmp_path):
-    for name in ["a", "b"]:
-        prepare(gitlog, repository, "--out", tmp_path / name)
-    users = [{row["user"] for row in all_rows(tmp_path / name)} for name in ["a", "b"]]
-    assert not users[0] & users[1]  # a different folder has a different key, so different hashes
-    assert (tmp_path / "a/key").stat().st_mode & 0o077 == 0
-    before = contents(tmp_path / "a")
-    prepare(gitlog, repository, "--out", tmp_path / "a")
-    assert contents(tmp_path / "a") == before
-
-
-@pytest.mark.parametrize("key", [b"\xff\xfe\0", b"0" * 65])
-def test_a_bad_key_is_refused_and_stays(prepare, repository, tmp_path, key):
-    (tmp_path / "key").write_bytes(key)
-    assert f"{tmp_path}/key: " in prepare(gitlog, repository, "--out", tmp_path, status=2)
-    assert contents(tmp_path) == {"key": key}
+def test_an_address_is_a_user_who_is_numbered_by_the_first_commit(prepare, tmp_path):
+    people = [
+        "Few <few@one.org>",
+        "Eve <eve@one.org>",
+        "Eve Smith <Eve@one.org>",
+        "Eve <eve@two.org>",
+    ]
+    commits = [*changes(people[0], n=1), *changes(*people[1:], n=4)]
+    repo = make_repository(tmp_path / "repo", commits)
+    prepare(gitlog, repo, "--temporal", "--out", tmp_path / "rows")
+    users = {}
+    for row in all_rows(tmp_path / "rows"):
+        address = re.search("<(.*)>", row["query"])[1].lower()
+        users.setdefault(address, set()).add(row["user"])
+    assert users == {"eve@one.org": {"author 2"}, "eve@two.org": {"author 3"}}
+    again = contents(tmp_path / "rows")
+    prepare(gitlog, repo, "--temporal", "--out", tmp_path / "rows")
+    assert contents(tmp_path / "rows") == again
 
 
 def test_too_few_authors_are_one_line_after_what_was_dropped(command, tmp_path):
     repo = make_repository(tmp_path / "repo", changes("a", n=4) + [("b", "Short\n\nOne two.")])
     done = command(gitlog.main, repo, "--out", tmp_path / "rows")
     assert done.status == 2 and "1 author" in done.error and "1 body under" in done.out
-    assert not contents(tmp_path / "rows")  # no key either
+    assert not contents(tmp_path / "rows")
     assert command(gitlog.main, repo, "--out", tmp_path / "rows", "--temporal").status == 0
 
 
 def test_no_repository_no_git_and_a_git_that_fails_are_one_line(prepare, tmp_path, monkeypatch):
-    args = [gitlog, tmp_path, "--names", "--out", tmp_path / "rows"]
+    args = [gitlog, tmp_path, "--out", tmp_path / "rows"]
     assert "not a git repository" in prepare(*args, status=2)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert "git is not installed" in prepare(*args, status=2)
-    for script, reason in [("exit 3", "status 3"), ("read forever < /dev/zero", "0.1 s")]:
-        (tmp_path / "git").write_text(f"#!/bin/sh\n{script}\n")
-        (tmp_path / "git").chmod(0o755)
-        with pytest.raises(UserError, match=reason):
-            gitlog.git(tmp_path, "log", seconds=0.1)
+    (tmp_path / "git").write_text("#!/bin/sh\nexit 3\n")
+    (tmp_path / "git").chmod(0o755)
+    assert "status 3" in prepare(*args, status=2)
 
 
 # What a hostile repository may put in .git/config. EVIL is a program that leaves a trace.
@@ -374,7 +328,7 @@ def test_a_hostile_repository_runs_no_program_and_changes_no_row(
     commit = git(repo, "hash-object", "-t", "commit", "-w", "--stdin", "--literally", text=commit)
     git(repo, "update-ref", "refs/heads/main", commit)
     log = gitlog.read_log(repo)
-    assert log[0][-1].paths.split() == ["bär.txt", "f.txt", "module"]
+    assert log[-1].paths.split() == ["bär.txt", "f.txt", "module"]
     (repo / ".gitmodules").write_text("[submodule]\n")
     (repo / "order").write_text("module\n*.txt\n")
     (repo / "mailmap").write_text("Mallory <m@example.org> <Ada.L@example.org>\n")
@@ -402,7 +356,7 @@ def test_the_mailmap_counts_and_the_environment_does_not(
     mailmap = "Ada Lovelace <ada@example.org> <Ada.L@example.org>\n"
     (small_repository / ".mailmap").write_text(mailmap)
     log = gitlog.read_log(small_repository)
-    assert (log[0][0].email, log[0][0].name) == ("ada@example.org", "Ada Lovelace")
+    assert (log[0].email, log[0].name) == ("ada@example.org", "Ada Lovelace")
     monkeypatch.setenv("GIT_DIR", str(repository / ".git"))
     monkeypatch.setenv("GIT_TRACE", str(tmp_path / "trace"))
     assert gitlog.read_log(small_repository) == log and not (tmp_path / "trace").exists()
@@ -421,38 +375,28 @@ def test_nothing_is_fetched_for_a_partial_clone(small_repository, evil):
     assert not it_ran()
 
 
-@pytest.mark.parametrize("place", ["small/.git/config", "small/.mailmap", "key"])
-def test_a_pipe_in_place_of_a_file_is_refused(prepare, small_repository, tmp_path, place):
-    (tmp_path / place).unlink(missing_ok=True)
-    os.mkfifo(tmp_path / place)
-    assert place in prepare(gitlog, small_repository, "--out", tmp_path, status=2)
-
-
 # ---------------------------------------------------------------------------------------- longlamp
 
 ITEMS = {
-    "abstract": [{"id": "1", "title": "t", "abstract": "a", "year": 2001}],
-    "review": [
-        {"overall": 5.0, "description": "d", "summary": "s", "reviewText": "good"},
-        {"overall": "4", "description": "d", "summary": "s", "reviewText": "fine"},
-    ],
-    "topic": [{"author": "a", "summary": "s", "content": "c"}, {"input": "s", "output": "c"}],
+    "abstract": {"id": "1", "title": "t", "abstract": "a", "year": 2001},
+    "review": {"overall": 5.0, "description": "d", "summary": "s", "reviewText": "r"},
+    "topic": {"author": "a", "summary": "s", "content": "c"},
 }
 USER_KEYS = {"abstract": "name", "review": "reviewerId", "topic": "author"}
 
 
 def official(task, **changes):
     """A row in LongLaMP's official format."""
-    row = {USER_KEYS[task]: "n", "input": "i", "output": "o", "profile": ITEMS[task]}
+    row = {USER_KEYS[task]: "n", "input": "i", "output": "o", "profile": [ITEMS[task]]}
     return row | changes
 
 
 @pytest.fixture
 def convert(prepare, tmp_path):
-    """convert(task, rows or text) runs the script and returns ({split: rows}, output)."""
+    """convert(task, text, name of the file) runs the script: ({split: rows}, output)."""
 
-    def run(task, rows, name="train.json", status=0):
-        (tmp_path / name).write_text(rows if isinstance(rows, str) else json.dumps(rows))
+    def run(task, text, name, status=0):
+        (tmp_path / name).write_text(text)
         args = ["--task", task, "--input", tmp_path / name, "--out", tmp_path / "out"]
         said = prepare(longlamp, *args, status=status)
         return rows_in(tmp_path / "out"), said
@@ -467,21 +411,37 @@ def test_official_rows(convert, task, form):
     text = f"[{text}, {text}]" if form == "json" else f"\ufeff{text}\n{text}\n"
     splits, said = convert(task, text, f"test.{form}")
     assert "2 rows from 1 user\n" in said and "dropped: nothing" in said
-    profile = splits["test"][0].pop("profile")
-    assert splits["test"][0] == {"user": "n", "task": task, "query": "i", "response": "o"}
-    texts = {"abstract": ["a"], "review": ["good", "fine"], "topic": ["c", "c"]}[task]
-    assert [item["response"] for item in profile] == texts
-    queries = [item["query"] for item in profile]
-    quoted = [re.findall('"(.*?)"', query) for query in queries]
-    assert task != "abstract" or quoted == [["t"]]
-    assert task != "review" or quoted == [["5", "d", "s"], ["4", "d", "s"]]
-    assert task != "topic" or queries == ["Generate the content for a reddit post s"] * 2
+    row = splits["test"][0]
+    assert len(row.pop("profile")) == 1
+    assert row == {"user": "n", "task": task, "query": "i", "response": "o"}
 
 
-def lamp_pair(folder, questions, golds, wrap=True):
+PRODUCT = (
+    ' rating of "5" for a product with description "d". The summary of the review text is "s".'
+)
+
+
+@pytest.mark.parametrize(
+    "task, item, query, response",
+    [
+        ("abstract", ITEMS["abstract"], ' for the title "t"', "a"),
+        ("review", ITEMS["review"], PRODUCT, "r"),
+        ("topic", ITEMS["topic"], " reddit post s", "c"),
+        ("topic", {"summary": None, "input": "s", "output": "c"}, " reddit post s", "c"),
+        # a missing or unusable field is empty
+        *(("abstract", {"title": x, "abstract": "a"}, ' ""', "a") for x in [None, 1e999, [], "\0"]),
+    ],
+)
+def test_a_profile_item_becomes_a_query_and_a_response(task, item, query, response):
+    row = longlamp.convert(official("abstract", profile=[item]), "row 1", task, Counter())
+    (item,) = row["profile"]
+    assert item["query"].endswith(query) and item["response"] == response
+
+
+def lamp_pair(folder, questions, golds, task="LaMP_4"):
     paths = [folder / "dev_questions.json", folder / "dev_outputs.json"]
     paths[0].write_text(json.dumps(questions))
-    paths[1].write_text(json.dumps({"task": "LaMP_4", "golds": golds} if wrap else golds))
+    paths[1].write_text(json.dumps({"task": task, "golds": golds}))
     return paths
 
 
@@ -493,14 +453,12 @@ def lamp_pair(folder, questions, golds, wrap=True):
         ("LaMP_7", {"id": "1", "text": "tweet"}, "", "tweet"),
     ],
 )
-@pytest.mark.parametrize("wrap", [True, False])
-def test_lamp_pairs(prepare, tmp_path, task, item, query, response, wrap):
+def test_lamp_pairs(prepare, tmp_path, task, item, query, response):
     profiles = [[], [{"id": "2"}, item]]
     questions = [{"id": str(i), "input": "x", "profile": p} for i, p in enumerate(profiles)]
     golds = [{"id": "0", "output": "gold"}, {"id": "1", "output": "gold"}]
-    prepare(longlamp, "--input", *lamp_pair(tmp_path, questions, golds, wrap), "--out", tmp_path)
+    prepare(longlamp, "--input", *lamp_pair(tmp_path, questions, golds, task), "--out", tmp_path)
     first, second = rows_in(tmp_path)["val"]
-    # a row without a profile gets the task of the other rows
     assert first["task"] == second["task"] == task
     assert (second["user"], second["response"]) == ("1", "gold")
     assert second["profile"][0]["query"].endswith(query) and len(second["profile"]) == 1
@@ -508,34 +466,25 @@ def test_lamp_pairs(prepare, tmp_path, task, item, query, response, wrap):
 
 
 @pytest.mark.parametrize(
-    "golds, reason",
+    "task, golds, reason",
     [
-        ([{"id": "12", "output": "gold"}], "questions.json: row 1: no output for id '11'"),
-        ([{"id": "11", "output": "a"}, {"id": 11, "output": "b"}], "outputs.json: row 2: id '11'"),
-        ({"task": "LaMP_3", "golds": []}, "outputs.json: task 'LaMP_3'"),
+        ("LaMP_4", [{"id": "12", "output": "a"}], "questions.json: row 1: no output for id '11'"),
+        ("LaMP_4", [{"id": "1", "output": x} for x in "ab"], "outputs.json: row 2: id '1'"),
+        ("LaMP_3", [], "outputs.json: task 'LaMP_3'"),
     ],
 )
-def test_lamp_outputs_that_do_not_fit_are_one_line(prepare, tmp_path, golds, reason):
-    paths = lamp_pair(tmp_path, [{"id": "11", "input": "x", "profile": []}], golds, wrap=False)
+def test_lamp_outputs_that_do_not_fit_are_one_line(prepare, tmp_path, task, golds, reason):
+    paths = lamp_pair(tmp_path, [{"id": "11", "input": "x", "profile": []}], golds, task)
     assert reason in prepare(longlamp, "--input", *paths, "--out", tmp_path / "out", status=2)
 
 
-def test_a_split_is_a_word_in_the_name_of_the_file(convert):
+def test_a_split_is_a_word_in_the_name_of_the_file():
     names = {"train-0": "train", "my_dev": "val", "validation": "val", "testing.2": "test"}
     for name, split in names.items():
         assert longlamp.split_of(Path(f"{name}.json"), "u") == split
     for name in ["latest_reviews", "device", "trained"]:
         splits = [longlamp.split_of(Path(f"{name}.json"), f"u{i}") for i in range(200)]
         assert 140 < splits.count("train") < 180 and set(splits) == set(SPLITS)
-
-
-@pytest.mark.parametrize("title", [None, 7.5e400, ["t"], "\0"])
-def test_a_missing_or_unusable_field_of_a_profile_item_is_empty(convert, title):
-    item = {"title": title, "abstract": "a"}
-    splits, said = convert("abstract", [official("abstract", profile=[item])])
-    assert "dropped: nothing" in said
-    query = 'Generate an abstract for the title ""'
-    assert splits["train"][0]["profile"] == [{"query": query, "response": "a"}]
 
 
 def test_what_is_dropped_is_counted(prepare, tmp_path):
@@ -575,11 +524,10 @@ def test_a_row_that_cannot_be_used_is_one_line(convert, content, reason):
 
 
 def test_what_is_no_text_file_is_one_line(prepare, tmp_path):
-    (tmp_path / "train.parquet").write_bytes(b"PAR1\x15\x04\x15")
     (tmp_path / "latin.json").write_bytes(b"\xff{}")
     os.mkfifo(tmp_path / "pipe.json")
-    reasons = {"train.parquet": "to_json", "latin.json": "UTF-8", "pipe.json": "regular"}
-    for name, reason in (reasons | {"no.json": "No such"}).items():
+    reasons = {"latin.json": "UTF-8", "pipe.json": "regular", "no.json": "No such"}
+    for name, reason in reasons.items():
         args = ["--task", "review", "--input", tmp_path / name, "--out", tmp_path / "out"]
         error = prepare(longlamp, *args, status=2)
         assert name in error and reason in error

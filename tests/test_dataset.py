@@ -7,7 +7,7 @@ import random
 import pytest
 
 from perce_mini import dataset
-from perce_mini.dataset import collate, encode_example, encode_rows, size
+from perce_mini.dataset import encode_example, encode_rows, size
 from perce_mini.rows import DataError, held_out_file, read_examples, subsample
 from perce_mini.runtime.errors import UserError
 from perce_mini.tokenizer import Tokenizer
@@ -117,22 +117,6 @@ def test_an_item_that_equals_the_response_never_reaches_the_prompt():
     assert first.prompt == make_example(profile=[KETTLE]).prompt
     assert first.plain_prompt == make_example(profile=[LAMP]).prompt
     assert second.prompt == second.plain_prompt
-
-
-def test_both_views_predict_the_same_response_token_for_token():
-    examples = [make_example(), make_example(profile=[]), make_example("", "red", [LAMP])]
-    batch = collate(examples)
-    assert batch.labels.tolist() == [token for e in examples for token in e.response]
-    for view, name in [(batch.persona, "prompt"), (batch.plain, "plain_prompt")]:
-        positions = iter(view.target_positions.tolist())
-        for b, e in enumerate(examples):
-            prompt = getattr(e, name)
-            inputs = [*prompt, *e.response[:-1]]
-            padding = [0] * (view.ids.shape[1] - len(inputs))
-            assert view.ids[b].tolist() == inputs + padding
-            for i in range(len(prompt) - 1, len(inputs)):  # the first one predicts response[0]
-                assert next(positions) == b * view.ids.shape[1] + i
-        assert next(positions, None) is None
 
 
 def test_only_the_profile_is_shortened_whole_items_first():

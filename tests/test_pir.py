@@ -1,6 +1,4 @@
-"""PIR of any text matches two forward passes, and profiles can be read from three formats."""
-
-import json
+"""PIR of any text matches two forward passes, and profiles are read from text files."""
 
 import pytest
 import torch
@@ -9,7 +7,7 @@ from perce_mini import pir
 from perce_mini.dataset import collate, encode_example
 from perce_mini.percontrast import token_logprobs
 from perce_mini.runtime.errors import UserError
-from perce_mini.runtime.profile import read_profile
+from perce_mini.sample import read_profile
 from tests.conftest import ROOT, call
 from tests.tiny import TOKENIZER, make_model, make_row
 
@@ -32,20 +30,16 @@ def test_pir_equals_two_forward_passes():
     assert all(x == 0 for _, x in pir.score_pir(model, TOKENIZER, [], "a red kettle", text))
 
 
-def test_a_profile_is_a_text_file_a_folder_or_jsonl(tmp_path):
+def test_a_profile_is_a_text_file_or_a_folder(tmp_path):
     (tmp_path / "a.txt").write_text("Howdy,\nit shines.\n \nIt boils.\n")
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts/1.txt").write_text(TEXTS[0])
     (tmp_path / "texts/2.md").write_text(TEXTS[1])
-    lines = [{"response": TEXTS[0]}, {"query": "q", "response": TEXTS[1]}]
-    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    for name, query in [("a.txt", ""), ("texts", ""), ("a.jsonl", "q")]:
-        profile = read_profile(tmp_path / name)
-        assert [item["response"] for item in profile] == TEXTS, name
-        assert profile[1]["query"] == query
-    (tmp_path / "b.jsonl").write_text('{"response": "x"}\n{"text": "y"}\n')
-    with pytest.raises(UserError, match="b.jsonl:2: 'response'"):
-        read_profile(tmp_path / "b.jsonl")
+    for name in ["a.txt", "texts"]:
+        assert [item["response"] for item in read_profile(tmp_path / name)] == TEXTS, name
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="empty contains no text"):
+        read_profile(tmp_path / "empty")
 
 
 def test_the_command_marks_a_text_and_writes_a_page(trained, tmp_path):
@@ -59,7 +53,8 @@ def test_the_command_marks_a_text_and_writes_a_page(trained, tmp_path):
     assert "Howdy, it boils!" in result.out.replace("[", "").replace("]", "")
     assert "PIR" in (tmp_path / "pir.html").read_text()
     shipped = call(pir.main, ROOT / "data/base", *profile, *text, *html, "--top-k", 1)
-    assert "made-up" in shipped.out and "1 earlier text " in shipped.out
+    said = " ".join(shipped.out.split())
+    assert "made-up" in said and "1 earlier text in" in said
     before = (tmp_path / "mine.txt").read_text()
     html[1] = tmp_path / "mine.txt"  # an input is never overwritten
     assert call(pir.main, trained / "out/perce", *profile, *text, *html).is_refusal("mine.txt")

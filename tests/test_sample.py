@@ -31,8 +31,8 @@ def test_three_users_of_one_task_and_nobody_answer_the_first_query(run_sample, w
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     for first_user, names in [(1, "ade"), (4, "ef")]:
         result = run_sample("--data", "rows.jsonl", "--user", first_user)
-        people = [line for line in result.out.splitlines() if line.startswith("for ")]
-        assert people == [*(f"for user {name}:" for name in names), "for nobody:"], result.err
+        people = [line for line in result.out.splitlines() if line.startswith(("for ", "without"))]
+        assert people == [*(f"for user {name}:" for name in names), "without a profile:"]
         assert max(map(len, result.out.splitlines())) <= 80
     assert "Post\ufffd about tea" in result.out  # the query of user e
 
@@ -52,27 +52,20 @@ def test_train_shows_the_two_users_who_are_recognised_best(trained, monkeypatch)
 
     monkeypatch.setattr(sample, "answers", answers)
     shown = spy(monkeypatch, sample, "show_answers")
-    sample.show_two_users_and_nobody(run.model, run.tokenizer, rows, 7, 3)
-    people = [("user c", profiles["c"]), ("user a", profiles["a"]), ("nobody", [])]
+    sample.show_two_users(run.model, run.tokenizer, rows, 7, 3)
+    people = [("user c", profiles["c"]), ("user a", profiles["a"])]
     assert shown[0][0][2:] == (people, "of a") and shown[0][1] == {"n": 7, "top_k": 3}
 
 
-def test_own_texts_are_a_profile_of_one_item_per_paragraph(run_sample, monkeypatch, trained):
+def test_profile_temperature_and_seed_reach_the_text(run_sample, monkeypatch, trained):
     calls = spy(monkeypatch, sample, "encode_example")
-    result = run_sample("--profile", "mine.txt", "--query", "say <|end|>")
-    assert result.status == 0 and "say <|end|>" in result.out, result.err
-    texts = [item["response"] for item in calls[0][0][0]["profile"]]
-    assert texts == ["One text in two lines.", "Another one.", "A third."]
-    top_k = checkpoint.read(trained / "out/perce")["settings"].top_k
-    # with these texts and with an empty profile
-    assert [args[3] for args, _ in calls[:2]] == [top_k, top_k]
-
-
-def test_temperature_and_seed_reach_the_text(run_sample):
-    usual = ["--profile", "mine.txt", "--query", "say"]
+    usual = ["--profile", "mine.txt", "--query", "say <|end|>"]
     flags = [[], ["--seed", 1], *(["--temperature", 1, "--seed", seed] for seed in [1, 2, 1])]
     greedy, greedy_too, one, two, one_too = (run_sample(*usual, *words).out for words in flags)
     assert greedy == greedy_too != one != two and one == one_too
+    top_k = checkpoint.read(trained / "out/perce")["settings"].top_k
+    # once with the three texts of mine.txt and once without a profile
+    assert [(len(args[0]["profile"]), args[3]) for args, _ in calls[:2]] == [(3, top_k), (0, top_k)]
 
 
 def test_tokens_that_the_profile_makes_likelier_are_marked(trained, world, monkeypatch):

@@ -12,7 +12,6 @@ from perce_mini import scoring
 from perce_mini.meteor import meteor_exact
 from perce_mini.rouge import rouge_l
 from perce_mini.runtime.errors import UserError
-from perce_mini.runtime.texts import KeptTexts
 from tests.tiny import TOKENIZER, make_example, make_examples, make_model, response_logprobs
 
 
@@ -134,26 +133,6 @@ def test_a_batch_that_needs_too_much_memory_is_halved(monkeypatch):
         scoring.evaluate(model, TOKENIZER, examples, 5, 0.0)
 
 
-def test_texts_are_saved_after_every_batch_and_not_written_twice(monkeypatch, tmp_path):
-    model, examples, path = make_model(), make_examples(), tmp_path / "texts.jsonl"
-    expected = scoring.evaluate(model, TOKENIZER, examples, 5, 0.9, batch_size=2)
-    how, real, n_calls = (model, TOKENIZER, examples, 5, 0.9, 0, None, 2), model.generate, []
-
-    def generate(*args):
-        n_calls.append(1)
-        if len(n_calls) == 2:
-            raise KeyboardInterrupt
-        return real(*args)
-
-    monkeypatch.setattr(model, "generate", generate)
-    with pytest.raises(KeyboardInterrupt):
-        scoring.evaluate(*how, KeptTexts(path))
-    texts = [one["prediction"] for one in expected]
-    assert KeptTexts(path) == texts[:2]
-    records = scoring.evaluate(*how, KeptTexts(path))
-    assert [one["prediction"] for one in records] == texts == KeptTexts(path) and len(n_calls) == 3
-
-
 def test_scores_that_are_not_finite_are_an_error():
     model = make_model()
     model.norm.weight.data.fill_(math.inf)
@@ -195,10 +174,3 @@ def test_intervals_equal_a_loop_over_draws():
         near = 0.1 * (slow[1] - slow[0]) + 1e-9
         assert (low, high) == pytest.approx(tuple(slow), abs=near), name
     assert fast["logp"][2] - fast["logp"][1] > 0.3
-
-
-def test_a_difference_is_paired_and_a_single_user_has_no_interval():
-    worse = [one | {"logp": one["logp"] - 1} for one in RECORDS]
-    assert scoring.difference(worse, RECORDS)["logp"] == pytest.approx((-1, -1, -1))
-    middle, low, high = scoring.difference(worse[:1], RECORDS[:1])["logp"]
-    assert middle == -1 and np.isnan([low, high]).all()

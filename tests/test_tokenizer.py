@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from perce_mini.tokenizer import PATTERN, SPECIAL, Tokenizer, train_bpe
+from perce_mini.tokenizer import PATTERN, Tokenizer, train_bpe
 
 TOKENIZER = Tokenizer.train("the cat sat, it's 1234 naïve café 日本 foo--bar  \n\n " * 20, 320)
 
@@ -58,14 +58,6 @@ def test_how_a_text_is_cut():
     assert re.findall(PATTERN, text) == [*pieces, "\r\n ", "x"]
 
 
-def test_text_never_becomes_a_control_token():
-    tokenizer = Tokenizer.train("<|end|> <|persona|> " * 50, 400)
-    for name in SPECIAL:
-        for text in [name, f"a {name} b"]:
-            assert max(tokenizer.encode(text)) < len(tokenizer.tokens)
-            assert tokenizer.decode(tokenizer.encode(text)) == text
-
-
 def test_a_template_is_filled_and_control_tokens_come_from_it_alone():
     tokenizer = Tokenizer(TOKENIZER.tokens)
     tokenizer.template = {"start": "<|query|>go ", "query": "{query}", "end": "<|response|>"}
@@ -76,10 +68,3 @@ def test_a_template_is_filled_and_control_tokens_come_from_it_alone():
     assert tokenizer.end == tokenizer.special["<|response|>"]
     ids = tokenizer.encode_template("item", "<|end|>", " {query}")  # user text stays text
     assert tokenizer.decode(ids) == "[ {query}|<|end|>]" and ids.count(end) == 1 and ids[-1] == end
-
-
-def test_the_state_makes_the_same_tokenizer():
-    again = Tokenizer(**TOKENIZER.state())
-    assert again.tokens == TOKENIZER.tokens and again.special == TOKENIZER.special
-    assert again.vocab_size == len(again.tokens) + 4 == again.end + 1
-    assert Tokenizer.train("abcd " * 9, 261).vocab_size == 261

@@ -1,8 +1,7 @@
-"""One optimisation step matches slow computations, and PerCE works as intended in a small model."""
+"""One optimisation step matches slow computations."""
 
 import copy
 import math
-from itertools import product
 
 import pytest
 import torch
@@ -11,16 +10,11 @@ from perce_mini import trainer
 from perce_mini.dataset import collate
 from perce_mini.trainer import NotFiniteError, Settings, micro_batch_loss, training_step
 from tests import tiny
-from tests.tiny import gradient, make_example, make_model
+from tests.tiny import gradient, make_model
 
 EXAMPLES = tiny.make_examples()
 N_TOKENS = sum(len(e.response) for e in EXAMPLES)
 LOG = ["loss", "ce", "weight", "floor", "cap", "pir"]
-
-
-def slow_logprobs(model, e, prompt):
-    """log P of an example's response after this prompt."""
-    return tiny.response_logprobs(model, prompt, e.response)[range(len(e.response)), e.response]
 
 
 def loss_of(model, examples, settings):
@@ -128,34 +122,3 @@ def test_nothing_is_updated_if_the_gradient_is_not_finite():
     with pytest.raises(NotFiniteError, match="step 1"):
         take_steps(model, Settings(), [EXAMPLES], 1)
     assert all(torch.equal(before[name], weight) for name, weight in model.state_dict().items())
-
-
-def test_perce_learns_a_personal_word_faster_than_ce():
-    """Users differ in one word, which occurs in their profile. The first word of a text is random.
-
-    The model has already begun to use profiles, and it also trains on texts without one, so PIR is
-    large only at the users' own words.
-    """
-    words, starts = ["kettle", "lamp", "Howdy", "shines"], ["boils", "red", "blue", "it", "a"]
-    known, newcomers = [], []
-    for word, start in product(words, starts):
-        profile = [{"query": "a blue lamp", "response": f"is a {word}"}]
-        known.append(make_example("a red", f"{start} is a {word}", profile))
-        newcomers.append(make_example("a red", f"{start} is a {word}", []))
-
-    def own_word(model):
-        """Mean -ln P of the first token of the last word."""
-        nll = []
-        for e in known:
-            n_tokens = len(tiny.TOKENIZER.encode(" " + e.row["response"].split()[-1]))
-            nll.append(-slow_logprobs(model, e, e.prompt)[-n_tokens - 1].item())
-        return sum(nll) / len(nll)
-
-    base, groups = make_model(seed=1), [known + newcomers]
-    take_steps(base, Settings(loss="ce", lr=3e-3, steps=60), groups, 45)
-    after = {}
-    for loss in ["ce", "perce"]:
-        model = copy.deepcopy(base)
-        take_steps(model, Settings(loss=loss, lr=2e-3, steps=60, warmup=0.0), groups, 10)
-        after[loss] = own_word(model)
-    assert own_word(base) > 2 * after["ce"] > 2.5 * after["perce"], after
