@@ -439,7 +439,7 @@ def test_cells_of_main_and_weights(imagined):
     assert scores["base"][0]["logp"] == value(Run(steps=0), runs.TEST, "logp")
     assert to_ce["perce"][0]["logp"] == [value(perce, ce, runs.TEST, "logp"), 0, 1]
     assert to_perce["entce"][0]["logp"] == [value(entce, perce, runs.TEST, "logp"), 0, 1]
-    assert set(to_ce) == {*suite.KINDS} - {"ce"} and set(to_perce) == {"lossce", "entce"}
+    assert set(to_ce) == {*suite.KINDS} - {"ce"} and set(to_perce) == {"lossce", "entce", "oracle"}
     scores, to_ce, to_perce, _ = tables_of(paper.measure_weights(Imagined(3, 1)))
     assert set(to_ce) == {*suite.KINDS, *paper.RULES} - {"ce"} and set(to_perce) == {*paper.RULES}
     dft = [replace(run, loss="dft") for run in perce]  # other rules take PerCE's learning rate
@@ -505,12 +505,12 @@ def test_cells_of_regimes(imagined):
     ce, perce = pair(60, 5, **KNOWN)
     half = best(Run(ce_first=0.5, steps=60, **KNOWN), 5)
     for share, some in {"0%": perce, "50%": half, "100%": ce}.items():
-        cells = share_figures["known form", share]
+        cells = share_figures["known form", "60", share]
         assert cells[4]["rouge_l"] == value(some[4], runs.SOME, "rouge_l")
-    (row,) = share_changes["known form", "75%"]
+    (row,) = share_changes["known form", "60", "75%"]
     later = [replace(run, ce_first=0.75) for run in half[:3]]
     assert row["logp"] == [value(later, ce[:3], runs.SOME, "logp"), 0, 1]
-    assert ("known form", "100%") not in share_changes
+    assert ("known form", "60", "100%") not in share_changes
 
     ce, perce = ([replace(x, base="kept-2500") for x in some] for some in pair(Run.steps, 3))
     (row,) = bases["2500"]

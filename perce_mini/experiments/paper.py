@@ -35,7 +35,7 @@ RULES = {  # rules for the weights, in addition to KINDS
 
 def measure_main(suite):
     """CE, LossCE, EntCE, PerCE and an oracle."""
-    return compare(suite, "main", ["perce", "lossce", "entce"])
+    return compare(suite, "main", ["perce", "lossce", "entce", "oracle"])
 
 
 def measure_weights(suite):
