@@ -86,9 +86,9 @@ def show_summary(name, before, after):
     pir = np.concatenate([record["pir"] for record in after])
     say(f"{name}: {', '.join(parts)}.")
     say(
-        f"{(pir <= CLIP_MIN).mean():.0%} of the tokens have a PIR of at most {CLIP_MIN}. PerCE"
-        f" gives them the floor weight {CLIP_MIN}, and the others a larger one, up to {CLIP_MAX:g}"
-        f" ({(pir >= CLIP_MAX).mean():.1%} of the tokens)."
+        f"{(pir <= CLIP_MIN).mean():.0%} of the tokens have a PIR of at most {CLIP_MIN}: PerCE"
+        " gives them the floor weight. The others are weighted by their PIR;"
+        f" {(pir >= CLIP_MAX).mean():.1%} of the tokens reach the cap of {CLIP_MAX:g}."
     )
 
 
