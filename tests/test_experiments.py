@@ -158,6 +158,8 @@ def test_weight_rules():
         "dft": p,
     }.items():
         assert LOSSES[name](**step).tolist() == pytest.approx(expected), name
+    without_profiles = step | {"logp_plain": step["logp_persona"]}
+    assert LOSSES["absolute"](**without_profiles).tolist() == [0, 0, 0]
 
 
 # ------------------------------------------------------------------------------- tiny runs for real

@@ -59,8 +59,8 @@ def longce_weights(logp_persona, logp_plain, **others):
 
 def absolute_weights(logp_persona, logp_plain, **others):
     """|PIR|, divided by its mean: UKP's token weights, without its mixture with CE."""
-    pir = personal_influence_ratio(logp_persona.detach(), logp_plain)
-    return pir.abs() / pir.abs().mean()
+    size = personal_influence_ratio(logp_persona.detach(), logp_plain).abs()
+    return size / size.mean().clamp(min=1e-6)  # PIR is 0 in a batch of rows without a profile
 
 
 def nextquill_weights(logp_persona, logp_plain, **others):
