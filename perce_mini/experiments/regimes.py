@@ -90,7 +90,7 @@ def vary_share(suite):
         groups = suite.repeat({0.0: best["perce"], 0.5: best["half"], 1.0: best["ce"]}, 5)
         if (form, steps) != (NEW, 60):  # to save time
             more = {share: replace(best["half"], ce_first=share) for share in [0.25, 0.75]}
-            groups |= suite.repeat(more, 3)
+            groups = dict(sorted((groups | suite.repeat(more, 3)).items()))
         for share, seeds in suite.figures(groups, f"CE first, {form}, {steps} steps").items():
             figures[form, steps, f"{share:.0%}"] = seeds
         for share, change in differences(groups, 1.0).items():
