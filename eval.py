@@ -64,14 +64,20 @@ def parse_args():
     return args
 
 
-def main():
-    args = parse_args()
-    device = pick_device(args.device)
-    print(f"loading {', '.join(map(str, args.runs))}", flush=True)
+def load_runs(args):
+    """Load the runs onto the CPU: {folder: LoadedModel}."""
     template, loaded = args.template and hf.read_template(args.template), {}
     for folder in args.runs:  # the template of a run is part of the run
         options = {"template": template} if hf.is_folder(folder) else {}
         loaded[str(folder)] = load_model(folder, "cpu", block_size=args.block_size, **options)
+    return loaded
+
+
+def main():
+    args = parse_args()
+    device = pick_device(args.device)
+    print(f"loading {', '.join(map(str, args.runs))}", flush=True)
+    loaded = load_runs(args)
     first = next(iter(loaded.values())).settings
     top_k = first.top_k if args.top_k is None else args.top_k
     data = args.data or first.data

@@ -111,17 +111,22 @@ def write_reports(args, out, scored, tokenizers):
     write_text_atomic(heat, heatmap.page(scored, tokenizers, args.contrast))
 
 
+def train_base_model(args, rows, held_out, device):
+    """Train the base model for the user's own data in args.start."""
+    print(f"training a base model for {args.data} first, saving it in {args.start}")
+    if len(rows) < FEW_ROWS:
+        advice = "start from a pretrained model with --init"
+        print(f"Warning: it will learn next to nothing from {len(rows)} rows; {advice}")
+    must_fit = [(rows, 0), (held_out, args.max_new_tokens)]
+    base.train_base(args.data, args.start, device, must_fit=must_fit)
+
+
 def main():
     args = parse_train_args(__doc__)
     device = distributed.init_distributed(pick_device(args.device))
     rows, held_out = load_rows(args)
     if not args.init and args.start != SHIPPED_BASE and not base.is_finished(args.start):
-        print(f"training a base model for {args.data} first, saving it in {args.start}")
-        if len(rows) < FEW_ROWS:
-            advice = "start from a pretrained model with --init"
-            print(f"Warning: it will learn next to nothing from {len(rows)} rows; {advice}")
-        must_fit = [(rows, 0), (held_out, args.max_new_tokens)]
-        base.train_base(args.data, args.start, device, must_fit=must_fit)
+        train_base_model(args, rows, held_out, device)
 
     models = {}
     for loss, (settings, state) in find_runs(args, len(rows)).items():

@@ -52,9 +52,8 @@ def fit(model, tokenizer, examples, settings, out, save_every=SAVE_EVERY, state=
     the run ends. Whatever ends the run, a message says which step is saved.
     """
     optimizer = make_optimizer(model, settings)
-    first, log = 0, []
+    first, log = (state["step"], state["log"]) if state else (0, [])
     if state:
-        first, log = state["step"], state["log"]
         checkpoint.restore(state, optimizer)
     micro_batches = settings.grad_accum * settings.processes
     batches = training_steps(examples, settings.batch_size, micro_batches, settings.seed, first)
