@@ -117,8 +117,9 @@ def train_base_model(args, rows, held_out, device):
     if len(rows) < FEW_ROWS:
         advice = "start from a pretrained model with --init"
         print(f"Warning: it will learn next to nothing from {len(rows)} rows; {advice}")
+    how = base.SETTINGS, base.SHAPE, base.VOCAB_SIZE
     must_fit = [(rows, 0), (held_out, args.max_new_tokens)]
-    base.train_base(args.data, args.start, device, must_fit=must_fit)
+    base.train_base(args.data, args.start, device, *how, must_fit)
 
 
 def main():
@@ -152,11 +153,10 @@ def main():
     tables.show_table(scored)
     if len(models) > 1:
         tables.show_verdicts({str(out): scored[str(out)] for out in args.folders.values()})
-    tables.show_summary(out, scored[str(args.start)], scored[str(out)])
     tables.warn_of_other_scripts(scored[str(out)])
     both = {row["user"] for row in rows} & {row["user"] for row in held_out}
     if both:
-        tables.say(f"Warning: {len(both)} of the held-out users also wrote training rows.")
+        tables.say(f"Note: {len(both)} of the held-out users also wrote training rows.")
     if args.max_new_tokens:
         n, top_k = args.max_new_tokens, args.top_k
         show_two_users(model.to(device), tokenizer, held_out, n, top_k)

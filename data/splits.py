@@ -1,10 +1,9 @@
 """Shared by the prepare.py scripts: remove the answer from profiles and write the splits."""
 
-from functools import partial
 from pathlib import Path
 
 from perce_mini.runtime.errors import plural
-from perce_mini.runtime.files import replace_files, write_jsonl
+from perce_mini.runtime.files import write_jsonl_atomic
 
 
 def without_answer(profile: list, response: str) -> list:
@@ -18,17 +17,15 @@ def without_answer(profile: list, response: str) -> list:
 def write_splits(folder: str | Path, splits: dict, dropped: dict | None = None) -> None:
     """Write folder/SPLIT.jsonl for {split: rows}, and delete the file of any split without rows.
 
-    Prints the number of rows and users, and `dropped` ({reason: number}). If an error occurs, all
-    old files stay unchanged. Raises UserError or OSError.
+    Prints the number of rows and users, and `dropped` ({reason: number}). Raises UserError or
+    OSError.
     """
-    paths = {split: Path(folder) / f"{split}.jsonl" for split in splits}
-    full = {split: rows for split, rows in splits.items() if rows}
-    replace_files({paths[split]: partial(write_jsonl, rows) for split, rows in full.items()})
-    for split, path in paths.items():
-        if split in full:
-            users = {row["user"] for row in full[split]}
-            rows = plural(len(full[split]), "row")
-            print(f"wrote {path}: {rows} from {plural(len(users), 'user')}")
+    for split, rows in splits.items():
+        path = Path(folder) / f"{split}.jsonl"
+        if rows:
+            write_jsonl_atomic(path, rows)
+            users = {row["user"] for row in rows}
+            print(f"wrote {path}: {plural(len(rows), 'row')} from {plural(len(users), 'user')}")
         elif path.exists():
             path.unlink()
             print(f"removed {path}: this split has no rows")

@@ -68,30 +68,27 @@ def train_tokenizer(rows, vocab_size):
     return Tokenizer.train("\n".join(texts), vocab_size)
 
 
-def train_base(data, out, device, settings=None, shape=None, vocab_size=None, must_fit=(), keep=()):
+def train_base(data, out, device, settings, shape, vocab_size, must_fit=(), keep=()):
     """Train the base model for a data folder and save it in `out`, or resume training there.
 
-    settings, shape: by default those of the model in `out`, or SETTINGS and SHAPE for a new model.
-    must_fit: [(rows, max_new_tokens), ...]: rows for later use. They are checked against the block
+    must_fit: [(rows, max_new_tokens), ...], rows for later use. They are checked against the block
     size before training starts. keep: see `fit`. Raises UserError.
     """
     file = base_file(data)
     rows = read_examples(file)
     where = {"data": str(data), "data_sha256": sha256(file), "examples": len(rows)}
-    where["processes"] = distributed.world_size()
+    settings = replace(settings, processes=distributed.world_size(), **where)
     state = None
     if (out / "checkpoint.pt").exists():
         model, tokenizer, state = checkpoint.load(out, device)
-        settings = replace(settings or state["settings"], **where)
         check_same_run(state, settings, out)
-        for name, value in (shape or {}).items():
+        for name, value in shape.items():
             if getattr(model.config, name) != value:
                 raise UserError(f"{out} has a model with a different {name}: choose another --out")
     else:
-        tokenizer = train_tokenizer(rows, vocab_size or VOCAB_SIZE)
-        settings = replace(settings or SETTINGS, **where)
+        tokenizer = train_tokenizer(rows, vocab_size)
         torch.manual_seed(settings.seed)
-        model = GPT(GPTConfig(tokenizer.vocab_size, **(shape or SHAPE))).to(device)
+        model = GPT(GPTConfig(tokenizer.vocab_size, **shape)).to(device)
     for later_rows, max_new_tokens in must_fit:
         encode_rows(later_rows, tokenizer, model.config.block_size, 0, max_new_tokens)
     examples = encode_rows(rows, tokenizer, model.config.block_size, settings.top_k)

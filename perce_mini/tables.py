@@ -9,9 +9,6 @@ import re
 import textwrap
 from pathlib import Path
 
-import numpy as np
-
-from perce_mini.percontrast import CLIP_MAX, CLIP_MIN
 from perce_mini.rouge import words
 from perce_mini.rows import subsample
 from perce_mini.runtime.errors import plural, printable
@@ -31,21 +28,17 @@ def short_names(runs):
     return names if len(set(names.values())) == len(names) else {run: run for run in runs}
 
 
-def show_table(runs, every_figure=False):
-    """Print a column per run: the main metrics and ROUGE-L by task, or every metric by task."""
+def show_table(runs):
+    """Print a column per run: the main metrics, and ROUGE-L by task."""
     names, first = list(short_names(runs).values()), next(iter(runs.values()))
     tasks, users = list(by_task(first)), len({record["row"]["user"] for record in first})
-    rows = [(label, task, metric) for task in tasks for metric, label in METRICS.items()]
-    if not every_figure:
-        rows = [(METRICS[metric], "all", metric) for metric in HEADLINES]
-        rows[1:1] = [(f"  task {task}", task, "rouge_l") for task in tasks[1:]]  # below ROUGE-L
+    rows = [(METRICS[metric], "all", metric) for metric in HEADLINES]
+    rows[1:1] = [(f"  task {task}", task, "rouge_l") for task in tasks[1:]]  # below ROUGE-L
     width = max(11, *map(len, names))
     print()
     show_row(f"{plural(len(first), 'example')} from {plural(users, 'user')}", names, width)
     scores = [scores_by_task(records) for records in runs.values()]
     for label, task, metric in rows:
-        if every_figure and metric == "rouge_l":  # the first row of a task
-            say(f"{task}:")
         values = [score[task][metric] for score in scores]
         cells = ["" if value is None else f"{value:.3f}" for value in values]
         if any(cells):  # otherwise nothing was counted, for example because no text was generated
@@ -72,24 +65,6 @@ def show_verdicts(runs):
                 if users < FEW_USERS:
                     verdict = "too few users"
                 print(f"{METRICS[metric]:<32} {change:+.3f} [{low:+.3f}, {high:+.3f}]  {verdict}")
-
-
-def show_summary(name, before, after):
-    """Summarise in a few sentences what fine-tuning changed. before, after: records."""
-    old, new = summarize(before), summarize(after)
-    parts = [f"the log-likelihood went from {old['logp']:.2f} to {new['logp']:.2f} nats per token"]
-    if new["personal_accuracy"] is not None:
-        a, b = old["personal_accuracy"], new["personal_accuracy"]
-        parts.append(f"accuracy on personal tokens from {a:.0%} to {b:.0%}")
-    if new["rouge_l"] is not None:
-        parts.append(f"ROUGE-L from {old['rouge_l']:.3f} to {new['rouge_l']:.3f}")
-    pir = np.concatenate([record["pir"] for record in after])
-    say(f"{name}: {', '.join(parts)}.")
-    say(
-        f"{(pir <= CLIP_MIN).mean():.0%} of the tokens have a PIR of at most {CLIP_MIN}: PerCE"
-        " gives them the floor weight. The others are weighted by their PIR;"
-        f" {(pir >= CLIP_MAX).mean():.1%} of the tokens reach the cap of {CLIP_MAX:g}."
-    )
 
 
 def warn_of_other_scripts(records):

@@ -84,14 +84,6 @@ def test_splits_are_counted_and_a_split_without_rows_loses_its_file(tmp_path, ca
     assert rows_in(tmp_path) == {"train": new["train"], "test": new["test"]}
 
 
-def test_an_error_leaves_all_old_files_as_they_were(tmp_path):
-    write_splits(tmp_path, {split: [ROW] for split in SPLITS})
-    before = contents(tmp_path)
-    with pytest.raises(TypeError):
-        write_splits(tmp_path, {"train": [ROW, ROW], "val": [], "test": [{1, 2}]})  # not valid JSON
-    assert contents(tmp_path) == before
-
-
 # ---------------------------------------------------------------------------------------- personas
 
 
@@ -126,13 +118,6 @@ def test_splits_share_no_user_and_held_out_names_are_not_trained_on(world):
 
     trained_on, held_out = names_in("base", "train"), names_in("val", "test")
     assert len(trained_on) > 400 and len(held_out) >= 20 and not trained_on & held_out
-
-
-def test_ordinary_words_are_many_and_nobodys_own():
-    style = [word.lower() for trait in words.TRAITS.values() for pool in trait for word in pool]
-    texts = sum([*words.SENTENCES.values(), *words.ORDINARY.values()], [])
-    used = set(re.findall("[a-z]+", re.sub("{.*?}", "", " ".join(texts)).lower()))
-    assert len(used) > 1200 and not used & {*style, *words.BRITISH.values()}
 
 
 def test_the_general_corpus_replaces_some_texts_by_turns_and_questions():
@@ -550,9 +535,3 @@ def test_real_rows_are_converted(prepare, shared, tmp_path):
     said = prepare(longlamp, "--task", "abstract", "--input", *files, "--out", tmp_path)
     assert "313 rows" in said and "74 rows" in said
     assert "dropped: 2 profile items equal to the response" in said
-
-
-def test_the_repository_holds_no_rows():
-    command = ["git", "ls-files", "data"]
-    tracked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.split()
-    assert not [path for path in tracked if Path(path).suffix == ".jsonl"]

@@ -1,17 +1,14 @@
 """Two processes end up with the same weights as one process that trains on the same batches."""
 
-import gc
 import os
 import socket
-import subprocess
-import sys
 
 import pytest
 import torch
 
 import train
-from perce_mini.runtime import checkpoint, distributed
-from tests.conftest import ROOT, call, read_log, start_process
+from perce_mini.runtime import checkpoint
+from tests.conftest import call, read_log, start_process
 
 
 def free_port():
@@ -77,26 +74,3 @@ def test_a_loss_that_is_not_finite_ends_both_processes(done):
     assert [result["broken"]["status"] for result in results] == [2, 2]
     assert "--lr" in results[0]["broken"]["err"]
     assert not (folder / "broken/checkpoint.pt").exists()
-
-
-def print_holders_of_the_group():
-    """Train and shut down in this process. Print how many references to the group are left."""
-    set_environment("0", "1", "0")
-    distributed.init_distributed(torch.device("cpu"))
-    model = torch.nn.Linear(3, 3)
-    optimizer = torch.optim.AdamW(model.parameters())
-    model(torch.ones(2, 3)).sum().backward()
-    distributed.sum_gradients(model)
-    optimizer.step()
-    group = torch.distributed.group.WORLD
-    gc.collect()
-    distributed.shutdown()
-    print(sys.getrefcount(group) - 2)  # minus the local name and the argument
-
-
-def test_nobody_holds_the_group_after_the_shutdown():
-    """Otherwise its threads would stay alive and could crash the interpreter at exit. This depends
-    on what has been imported before the group is created, so the test needs a new process."""
-    code = "from tests import test_distributed as t; t.print_holders_of_the_group()"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE)
-    assert (done.stdout, done.returncode) == (b"0\n", 0)

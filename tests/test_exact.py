@@ -110,12 +110,6 @@ def test_probabilities_are_sums_over_all_texts(ordinary_world, ordinary, n_items
             assert logp.cumsum() == pytest.approx(np.log(sums[1:]), rel=1e-6, abs=1e-9)
 
 
-def test_the_styles_after_a_text_add_up_to_its_probability(small_world):
-    begins, after = exact.read("small", "Tell", "Xz so. I xz.", {})
-    assert sum(after.values()) == pytest.approx(begins[-1])
-    assert len(after) == 2  # with and without "shouts"; both explain the second "xz"
-
-
 def test_the_profile_makes_personal_words_likelier_and_no_others(world):
     personal, rest = [], []
     for row in read_examples(world / "test.jsonl")[:9]:

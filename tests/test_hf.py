@@ -10,6 +10,7 @@ import time
 import pytest
 import torch
 
+import eval as evaluation
 import train
 from perce_mini.dataset import encode_example
 from perce_mini.hf import load, read_template, safetensors, save
@@ -24,6 +25,7 @@ from perce_mini.runtime import flags as train_flags
 from perce_mini.runtime.errors import UserError
 from perce_mini.runtime.models import load_model
 from perce_mini.trainer import Settings
+from tests.conftest import spy
 
 CONFIG = {"architectures": ["LlamaForCausalLM"], "vocab_size": 258, "hidden_size": 8}
 CONFIG |= {"intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -467,6 +469,20 @@ def test_a_folder_is_trained_resumed_and_written_back(command, folder, tmp_path,
     # a run that started from another run
     assert run_train(command, run, *flags, "--out", tmp_path / "next").status == 0
     assert command(main, tmp_path / "next", "--out", tmp_path / "back-2").status == 0
+
+
+def test_eval_gives_a_folder_and_its_runs_the_same_prompts(command, folder, tmp_path, monkeypatch):
+    (tmp_path / "t.json").write_text(json.dumps({"item": "<{response}>"}))
+    flags = ["--template", tmp_path / "t.json", "--block-size", 60, "--top-k", 1]
+    assert run_train(command, folder, *flags).status == 0
+    encoded = spy(monkeypatch, evaluation, "encode_rows")
+    words = [folder, tmp_path / "run", "--max-new-tokens", 0, "--device", "cpu"]
+    assert command(evaluation.main, *words).status == 0
+    (rows, *before), (_, *after) = (args for args, _ in encoded)
+    assert before[1:] == after[1:] == [60, 1, 0]
+    tokenizers = before[0], after[0]
+    first, second = (encode_example(rows[0], tokenizer, 60) for tokenizer in tokenizers)
+    assert first == second and "<hehe>" in tokenizers[0].decode(first.prompt)
 
 
 def test_nothing_that_holds_a_model_is_overwritten(command, folder, tmp_path):

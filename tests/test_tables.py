@@ -41,16 +41,6 @@ def test_the_table_shows_the_figures_of_scoring(capsys):
     assert METRICS["rouge_l"] not in capsys.readouterr().out
 
 
-def test_columns_are_as_wide_as_the_longest_name(capsys):
-    names = [f"perce-with-lr-0.00{i}-seed0" for i in range(3)]
-    tables.show_table(dict.fromkeys(names, scored()))
-    header, *rows = capsys.readouterr().out.strip().splitlines()
-    assert header.endswith(" ".join(names)) and {len(row) for row in rows} == {len(header)}
-    runs = dict.fromkeys(names, scored() + scored(task="t" * 90))
-    tables.show_table(runs, every_figure=True)
-    assert capsys.readouterr().out.count(METRICS["pir_recall"]) == 4  # once per task
-
-
 def test_output_fits_80_columns(capsys):
     names = [f"out/{'long' * 20}/{name}" for name in ["first", "second"]]
     runs = dict.fromkeys(names, scored(user="u" * 90) + scored())
@@ -97,8 +87,7 @@ def test_texts_cannot_steer_the_terminal(capsys):
     runs = {f"out/{bad}{i}": scored(users=2, user=bad, query=bad) for i in range(2)}
     for records in runs.values():
         records[0]["row"]["task"] = records[0]["prediction"] = bad
-    for every_figure in [False, True]:
-        tables.show_table(runs, every_figure)
+    tables.show_table(runs)
     tables.show_verdicts(runs)
     tables.show_samples(runs, 2)
     out = capsys.readouterr().out

@@ -4,7 +4,6 @@ import argparse
 import math
 import os
 import sys
-from pathlib import Path
 
 from perce_mini.runtime.errors import UserError, printable
 
@@ -24,7 +23,6 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **kwargs):
         super().__init__(formatter_class=Help, allow_abbrev=False, **kwargs)
-        self.register("type", Path, path)
 
     def error(self, message):
         self.exit(2, f"{self.prog}: {message} ({self.prog} -h explains every flag)\n")
@@ -45,13 +43,6 @@ def number(kind, low, high):
         return value
 
     return parse
-
-
-def path(text):
-    """The `type` for paths. Rejects "", because Path("") would silently mean the current folder."""
-    if not text:
-        raise argparse.ArgumentTypeError("the path is empty")
-    return Path(text)
 
 
 COUNT = number(int, 1, 10**9)
@@ -96,7 +87,7 @@ def run(main):
         if type(error).__name__ != "OutOfMemoryError":  # by name, so torch is not imported
             raise
         reason = str(error).split(". ")[0]
-        advice = "use --recompute, --lora-rank, or a smaller --batch-size or --block-size"
+        advice = "use a smaller batch size (README.md says what else helps)"
         print(f"error: {reason}: {advice}", file=sys.stderr)
         sys.exit(2)
 

@@ -7,7 +7,6 @@ process is killed or the disk is full.
 import hashlib
 import json
 import os
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -18,32 +17,25 @@ MAX_BYTES = 40 * 2**20  # maximum size of a text or JSON file; Llama 3's tokeniz
 # ------------------------------------------------------------------------------------------ writing
 
 
-def replace_files(writers):
-    """For each {path: write}, call write(temporary path). Then move all new files into place.
-
-    Raises UserError if a path is not writable, and OSError if the disk is full.
-    """
-    with ExitStack() as leftovers:
-        for path, write in writers.items():
-            check_writable(path)
-            new = new_name(path)
-            leftovers.callback(new.unlink, missing_ok=True)
-            try:
-                write(new)
-            except RuntimeError as error:  # torch.save raises it when the disk is full
-                reason = str(error).splitlines()[0]
-                raise OSError(f"cannot write {path}: is the disk full? ({reason})") from None
-            except OSError as error:
-                raise OSError(f"cannot write {path}: {error.strerror or error}") from None
-            with open(new, "rb+") as file:
-                os.fsync(file.fileno())  # force it to disk before it replaces the old file
-        for path in writers:
-            os.replace(new_name(path), path)
-
-
 def replace_file(path, write):
-    """`replace_files` for a single file."""
-    replace_files({path: write})
+    """Call write(temporary path), and then move the new file to `path`.
+
+    Raises UserError if the path is not writable, and OSError if the disk is full.
+    """
+    check_writable(path)
+    new = new_name(path)
+    try:
+        write(new)
+        with open(new, "rb+") as file:
+            os.fsync(file.fileno())  # force it to disk before it replaces the old file
+        os.replace(new, path)
+    except RuntimeError as error:  # torch.save raises it when the disk is full
+        reason = str(error).splitlines()[0]
+        raise OSError(f"cannot write {path}: is the disk full? ({reason})") from None
+    except OSError as error:
+        raise OSError(f"cannot write {path}: {error.strerror or error}") from None
+    finally:
+        new.unlink(missing_ok=True)
 
 
 def new_name(path):

@@ -78,14 +78,6 @@ def test_ids_are_equal(cut, nfc, tmp_path):
         assert nfc or ours.decode(encoding.ids) == text
 
 
-def test_numbers_are_cut_as_the_models_cut_them():
-    """GPT-2 keeps a number whole, Llama 3 cuts it into threes, and the others into digits."""
-    digits = "1 2 3 4 5 6 7 8"
-    for pattern, pieces in zip(PATTERNS, ["12345678", digits, "123 456 78", digits], strict=True):
-        split = pre_tokenizers.Split(tokenizers.Regex(pattern), "isolated")
-        assert [piece for piece, _ in split.pre_tokenize_str("12345678")] == pieces.split()
-
-
 def test_personal_tokens_are_those_that_their_offsets_find(tmp_path):
     theirs = train(CUTS["GPT-2"])
     ours = read(theirs, tmp_path / "m")
