@@ -192,7 +192,8 @@ def small_repository(tmp_path):
 
 def test_commits_become_rows(prepare, repository, tmp_path):
     out = prepare(gitlog, repository, "--out", tmp_path)
-    assert "8 used only in profiles, 1 reverts, 1 bots, 1 body under 5 words\n" in out
+    dropped = "8 commits used only in profiles, 1 reverts, 1 commits by bots, 1 commits with a body"
+    assert f"{dropped} under 5 words\n" in out
     rows = all_rows(tmp_path)
     assert len(rows) == 8 * 4 + 1  # first commits are only in profiles; Bob has one more
     (row,) = [row for row in rows if "<|end|>" in row["query"]]
@@ -269,7 +270,7 @@ def test_an_address_is_a_user_who_is_numbered_by_the_first_commit(prepare, tmp_p
 def test_too_few_authors_are_one_line_after_what_was_dropped(command, tmp_path):
     repo = make_repository(tmp_path / "repo", changes("a", n=4) + [("b", "Short\n\nOne two.")])
     done = command(gitlog.main, repo, "--out", tmp_path / "rows")
-    assert done.status == 2 and "1 author" in done.error and "1 body under" in done.out
+    assert done.status == 2 and "1 author" in done.error and "1 commits with" in done.out
     assert not contents(tmp_path / "rows")
     assert command(gitlog.main, repo, "--out", tmp_path / "rows", "--temporal").status == 0
 

@@ -105,7 +105,7 @@ def test_probabilities_are_sums_over_all_texts(ordinary_world, ordinary, n_items
             prefixes = [row["response"][:j] for j in range(len(row["response"]) + 1)]
             sums = [sum(p[text] for text in p if text.startswith(prefix)) for prefix in prefixes]
             sums.append(p[row["response"]])
-            assert exact.begins(row, items) == pytest.approx(sums, rel=1e-9)
+            assert exact.prefix_probs(row, items) == pytest.approx(sums, rel=1e-9)
             logp = exact.exact_logprobs(row, items)
             assert logp.cumsum() == pytest.approx(np.log(sums[1:]), rel=1e-6, abs=1e-9)
 
@@ -140,7 +140,7 @@ def test_a_second_text_answers_the_same_query_in_the_same_style(world):
             for text in texts:
                 assert exact.n_ordinary(row["task"], text) == ordinary
                 # the text is possible
-                assert exact.read(row["task"], row["query"], text, {})[0][-1] > 0
+                assert exact.follow_all_choices(row["task"], row["query"], text, {})[0][-1] > 0
             shares[who] += [word in text for word in personal for text in texts]
     stranger, user, faithful = map(np.mean, shares.values())
     assert stranger < 0.1 and 0.4 < user < faithful - 0.05

@@ -2,13 +2,13 @@
 
     python data/gitlog/prepare.py PATH [PATH ...]
 
-This writes train.jsonl, val.jsonl and test.jsonl to --out (default: next to this file).
+This writes train.jsonl, val.jsonl and test.jsonl to the folder --out (default: next to this file).
 
-query = subject line and changed paths of a commit, response = body of its message, profile = the
-author's earlier commits, oldest first. Merges, reverts, commits by bots, commits without a body and
-lines like "Signed-off-by: ..." are dropped. Cloned, rebased or cherry-picked copies of a commit
-count only once. Users are numbered in the order of their first commits: the rows contain no names
-and no addresses, except those that a message mentions.
+The query is the subject line and the changed paths of a commit, the response is the body of its
+message, and the profile is the author's earlier commits, oldest first. Merges, reverts, commits by
+bots, commits without a body and lines like "Signed-off-by: ..." are dropped. Cloned, rebased or
+cherry-picked copies of a commit count only once. Users are numbered in the order of their first
+commits: the rows contain no names and no addresses, except those that a message mentions.
 """
 
 import hashlib
@@ -28,17 +28,18 @@ from perce_mini.runtime.files import check_writable
 
 BOT = re.compile(r"\[bot\]|\bbot\b|dependabot|renovate|github-actions|weblate", re.I)
 TRAILERS = "[a-z-]+-by|cc|fixes|closes|link|bug|change-id|message-id|reviewed-on|git-svn-id"
-TRAILER = re.compile(rf"\s*(({TRAILERS}): |\(cherry picked from)", re.I)  # written by tools
+TRAILER = re.compile(rf"\s*(({TRAILERS}): |\(cherry picked from)", re.I)  # lines that tools write
 PROFILE = 20  # maximum number of commits in a profile (the most recent ones)
 
 # ---------------------------------------------------------------------------- reading a repository
 
 Commit = namedtuple("Commit", "email name written committed parents subject body paths")
-# %x00 is a NUL, which no message can contain. The changed paths follow the last one.
+# %x00 is a NUL, which no message can contain. The changed paths follow the last NUL.
 FORMAT = "--format=%x00" + "%x00".join("%aE %aN %at %ct %P %s %b".split()) + "%x00"
 
-# A repository's git configuration can name programs. --no-show-signature keeps git from running
-# gpg.program. Without --ignore-submodules=none git would read the index and run core.fsmonitor.
+# A repository's git configuration can make git run programs. --no-show-signature keeps git from
+# running gpg.program. Without --ignore-submodules=none git would read the index and run
+# core.fsmonitor.
 FLAGS = """--no-show-signature --ignore-submodules=none --no-renames -O/dev/null --encoding=UTF-8
     --reverse --name-only""".split()
 SETTINGS = """-c core.fsmonitor=false -c core.quotePath=false -c mailmap.file=/dev/null
@@ -74,13 +75,13 @@ def reason_to_drop(commit, body, max_chars):
     if " " in commit.parents:
         return "merges"
     if BOT.search(commit.email) or BOT.search(commit.name):
-        return "bots"
+        return "commits by bots"
     if commit.subject.startswith("Revert ") or body.startswith("This reverts commit"):
         return "reverts"
     if len(body.split()) < 5:
-        return "body under 5 words"
+        return "commits with a body under 5 words"
     if len(body) > max_chars:
-        return f"body over {max_chars} characters"
+        return f"commits with a body over {max_chars} characters"
 
 
 def as_text(commit, body):
@@ -103,7 +104,8 @@ def read_authors(repositories, max_chars):
         lines = [line.rstrip() for line in commit.body.splitlines() if not TRAILER.match(line)]
         body = "\n".join(lines).strip()
         content = (commit.email, commit.name, commit.written, commit.subject, body)
-        reason = "repeated" if content in seen else reason_to_drop(commit, body, max_chars)
+        repeated = content in seen
+        reason = "repeated commits" if repeated else reason_to_drop(commit, body, max_chars)
         seen.add(content)
         if reason:
             dropped[reason] += 1
@@ -111,7 +113,7 @@ def read_authors(repositories, max_chars):
             authors[commit.email.lower()].append(as_text(commit, body))
     users = {f"author {i}": texts for i, texts in enumerate(authors.values(), 1)}
     for user in [user for user, texts in users.items() if len(texts) < 3]:
-        dropped["author with fewer than 3 commits"] += len(users.pop(user))
+        dropped["commits by authors with fewer than 3"] += len(users.pop(user))
     return users, dropped
 
 
@@ -119,14 +121,20 @@ def read_authors(repositories, max_chars):
 
 
 def split_by_author(authors):
-    """Return {user: split}. test and val each get a tenth of the users (at least one), by hash."""
+    """Return {user: split}.
+
+    test and val each get a tenth of the users (at least one), chosen by a hash.
+    """
     tenth = max(1, len(authors) // 10)
     order = sorted(authors, key=lambda user: hashlib.sha256(user.encode()).digest())
     return dict(zip(order, ["test"] * tenth + ["val"] * tenth + ["train"] * len(order)))
 
 
 def split_by_time(n_rows):
-    """Split an author's rows: the last tenth (at least one row) is test, the one before is val."""
+    """Split an author's rows.
+
+    The last tenth (at least one row) is test, the tenth before it is val.
+    """
     tenth = max(1, n_rows // 10)
     splits = ["train"] * n_rows + ["val"] * tenth + ["test"] * tenth
     return splits[-n_rows:]
@@ -137,7 +145,7 @@ def make_splits(authors, temporal, max_rows, dropped):
     splits, split_of = {"train": [], "val": [], "test": []}, split_by_author(authors)
     for user, texts in authors.items():
         first = max(1, len(texts) - max_rows)  # the first text has no profile
-        dropped["used only in profiles"] += first
+        dropped["commits used only in profiles"] += first
         n_rows = len(texts) - first
         chosen = split_by_time(n_rows) if temporal else [split_of[user]] * n_rows
         for i, split in enumerate(chosen, first):
@@ -165,7 +173,8 @@ def main():
     splits = make_splits(authors, args.temporal, args.max_rows, dropped)
     if not splits["train"]:
         print_dropped(dict(dropped.most_common()))
-        enough = "a split by author needs 3; --temporal needs one with 4, and --max-rows 3"
+        enough = "a split by author needs 3 such authors; --temporal needs one author with 4"
+        enough += " commits, and a --max-rows of at least 3"
         few = plural(len(authors), "author")
         raise UserError(f"too few commits: found {few} with 3 or more commits; {enough}")
     write_splits(args.out, splits, dict(dropped.most_common()))

@@ -1,4 +1,4 @@
-"""Make rows from official LongLaMP files, or from LaMP's pairs of questions and outputs.
+"""Make rows from official LongLaMP files, or from LaMP's pairs of question and output files.
 
     python data/longlamp/prepare.py --task review --input train.json val.json [--out DIR]
     python data/longlamp/prepare.py --input dev_questions.json dev_outputs.json

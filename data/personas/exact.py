@@ -32,17 +32,22 @@ class Reader(Writer):
 
     It replaces the rng as well, so that it makes every choice. choices: the first choices,
     [(value, probability), ...]. Sequences that branch off later are appended to `todo`. The
-    probability of texts that differ from the response after j characters is added to lost[j].
+    probability of texts that differ from the response after j characters is added to
+    diverged_mass[j].
     """
 
-    def __init__(self, style, ordinary, choices, query, response, todo, lost):
+    def __init__(self, style, ordinary, choices, query, response, todo, diverged_mass):
         super().__init__(User(self, held_out=None, ordinary=ordinary), self)
         self.user.style = dict(style)
         self.choices, self.n_made, self.p = choices, 0, 1.0
-        self.target, self.response, self.todo, self.lost = query, response, todo, lost
+        self.target, self.response = query, response
+        self.todo, self.diverged_mass = todo, diverged_mass
 
     def decide(self, options):
-        """Make the next choice: one of `choices`, or else options[0], a (value, probability)."""
+        """Make the next choice: the next one in `choices`, or options[0] if none is left.
+
+        Options are (value, probability).
+        """
         if self.n_made == len(self.choices):
             self.todo += [[*self.choices, other] for other in options[1:]]
             self.choices = [*self.choices, options[0]]
@@ -58,7 +63,9 @@ class Reader(Writer):
         return self.decide([(True, p), (False, 1 - p)])
 
     def choice(self, pool):
-        """Choose a word that is said at once. Only words that agree with the text are followed."""
+        """Choose a word that is written straight away. Only words that agree with the text are
+        followed.
+        """
         if self.n_made < len(self.choices):
             return self.decide(None)
         fitting = [word for word in pool if self.fits(word)]
@@ -92,7 +99,7 @@ class Reader(Writer):
         if self.query:  # a text with another query does not count: P is conditional on the query
             start = len(self.as_written(self.text))
             text = self.as_written(self.text + more)
-            self.lost[start + len(commonprefix([text[start:], self.target[start:]]))] += p
+            self.diverged_mass[start + len(commonprefix([text[start:], self.target[start:]]))] += p
 
 
 def n_ordinary(task, response):
@@ -101,26 +108,27 @@ def n_ordinary(task, response):
     return sum(response.count(end) - others.count(end) for end in ".!")
 
 
-def read(task, query, response, style):
+def follow_all_choices(task, query, response, style):
     """Follow all sequences of choices that produce a text, given what is known of the style.
 
-    Returns (begins, after). begins: array (len(response) + 2,) of P(query, and a response that
-    starts with the first j characters), followed by P(query and response). after: {style:
-    P(query, response and this style)}, where a style is a frozenset of the items of User.style.
+    Returns (prefix_probs, after). prefix_probs: array (len(response) + 2,) of P(query, and a
+    response that starts with the first j characters), followed by P(query and response). after:
+    {style: P(query, response and this style)}, where a style is a frozenset of the items of
+    User.style.
     """
     todo, after, ordinary = [[]], {}, n_ordinary(task, response)
-    lost = np.zeros(len(response) + 2)
+    diverged_mass = np.zeros(len(response) + 2)
     while todo:
-        reader = Reader(style, ordinary, todo.pop(), query, response, todo, lost)
+        reader = Reader(style, ordinary, todo.pop(), query, response, todo, diverged_mass)
         with suppress(DeadEnd):
             WRITERS[task](reader)
             if reader.as_written(reader.text) == response:
-                lost[-1] += reader.p
+                diverged_mass[-1] += reader.p
                 key = frozenset(reader.user.style.items())
                 after[key] = after.get(key, 0) + reader.p
             else:
                 reader.lose("", reader.p)
-    return lost[::-1].cumsum()[::-1], after
+    return diverged_mass[::-1].cumsum()[::-1], after
 
 
 def styles_after(task, items):
@@ -129,14 +137,15 @@ def styles_after(task, items):
     for item in items:
         later = {}
         for style, p in styles.items():
-            for key, q in read(task, item["query"], item["response"], style)[1].items():
+            _, after = follow_all_choices(task, item["query"], item["response"], style)
+            for key, q in after.items():
                 later[key] = later.get(key, 0) + p * q
         total = sum(later.values())
         styles = {style: p / total for style, p in later.items()}
     return styles
 
 
-def begins(row, items):
+def prefix_probs(row, items):
     """Return P(response starts with its first j characters | query, items) for every j.
 
     Shape (len(response) + 2,): the last value is P(response | query, items). items: the profile
@@ -144,7 +153,9 @@ def begins(row, items):
     """
     task, query, response = row["task"], row["query"], row["response"]
     styles = styles_after(task, items)
-    mass = sum(p * read(task, query, response, style)[0] for style, p in styles.items())
+    mass = 0.0
+    for style, p in styles.items():
+        mass += p * follow_all_choices(task, query, response, style)[0]
     return mass / mass[0]
 
 
@@ -154,7 +165,7 @@ def exact_logprobs(row: dict, items: list) -> np.ndarray:
     Shape (len(response) + 1,), float64. items: the profile items that the reader has read. The
     exact PIR is the difference between the result for the profile and the result for an empty list.
     """
-    return np.diff(np.log(begins(row, items)))
+    return np.diff(np.log(prefix_probs(row, items)))
 
 
 class SecondWriter(Writer):

@@ -3,7 +3,7 @@
 from data.personas.prepare import WRITERS, Rng, User, as_row, base_rows, compose
 from data.personas.words import POOLS
 
-SHARE = 0.6  # of the texts in the base corpus that are replaced
+SHARE = 0.6  # share of the texts in the base corpus that are replaced
 MONTHS = """January February March April May June July August September October November
     December""".split()
 TURNS = [  # (request, answer in the user's own words, answer in common words)

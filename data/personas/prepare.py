@@ -4,13 +4,14 @@
 
 Every user has a hidden style: names (a friend, a town, a project), favourite words (a greeting, a
 comparison, a drink) and habits (British spelling, exclamation marks). A text is the result of many
-random choices. Most of them do not depend on the user. Where the style can show, the user follows
-it with probability --faith, and the generator marks these words as a personal span.
+random choices. Most of them do not depend on the user. Wherever the style can show, the user
+follows it with probability --faith. The generator marks the words that follow it as a personal
+span.
 
 base.jsonl is the corpus of the base model: letters, diaries, recipes, notices and lists of words.
 train.jsonl, val.jsonl and test.jsonl contain abstracts, reviews and posts on a topic. The base
-model has never read texts of these kinds, but the styles are made of the same words. familiar.jsonl
-contains letters, diaries, recipes and notices by held-out users.
+model has never read texts of these kinds, but the users' styles are made of the same words.
+familiar.jsonl contains letters, diaries, recipes and notices by held-out users.
 
 Every response also contains --ordinary N sentences of random words that are not part of any style.
 Without them, a model could predict nearly all text that is not personal. In real text it cannot.
@@ -24,7 +25,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # so that this runs from any folder
 
 from data.personas import words
-from data.personas.words import KINDS, TASKS
+from data.personas.words import BASE_TASKS, TASKS
 from data.splits import write_splits
 from perce_mini.runtime import cli
 from perce_mini.runtime.files import check_writable
@@ -91,7 +92,8 @@ class Writer:
     def __init__(self, user, rng):
         self.user, self.rng = user, rng
         self.query, self.text, self.personal = "", "", []
-        self.n_sentences = 0  # sentences after the first one, without ordinary sentences
+        # number of sentences so far, not counting the first one and the ordinary ones
+        self.n_sentences = 0
 
     def say(self, text):
         self.text += text
@@ -163,7 +165,7 @@ class Writer:
     def end_sentence(self):
         """End a later sentence, and say the ordinary sentences that follow it.
 
-        They are spread evenly over the first four of these sentences.
+        The ordinary sentences are spread evenly over the first four later sentences.
         """
         self.say(". ")
         for i in range(self.user.ordinary):
@@ -200,7 +202,7 @@ def read_back(w):
     These lists teach a small model to copy within minutes. A third of the words are names. The
     others occur in the tasks for fine-tuning, so that the tokenizer and the base model know them.
     """
-    listed = {}  # the words as keys: in the order in which they are drawn, and none of them twice
+    listed = {}  # a dict keeps the words in order, and each of them only once
     for _ in range(w.pick(*range(10, 41))):
         if w.rng.chance(1 / 3):
             word = "".join(User(w.rng).parts(w.pick("workplace", "nickname", "project")))
@@ -213,7 +215,7 @@ def read_back(w):
     w.say(f"Well, {text}")
 
 
-WRITERS = {kind: partial(write_kind, kind) for kind in TASKS + KINDS} | {"list": read_back}
+WRITERS = {kind: partial(write_kind, kind) for kind in TASKS + BASE_TASKS} | {"list": read_back}
 
 
 def as_response(text):
@@ -256,7 +258,7 @@ def user_rows(split, n_rows, rng, tasks=TASKS, ordinary=N_ORDINARY, faith=FAITH)
 
 
 def base_rows(n_rows, rng, ordinary=N_ORDINARY, faith=FAITH):
-    """Make the corpus of the base model: lists of words to read back, and texts of KINDS.
+    """Make the corpus of the base model: lists of words to read back, and texts of BASE_TASKS.
 
     A fifth of the texts have no profile. The others have a profile of four texts of the same kind,
     by the same author or by strangers. An author writes between 0 and 1.5 * `ordinary` ordinary
@@ -269,7 +271,7 @@ def base_rows(n_rows, rng, ordinary=N_ORDINARY, faith=FAITH):
     rows = []
     for k in range(n_rows):
         author, before = new_user(), []
-        kind = "list" if rng.chance(LISTS) else rng.choice(KINDS)
+        kind = "list" if rng.chance(LISTS) else rng.choice(BASE_TASKS)
         if kind != "list" and k % 5:
             same = rng.chance(SAME_AUTHOR)
             before = [compose(kind, author if same else new_user(), rng) for _ in range(4)]
@@ -285,7 +287,7 @@ def splits(train=TRAIN, held_out=HELD_OUT, base=BASE, tasks=TASKS, **how):
         "train": partial(of_tasks, "train", train),
         "val": partial(of_tasks, "val", held_out),
         "test": partial(of_tasks, "test", held_out),
-        "familiar": partial(user_rows, "familiar", FAMILIAR, tasks=KINDS, **how),
+        "familiar": partial(user_rows, "familiar", FAMILIAR, tasks=BASE_TASKS, **how),
     }
 
 
@@ -300,7 +302,10 @@ def write(folder: str | Path, files: dict, seed: int = 0) -> None:
 
 
 def write_once(folder: str | Path) -> None:
-    """Write the default data without base.jsonl, unless familiar.jsonl, the last file, exists."""
+    """Write the default data except base.jsonl.
+
+    Do nothing if familiar.jsonl exists, which is written last.
+    """
     if not (Path(folder) / "familiar.jsonl").exists():
         files = splits()
         del files["base"]
@@ -314,14 +319,15 @@ def main():
     add("--train", type=cli.COUNT, default=TRAIN, help="training rows per task")
     add("--held-out", type=cli.COUNT, default=HELD_OUT, help="rows per task in val, and in test")
     add("--base", type=cli.COUNT, default=BASE, help="rows for the base model")
-    kinds = TASKS + KINDS
+    kinds = TASKS + BASE_TASKS
     help = f"kinds of text in train, val and test: {', '.join(kinds)} (default: the first three)"
     add("--tasks", nargs="+", choices=kinds, default=TASKS, metavar="KIND", help=help)
     help = "ordinary sentences per response"
     add("--ordinary", type=cli.COUNT_OR_NONE, default=N_ORDINARY, help=help)
-    help = "probability that a user follows a habit"
+    help = "probability that a user follows their style"
     add("--faith", type=cli.number(float, 0, 1), default=FAITH, help=help)
-    add("--seed", type=cli.SEED, default=0, help="another seed gives other users and texts")
+    help = "random seed; another seed gives other users and texts"
+    add("--seed", type=cli.SEED, default=0, help=help)
     args = vars(p.parse_args())
     folder, seed = args.pop("out"), args.pop("seed")
     write(folder, splits(**args), seed)

@@ -7,7 +7,7 @@ from pathlib import Path
 INI = ConfigParser(delimiters=":", interpolation=None)
 INI.read_string(Path(__file__).with_name("words.ini").read_text(encoding="utf-8"))
 TASKS = ["abstract", "review", "topic"]  # kinds of text for fine-tuning
-KINDS = ["letter", "diary", "recipe", "notice"]  # kinds of text for the base model
+BASE_TASKS = ["letter", "diary", "recipe", "notice"]  # kinds of text for the base model
 
 
 def read_pools(section):
@@ -28,13 +28,13 @@ TRAITS = {trait: [STYLE[part] for part in parts] for trait, parts in read_pools(
 BRITISH = dict(INI["british"])  # {usual spelling: British spelling}
 POOLS = read_pools("common")
 
-TEMPLATES = {kind: read_templates(kind) for kind in TASKS + KINDS}
-PERSONAL = {kind: read_templates(f"{kind}, personal") for kind in TASKS + KINDS}
+TEMPLATES = {kind: read_templates(kind) for kind in TASKS + BASE_TASKS}
+PERSONAL = {kind: read_templates(f"{kind}, personal") for kind in TASKS + BASE_TASKS}
 SENTENCES = read_templates("sentences")
 ORDINARY = read_pools("ordinary")
 
-# The words of the lists to read back: the pools, and the words in the templates of the tasks. The
-# base model meets the words of KINDS anyway.
+# The lists to read back use these words: the pools, and the words in the templates of TASKS. The
+# base model sees the words of BASE_TASKS anyway.
 LISTED = sum(POOLS.values(), [])
 for task in TASKS:
     templates = [*TEMPLATES[task].values(), *PERSONAL[task].values(), SENTENCES.get(task, [])]
