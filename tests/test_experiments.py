@@ -107,7 +107,7 @@ def test_word_matching_looks_at_whole_words():
     profile = [{"query": "lamp", "response": "the howdy. News"}]
     row = {"response": "Howdy folks, the new lamp!", "profile": profile}
     tokenizer = Tokenizer.train("abc", 262)  # one token per byte
-    found = detectors.stands_in_profile(row, tokenizer)
+    found = detectors.occurs_in_profile(row, tokenizer)
     assert "".join(c for c, hit in zip(row["response"], found) if hit) == "Howdythe"
     assert len(found) == len(row["response"]) + 1 and not found[-1]
 
@@ -177,7 +177,7 @@ def tiny(world, start, tmp_path_factory):
         write_jsonl(rows_of_split, folder / f"data/personas/{split}.jsonl")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(rows, "SOLVED", 6)
+        patch.setattr(rows, "N_EXACT", 6)
         patch.setattr(runtime_run, "SAVE_EVERY", 2)
         patch.setattr(runs, "SAVE_EVERY", 2)
         patch.setattr(subprocess, "run", run_inside)
@@ -188,8 +188,8 @@ def tiny(world, start, tmp_path_factory):
 
 
 def test_a_run_is_trained_scored_and_used_again(tiny):
-    kinds = {"ce": Run("ce", steps=2), "perce": Run(steps=2), "base": Run(steps=0)}
-    figures = tiny.figures(tiny.repeat(kinds), "tiny", ON)
+    methods = {"ce": Run("ce", steps=2), "perce": Run(steps=2), "base": Run(steps=0)}
+    figures = tiny.run_all(tiny.repeat(methods), "tiny", ON)
     folder = Path("out/experiments/loss=ce,seed=1,steps=2")
     scores = json.loads((folder / "test-6-texts.json").read_text())
     assert scores["figures"] == figures["ce"][1] and scores["figures"]["steps"] == 2
@@ -198,10 +198,10 @@ def test_a_run_is_trained_scored_and_used_again(tiny):
     assert state["settings"].examples == 9 and state["settings"].init == "data/base"
     assert {"rouge_l, topic", "personal_accuracy", "length"} <= set(figures["base"][0])
     before = {path: path.stat().st_mtime_ns for path in Path("out/experiments").rglob("*.json")}
-    assert tiny.figures(tiny.repeat(kinds), "tiny", ON) == figures and len(before) == 6
+    assert tiny.run_all(tiny.repeat(methods), "tiny", ON) == figures and len(before) == 6
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
-    groups = tiny.repeat(kinds)
+    groups = tiny.repeat(methods)
     change = suite.difference(groups["perce"][:1], groups["ce"][:1], ON)
     expected = figures["perce"][0]["logp"] - figures["ce"][0]["logp"]
     assert change["logp"][0] == pytest.approx(expected) and expected != 0
@@ -260,7 +260,7 @@ def test_a_run_whose_loss_becomes_nan_is_scored_as_it_was_saved(tiny, monkeypatc
         return step(model, optimizer, batches, settings, n)
 
     monkeypatch.setattr(runtime_run, "training_step", poisoned)
-    ((figures,),) = tiny.figures({"": [Run("ce", 0.5, steps=6)]}, "broken", ON).values()
+    ((figures,),) = tiny.run_all({"": [Run("ce", 0.5, steps=6)]}, "broken", ON).values()
     assert figures["steps"] == 2 and figures["logp"] < 0  # two of three good steps were saved
     monkeypatch.setattr(runs, "SAVE_EVERY", 50)
     with pytest.raises(UserError, match="nan"):
@@ -269,7 +269,7 @@ def test_a_run_whose_loss_becomes_nan_is_scored_as_it_was_saved(tiny, monkeypatc
 
 def test_a_failing_command_is_named(monkeypatch):
     with pytest.raises(UserError, match="-c .* failed: the reason"):
-        rows.call("-c", "import sys; sys.exit('much\\nthe reason')")
+        rows.run_python("-c", "import sys; sys.exit('much\\nthe reason')")
 
 
 def test_what_the_detectors_say_of_every_token(tiny):
@@ -277,7 +277,7 @@ def test_what_the_detectors_say_of_every_token(tiny):
     found = detectors.token_table(Run(steps=0), "val")
     model, tokenizer, _ = runs.load(Run(steps=0))
     columns = {detectors.LOSS: [], detectors.ENTROPY: [], "PIR": [], "personal": []}
-    for e in encode_rows(rows.solved_rows("val"), tokenizer, 1100, 4):
+    for e in encode_rows(rows.rows_with_exact_pir("val"), tokenizer, 1100, 4):
         logp = []
         for prompt in [e.prompt, e.plain_prompt]:
             logits = model(torch.tensor([prompt + e.response]))[0, len(prompt) - 1 : -1].detach()
@@ -343,7 +343,7 @@ def test_worlds_and_base_models_are_made_once(tiny, command, monkeypatch):
     """The flags of prepare.py exist, and the base model has the right shape and rows."""
     calls = []
     with monkeypatch.context() as patch:
-        patch.setattr(rows, "call", lambda *words: calls.append(list(map(str, words))))
+        patch.setattr(rows, "run_python", lambda *words: calls.append(list(map(str, words))))
         patch.setattr(regimes, "make_base", lambda *what: {})
         patch.setattr(regimes, "keep_bases", lambda steps: {n: {"base": n} for n in steps})
         assert regimes.on_form(regimes.NEW) == {}
@@ -385,7 +385,7 @@ def value(*what):
 class Imagined(suite.Suite):
     """A suite whose runs get imagined figures instead of being trained."""
 
-    def figures(self, groups, desc, scored=runs.SOME):
+    def run_all(self, groups, desc, scored=runs.SOME):
         names = [f"{metric}, {task}" for metric in METRICS for task in paper.TASKS]
         names += METRICS
         figures = {}
@@ -441,9 +441,10 @@ def test_cells_of_main_and_weights(imagined):
     assert scores["base"][0]["logp"] == value(Run(steps=0), runs.TEST, "logp")
     assert to_ce["perce"][0]["logp"] == [value(perce, ce, runs.TEST, "logp"), 0, 1]
     assert to_perce["entce"][0]["logp"] == [value(entce, perce, runs.TEST, "logp"), 0, 1]
-    assert set(to_ce) == {*suite.KINDS} - {"ce"} and set(to_perce) == {"lossce", "entce", "oracle"}
+    assert set(to_ce) == {*suite.METHODS} - {"ce"}
+    assert set(to_perce) == {"lossce", "entce", "oracle"}
     scores, to_ce, to_perce, _ = tables_of(paper.measure_weights(Imagined(3, 1)))
-    assert set(to_ce) == {*suite.KINDS, *paper.RULES} - {"ce"} and set(to_perce) == {*paper.RULES}
+    assert set(to_ce) == {*suite.METHODS, *paper.RULES} - {"ce"} and set(to_perce) == {*paper.RULES}
     dft = [replace(run, loss="dft") for run in perce]  # other rules take PerCE's learning rate
     assert to_perce["DFT"][0]["logp"] == [value(dft, perce, runs.TEST, "logp"), 0, 1]
     half = best(Run(ce_first=0.5))
@@ -542,7 +543,7 @@ def test_cells_of_worlds(imagined):
 def test_cells_of_identify_and_contrast(imagined, monkeypatch):
     def detect(run, contrast="none"):
         names = ["PIR", detectors.LOSS, detectors.ENTROPY, detectors.WORDS, detectors.EXACT]
-        names += ["fixed", "the model", "exact reader"]
+        names += ["fixed", "the model", detectors.OPTIMAL]
         keys = ["AUC", "F1", "precision", "logp"]
         found = {name: {key: value(run, contrast, name, key) for key in keys} for name in names}
         return found | {"mistakes": {"missed": 7}, "calibration": [[0, run.seed], [2, 3]]}
@@ -561,9 +562,9 @@ def test_cells_of_identify_and_contrast(imagined, monkeypatch):
     assert results["charts"][0]["panels"][""]["ce"] == [[0, 0, 1, 2], [2, 3, 3, 3]]
     detected, trained = tables_of(detectors.measure_contrast(imagined))
     run = best(Run(contrast="stranger"))[1]
-    row = detected["PerCE, trained with a stranger's", "nobody's"][1]
+    row = detected["PerCE, trained against a stranger's profile", "no profile"][1]
     assert row["AUC"] == detect(run)["PIR"]["AUC"]
-    row = detected["base", "a stranger's"][0]
+    row = detected["base", "a stranger's profile"][0]
     assert row["precision, PIR > 0.8"] == detect(base, "stranger")["fixed"]["precision"]
     pair = best(Run(contrast="stranger")), best(Run())
     assert trained["difference"][0]["logp"] == [value(*pair, runs.SOME, "logp"), 0, 1]

@@ -35,7 +35,7 @@ def folder(tmp_path, monkeypatch):
 def test_the_written_files_are_up_to_date(monkeypatch):
     """If this fails, run python -m perce_mini.experiments --readme."""
     monkeypatch.chdir(ROOT)
-    files = report.written()
+    files = report.generated_files()
     stale = [str(p) for p, text in files.items() if p.read_text(encoding="utf-8") != text]
     assert not stale
     images = re.findall(r"\]\((\S+\.svg)\)", files[report.RESULTS / "README.md"])
@@ -55,12 +55,12 @@ FILLED = {
     'value toy "perce, cap 2" y:.0f': "3",
     "cell toy ce x": "0.600 (0.500 to 0.700)",
     "cell toy.2 a x": "+1.0 [-1.0, +3.0]",  # the first label is enough
-    'gain toy "perce, cap 2" x over toy ce x:+.1%': "+16.7 %",
+    'relative_gain toy "perce, cap 2" x over toy ce x:+.1%': "+16.7 %",
     "change toy.2 b x minus toy.2 a x:+.2f": "+2.00",
     'wins toy "perce, cap 2" x over toy ce x': "1 of 2",  # not the tie
     "significance toy.2 a x": "not significant",
     "significance toy.2 b x": "significant",
-    "significant toy.2 x": "1 of 2",  # b and c are equal
+    "count_significant toy.2 x": "1 of 2",  # b and c are equal
 }
 WRONG = {"valu toy ce x": "valu", "value no ce x": "no.json", "value toy.3 ce x": "range"}
 WRONG |= {"value toy c x": "ce", "value toy ce z": "'z'", "value toy ce": "column"}

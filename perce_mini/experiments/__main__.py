@@ -5,7 +5,7 @@
     python -m perce_mini.experiments real -h     fine-tune a pretrained model on real texts
 
 Each experiment writes data/results/NAME.json. README.md in that folder shows all results. Finished
-runs are kept in out/experiments and used again.
+runs are kept in out/experiments and reused.
 """
 
 import sys
@@ -31,7 +31,8 @@ def record(name, suite):
     results = EXPERIMENTS[name](suite)
     took = {"seconds": round(time.perf_counter() - start), "jobs": suite.jobs}
     before = recorded(name)
-    if before.get("seconds", 0) > took["seconds"]:  # most runs were already finished this time
+    # A call that reuses finished runs takes less time, so keep the longer time.
+    if before.get("seconds", 0) > took["seconds"]:
         took = {key: before[key] for key in took}
     title = {"title": EXPERIMENTS[name].__doc__.rstrip(".")}
     records.write(name, title | took | made_by | results)
@@ -43,21 +44,23 @@ def list_experiments():
         if before:
             took = f"{before['seconds'] / 60:.0f} min with {before['jobs']} jobs"
         print(f"  {name:10} {measure.__doc__.rstrip('.'):45} ({took})")
-    print("Pass one or more names, or all. Real texts: python -m perce_mini.experiments real -h")
+    more = "For real texts: python -m perce_mini.experiments real -h"
+    print(f"Pass one or more names, or all. {more}")
 
 
 def parse_args():
     p = cli.Parser(prog="python -m perce_mini.experiments", description=__doc__)
     choices = [*EXPERIMENTS, "all"]
     p.add_argument("names", nargs="*", metavar="NAME", help=", ".join(choices))
-    p.add_argument("--seeds", type=cli.COUNT, default=5, help="number of seeds per run")
-    p.add_argument("--jobs", type=cli.COUNT, default=2, help="number of runs at a time")
+    help = "largest number of seeds; some experiments use fewer"
+    p.add_argument("--seeds", type=cli.COUNT, default=5, help=help)
+    p.add_argument("--jobs", type=cli.COUNT, default=2, help="number of runs in parallel")
     help = "only update the README files from the recorded results"
     p.add_argument("--readme", action="store_true", help=help)
     args = p.parse_args()
     for name in args.names:
         if name not in choices:
-            p.error(f"no experiment {name!r}; there are {', '.join(choices)}")
+            p.error(f"no experiment {name!r}; choose from {', '.join(choices)}")
     return args
 
 
@@ -66,7 +69,7 @@ def main():
         return real.main(sys.argv[2:])
     args = parse_args()
     if not Path("data/personas/prepare.py").exists():
-        raise UserError("data/personas/prepare.py not found: start this in the project's folder")
+        raise UserError("data/personas/prepare.py not found: run this from the project's folder")
     if not args.names and not args.readme:
         return list_experiments()
     names = [name for name in EXPERIMENTS if name in args.names or "all" in args.names]

@@ -20,7 +20,7 @@ DASHED = ("#8c8c8c", "")  # other lines are dashed and have no markers
 START = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 800 360" role="img">
 <style>svg{font:14px system-ui,sans-serif;color:#1f2328}text{fill:currentColor}
 @media(prefers-color-scheme:dark){svg{color:#e6edf3}}</style>"""
-LEFT, TOP, WIDTH, HEIGHT = 64, 76, 720, 236  # of the area with all panels, in pixels
+LEFT, TOP, WIDTH, HEIGHT = 64, 76, 720, 236  # the area that holds all panels, in pixels
 GAP = 20  # between panels
 
 

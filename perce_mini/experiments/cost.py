@@ -40,7 +40,7 @@ def take_step(model, optimizer, examples, loss, naive):
 
 
 class PeakMemory(TorchDispatchMode):
-    """Within this context, `peak` is the largest number of bytes that new tensors use at a time."""
+    """While active, `peak` records the most bytes that new tensors occupied at once."""
 
     def __enter__(self):
         self.now = self.peak = 0
@@ -64,7 +64,10 @@ class PeakMemory(TorchDispatchMode):
 
 
 def peak_bytes(step, device):
-    """Return the peak memory of a step in bytes (on the CPU: only of tensors that it creates)."""
+    """Return the peak memory of a step in bytes.
+
+    On the CPU, only tensors that the step creates count.
+    """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         step()
@@ -75,7 +78,10 @@ def peak_bytes(step, device):
 
 
 def median_seconds(functions, device, desc=""):
-    """Call functions in turns: {name: median seconds}. The first round is a warm-up."""
+    """Time the functions in turn, round after round: {name: median seconds}.
+
+    The first round is a warm-up.
+    """
     seconds = {name: [] for name in functions}
     for _ in tqdm(range(ROUNDS + 1), desc, dynamic_ncols=True, disable=not desc):
         for name, function in functions.items():
@@ -95,7 +101,7 @@ def matrix_peak(device):
 
 
 def ce_operations(config, n_examples):
-    """Count the floating-point operations of a CE step: 6 per weight and token."""
+    """Count the floating-point operations of a CE step: 6 per weight and token, plus attention."""
     length = PERSONA + QUERY + RESPONSE - 1
     block = 4 * config.n_embd**2 + 3 * config.n_embd * config.n_hidden
     attention = length * config.n_embd  # a query attends to half of the keys and values on average
@@ -119,20 +125,20 @@ def measure(config, n_examples, device, peak):
     memory = {name: peak_bytes(steps[name], device) for name in steps}
     n_tokens = n_examples * (PERSONA + QUERY + RESPONSE)
     operations = ce_operations(config, n_examples) / seconds["ce"]  # per second
-    naive = "PerCE with logits of every position"
+    naive = "naive PerCE (logits at all positions)"
     return {
         "PerCE step / CE step, time": seconds["perce"] / seconds["ce"],
         "PerCE step / CE step, peak memory": memory["perce"] / memory["ce"],
-        f"{naive} / CE step, time": seconds["naive"] / seconds["ce"],
-        f"{naive} / CE step, peak memory": memory["naive"] / memory["ce"],
+        f"{naive} / CE, time": seconds["naive"] / seconds["ce"],
+        f"{naive} / CE, peak memory": memory["naive"] / memory["ce"],
         "GB, CE": memory["ce"] / 1e9,
         "tokens/s, CE": round(n_tokens / seconds["ce"]),
-        "share of the matrix peak, CE": operations / peak,
+        "CE, speed relative to a matrix product": operations / peak,
     }
 
 
 def measure_cost(suite):
-    """What it costs."""
+    """What does PerCE cost?"""
     device = pick_device("auto")
     shape, factor, where = SMALL, 1, "the CPU"
     if device.type == "cuda":
@@ -142,7 +148,7 @@ def measure_cost(suite):
         config = GPTConfig(vocab_size, **shape)
         figures[vocab_size] = measure(config, factor * n_examples, device, peak)
     rows = {name: [{n: values[name] for n, values in figures.items()}] for name in figures[4096]}
-    caption = f"Medians of {ROUNDS} steps on {where}, taken in turns. The model has"
+    caption = f"Median of {ROUNDS} steps on {where}; the losses take turns. The model has"
     caption += f" {shape['n_layer']} layers of width {shape['n_embd']}; an example has {PERSONA}"
     caption += f" persona, {QUERY} query and {RESPONSE} response tokens."
     return {"tables": [table(caption, list(figures), rows, "vocabulary", digits=2)]}

@@ -7,33 +7,34 @@ from tqdm import tqdm
 
 from perce_mini.experiments.picture import example_of
 from perce_mini.experiments.records import chart, of_seeds, table, write
-from perce_mini.experiments.rows import exact_tokens, solved_rows
+from perce_mini.experiments.rows import exact_tokens, rows_with_exact_pir
 from perce_mini.experiments.runs import TEST, Run, encode, load
 from perce_mini.experiments.suite import COLUMNS, PAIRED, difference
 from perce_mini.percontrast import CLIP_MIN
 from perce_mini.scoring import MAX_NEW_TOKENS, evaluate
 
 LOSS, ENTROPY = "−log P (LossCE's score)", "entropy (EntCE's score)"
-WORDS, EXACT = "word stands in the profile", "exact PIR"  # detectors without a model
+WORDS, EXACT = "word occurs in the profile", "exact PIR"  # detectors without a model
+OPTIMAL = "optimal predictor (knows the generator)"
 FIXED = f"PIR > {CLIP_MIN}"
 
 
 def token_table(run, split, contrast="none"):
     """Return {name: array (N,)} over the response tokens of a split: detector scores and labels."""
     model, tokenizer, _ = load(run)
-    examples = encode(solved_rows(split), run, model, tokenizer, contrast, MAX_NEW_TOKENS)
+    examples = encode(rows_with_exact_pir(split), run, model, tokenizer, contrast, MAX_NEW_TOKENS)
     parts = []
     for record in evaluate(model, tokenizer, examples, 0, 0, batch_size=30, desc=split):
         row, personal = record["row"], record["personal"]
         part = {"PIR": record["pir"], LOSS: -record["logp"], ENTROPY: record["entropy"]}
-        part |= {WORDS: stands_in_profile(row, tokenizer), EXACT: exact_tokens(row, tokenizer)}
+        part |= {WORDS: occurs_in_profile(row, tokenizer), EXACT: exact_tokens(row, tokenizer)}
         part["exact loss"] = -exact_tokens(row, tokenizer, "exact_logp")
         part |= {"personal": personal, "later in its span": personal & [False, *personal[:-1]]}
         parts.append(part)
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def stands_in_profile(row, tokenizer):
+def occurs_in_profile(row, tokenizer):
     """Return 1.0 for response tokens that overlap a word of the profile, else 0.0: (N,)."""
     profile = " ".join(item["response"] for item in row["profile"])
     profile_words = set(re.sub("[.,]", " ", profile.lower()).split())
@@ -47,8 +48,9 @@ def stands_in_profile(row, tokenizer):
 def detect(run, contrast="none"):
     """Evaluate the detectors on test users. Thresholds are chosen on validation users.
 
-    Returns {detector: its AUC, precision, recall and F1}, and also "fixed" (the figures of PIR >
-    0.8), its "mistakes", the "calibration" of PIR, and log P for "the model" and "exact reader".
+    Returns {detector: {AUC, precision, recall, F1}}, and under further keys: "fixed" (the figures
+    of the threshold PIR > 0.8), "mistakes" (of that threshold), "calibration" (of PIR), and log P
+    under "the model" and OPTIMAL.
     """
     val, test = token_table(run, "val", contrast), token_table(run, "test", contrast)
     true, pir, exact = test["personal"], test["PIR"], test[EXACT]
@@ -68,7 +70,7 @@ def detect(run, contrast="none"):
     }
     results["mistakes"] = {kind: int(tokens.sum()) for kind, tokens in mistakes.items()}
     results["calibration"] = calibration(pir, exact)
-    for reader, losses in [("the model", test[LOSS]), ("exact reader", test["exact loss"])]:
+    for reader, losses in [("the model", test[LOSS]), (OPTIMAL, test["exact loss"])]:
         parts = {"logp_personal": losses[true], "logp_other": losses[~true], "logp": losses}
         results[reader] = {name: -float(part.mean()) for name, part in parts.items()}
     return results
@@ -91,13 +93,17 @@ def best_threshold(score, true):
     """Return the threshold with the best F1. Tokens with a higher score are flagged."""
     order = np.argsort(-score, kind="stable")
     score, hits = score[order], np.cumsum(true[order])
-    f1 = 2 * hits / (np.arange(1, len(score) + 1) + true.sum())  # of the first 1, 2, ... tokens
+    # F1 if the top 1, 2, ... tokens are flagged
+    f1 = 2 * hits / (np.arange(1, len(score) + 1) + true.sum())
     f1[:-1][score[:-1] == score[1:]] = 0  # no threshold separates equal scores
     return np.nextafter(score[f1.argmax()], -np.inf)
 
 
 def auc(score, true):
-    """Return the probability that a personal token scores above another one. Ties count half."""
+    """Return the probability that a personal token scores above one that is not personal.
+
+    Ties count half.
+    """
     others = np.sort(score[~true])
     places = [np.searchsorted(others, score[true], side).mean() for side in ["left", "right"]]
     return float(np.mean(places)) / len(others)
@@ -115,7 +121,7 @@ def detect_all(groups, desc, contrast="none"):
 def record_example(run):
     """Write example.json for the picture in the README: the review with the most personal spans."""
     model, tokenizer, _ = load(run)
-    reviews = [row for row in solved_rows("test") if row["task"] == "review"]
+    reviews = [row for row in rows_with_exact_pir("test") if row["task"] == "review"]
     row = max(reviews, key=lambda row: len(row["personal"]))
     examples = encode([row], run, model, tokenizer, "none", MAX_NEW_TOKENS)
     write("example", example_of(evaluate(model, tokenizer, examples, 0, 0)[0], tokenizer))
@@ -124,7 +130,7 @@ def record_example(run):
 def measure_identify(suite):
     """Which tokens are personal?"""
     groups = {"base": [Run(steps=0)]} | suite.repeat(suite.tuned(), 3)
-    suite.figures(groups, "identify", TEST)  # trains them
+    suite.run_all(groups, "identify", TEST)  # trains them
     record_example(groups["perce"][0])
     results = detect_all(groups, "identify")
     rows, fixed, readers, lines = {}, {}, {}, {}
@@ -136,7 +142,7 @@ def measure_identify(suite):
         lines[name] = [[np.mean(x), *y] for x, y in zip(points[:, :, 0].T, points[:, :, 1].T)]
     first = results["perce"][0]
     rows |= {WORDS: [first[WORDS]], EXACT: [first[EXACT]]}
-    readers["who knows the grammar and has read as much"] = [first["exact reader"]]
+    readers[OPTIMAL] = [first[OPTIMAL]]
     lines["exact = estimated"] = [[-1, -1], [5, 5]]
     wrong = {kind: [{"tokens": n}] for kind, n in first["mistakes"].items()}
     caption = "Test users. The thresholds have the best F1 on validation users."
@@ -152,26 +158,26 @@ def measure_identify(suite):
 
 
 def measure_contrast(suite):
-    """Against nobody, or against a stranger."""
-    profiles = {"none": "nobody's", "stranger": "a stranger's"}
+    """PIR against no profile, or against a stranger's."""
+    profiles = {"none": "no profile", "stranger": "a stranger's profile"}
     best, _ = suite.at_best_rates({contrast: Run(contrast=contrast) for contrast in profiles})
     groups = {"base": [Run(steps=0)]} | suite.repeat(best, 3)
-    figures = suite.figures(groups, "contrast")
+    figures = suite.run_all(groups, "contrast")
     detected = {contrast: detect_all(groups, profiles[contrast], contrast) for contrast in profiles}
     rows = {}
     for name in groups:
-        model = "base" if name == "base" else f"PerCE, trained with {profiles[name]}"
+        model = "base" if name == "base" else f"PerCE, trained against {profiles[name]}"
         for contrast, profile in profiles.items():
             rows[model, profile] = []
             for one in detected[contrast][name]:
                 row = {"AUC": one["PIR"]["AUC"], "F1, best validation threshold": one["PIR"]["F1"]}
                 row |= {f"{key}, {FIXED}": one["fixed"][key] for key in ["F1", "precision"]}
                 rows[model, profile].append(row)
-    columns, corner = rows["base", "nobody's"][0], ("model", "profile in the plain view")
-    first = table("PIR as a detector, test users.", columns, rows, corner)
+    columns, corner = rows["base", "no profile"][0], ("model", "profile in the plain view")
+    first = table("PIR as a detector on test users.", columns, rows, corner)
     trained = {profile: figures[contrast] for contrast, profile in profiles.items()}
     trained["difference"] = [difference(groups["stranger"], groups["none"])]
     rates = " and ".join(f"{run.lr:g}" for run in best.values())
-    caption = f"PerCE, trained with either profile in the plain view (learning rates {rates});"
-    caption += f" {PAIRED}."
+    caption = "PerCE, trained with no profile or with a stranger's profile in the plain view"
+    caption += f" (learning rates {rates}). Difference: {PAIRED}."
     return {"tables": [first, table(caption, COLUMNS[:7], trained, transposed=True)]}

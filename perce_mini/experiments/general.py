@@ -17,7 +17,9 @@ N_CHATS, N_QUESTIONS = 60, 300
 
 
 def general_runs(suite, losses):
-    """{name: runs}: the base model after it has also read chats and questions, and runs from it."""
+    """Return {name: runs}: a base model that was also trained on chats and questions, and runs that
+    start from it.
+    """
     from data.personas.general import general_rows  # importable in the project's folder only
 
     rows = Path("out/worlds/general/train.jsonl")
@@ -42,7 +44,7 @@ def judge_chats(run):
     """Score the model's answers in chats from 1 to 5: {"turn k": mean over chats}.
 
     The score is 1 + 4 * the share of the personal words in the user's own answer that also occur in
-    the model's answer. The paper asks a language model instead.
+    the model's answer. The paper uses a language model as the judge.
     """
     from data.personas.general import chats
 
@@ -54,11 +56,12 @@ def judge_chats(run):
 
 
 def measure_dialogue(suite):
-    """From writing to chats."""
+    """Does the gain carry over to chats?"""
     groups = general_runs(suite, BOTH)
-    suite.figures(groups, "dialogue")  # trains them
+    suite.run_all(groups, "dialogue")  # trains them
     rows = {name: [judge_chats(run) for run in runs] for name, runs in groups.items()}
-    caption = f"The judge's score in {N_CHATS} chats, for turns with a personal answer by the user."
+    caption = f"The judge's score in {N_CHATS} chats, only for turns in which the user's own answer"
+    caption += " contains personal words."
     return {"tables": [table(caption, rows["base"][0], rows, digits=2)]}
 
 
@@ -72,9 +75,9 @@ def answer_questions(run):
 
 
 def measure_ability(suite):
-    """Is general ability kept?"""
+    """Does the model keep its general abilities?"""
     groups, minus_ce = general_runs(suite, LOSSES), "right answers minus CE"
-    rows, tallies = suite.figures(groups, "ability"), {}
+    rows, tallies = suite.run_all(groups, "ability"), {}
     for name, runs in groups.items():
         answers = [answer_questions(run) for run in runs]
         for row, right in zip(rows[name], answers):

@@ -16,14 +16,14 @@ from perce_mini.experiments.records import chart, of_seeds, table
 from perce_mini.experiments.regimes import measure_regimes, measure_worlds
 from perce_mini.experiments.rows import rows_of
 from perce_mini.experiments.runs import SOME, TEST, VAL, Run
-from perce_mini.experiments.suite import BOTH, COLUMNS, KINDS, PAIRED, differences
+from perce_mini.experiments.suite import BOTH, COLUMNS, METHODS, PAIRED, differences
 from perce_mini.experiments.tabulate import named
 from perce_mini.rouge import rouge_l
 
 MORE_RATES = [4e-3, 1.6e-2, 3.2e-2]  # the last one is so high that training collapses
 TASKS = ["abstract", "review", "topic"]
 PAPER = "PerCE, floor 0.8, cap 5"
-RULES = {  # rules for the weights, in addition to KINDS
+RULES = {  # rules for the weights, in addition to METHODS
     "perce, mean weight for the end token": Run("end"),
     "perce, mean over each response first": Run("per_response"),
     "LongCE": Run("longce"),
@@ -44,15 +44,16 @@ def measure_weights(suite):
 
 
 def compare(suite, desc, compared_with_perce, rules=None):
-    """Compare KINDS, each at its best learning rate, and {name: run} of other rules at PerCE's.
+    """Compare METHODS, each at its best learning rate, with `rules` ({name: run}).
 
-    The tables are: the figures, differences to CE, differences to PerCE of the runs whose names are
-    in `compared_with_perce`, and log P by learning rate.
+    All rules use PerCE's best rate. Returns four tables: the figures, the differences from CE, the
+    differences from PerCE (only for the names in `compared_with_perce`), and log P by learning
+    rate.
     """
-    best, rates_table = suite.at_best_rates(KINDS)
+    best, rates_table = suite.at_best_rates(METHODS)
     best |= {name: replace(run, lr=best["perce"].lr) for name, run in (rules or {}).items()}
     groups = suite.repeat(best)
-    rows = suite.figures({"base": [Run(steps=0)]} | groups, desc, TEST)
+    rows = suite.run_all({"base": [Run(steps=0)]} | groups, desc, TEST)
     rates = ", ".join(f"{named(name)} {run.lr:g}" for name, run in best.items())
     caption = f"{TEST.n} test examples, {Run.steps} steps of {Run.batch_size} examples."
     caption += f" Learning rates: {rates}."
@@ -62,7 +63,7 @@ def compare(suite, desc, compared_with_perce, rules=None):
     others = {name: groups[name] for name in compared_with_perce}
     for reference, compared in [("ce", groups), ("perce", others)]:
         changes = {k: [change] for k, change in differences(compared, reference, TEST).items()}
-        caption = f"Differences to {named(reference)} on the same examples: {PAIRED}."
+        caption = f"Differences from {named(reference)} on the same examples: {PAIRED}."
         corner = f"minus {named(reference)}"
         tables.append(table(caption, COLUMNS, changes, corner, transposed=True))
     return {"tables": [*tables, rates_table]}
@@ -97,8 +98,8 @@ def measure_again(suite):
 
 def measure_lr(suite):
     """Learning rates up to collapse."""
-    kinds = {(loss, lr): Run(loss, lr) for loss in BOTH for lr in MORE_RATES}
-    figures = suite.figures(suite.repeat(kinds, 2), "lr", replace(VAL, texts=True))
+    methods = {(loss, lr): Run(loss, lr) for loss in BOTH for lr in MORE_RATES}
+    figures = suite.run_all(suite.repeat(methods, 2), "lr", replace(VAL, texts=True))
     rows = {}
     for metric in ["rouge_l", "personal_accuracy", "logp_other"]:
         for loss in BOTH:
@@ -117,11 +118,11 @@ def measure_clip(suite):
     """Floors and caps."""
     best = suite.tuned()
     paper = best["perce"]
-    kinds = {PAPER: paper}
-    kinds |= {f"floor {low:g}, cap 5": replace(paper, clip_min=low) for low in [-1.0, 0.2]}
-    kinds["floor 0.8, cap 2"] = replace(paper, clip_max=2.0)
-    groups = suite.repeat(kinds | {"CE": best["ce"]}, 3)
-    rows, column = suite.figures(groups, "clip"), "ROUGE-L minus the first row's"
+    methods = {PAPER: paper}
+    methods |= {f"floor {low:g}, cap 5": replace(paper, clip_min=low) for low in [-1.0, 0.2]}
+    methods["floor 0.8, cap 2"] = replace(paper, clip_max=2.0)
+    groups = suite.repeat(methods | {"CE": best["ce"]}, 3)
+    rows, column = suite.run_all(groups, "clip"), "ROUGE-L minus the first row's"
     for name, change in differences(groups, PAPER).items():
         rows[name][0] = rows[name][0] | {column: change["rouge_l"]}
     caption = f"{SOME.n} test examples. CE uses its best learning rate; all others use the best one"
@@ -130,13 +131,13 @@ def measure_clip(suite):
 
 
 def measure_transfer(suite):
-    """From one task to the others."""
+    """Training on one task, testing on the others."""
     best, groups = suite.tuned(), {("nothing", loss): [Run(steps=0)] for loss in BOTH}
     for task in TASKS:
         # A task has a third of the rows, so it gets a third of the steps.
         for loss, runs in suite.repeat(best, 3, task=task, steps=Run.steps // 3).items():
             groups[task, loss] = runs
-    figures = suite.figures(groups, "transfer")
+    figures = suite.run_all(groups, "transfer")
     columns = [f"{task}, {loss}" for task in TASKS for loss in BOTH]
     tables = []
     for metric in ["rouge_l", "personal_accuracy"]:

@@ -11,7 +11,7 @@ from perce_mini.heatmap import DARK, LIGHT, SCALE, parts_of, signed, tint, visib
 LEFT, TOP = 16, 62  # where the text starts, in pixels
 LINE, CELL = 30, 8.6  # height of a line and width of a character, in pixels
 COLUMNS = 80  # characters per line
-HEAD = "What a user really wrote. Orange tokens are likelier given this user's earlier texts."
+HEAD = "A user's own text. Orange tokens are more likely given this user's earlier texts."
 FORMULA = "PIR = ln P(token | persona, query, prefix) − ln P(token | query, prefix)"
 
 
@@ -76,7 +76,7 @@ def response_svg(example, dark):
 {tokens}
 {words(LEFT, bottom + 30, "PIR, nats")}
 {scale}
-{words(442, bottom + 30, "underlined: personal, as the data says")}
+{words(442, bottom + 30, "underlined: labelled as personal")}
 {words(LEFT, bottom + 56, FORMULA, "small soft")}
 </svg>
 """

@@ -2,7 +2,7 @@
 
     table("600 test examples", ["rouge_l"], {"ce": [{"rouge_l": 0.359}, {"rouge_l": 0.361}]})
 
-is a table with one row, "ce", of two seeds. A figure is a number, or a difference with its 95 %
+is a table with one row, "ce", and two seeds. A figure is a number, or a difference with its 95 %
 interval: [difference, low, high].
 """
 
@@ -73,7 +73,9 @@ def dump(results):
 
 
 def lines(value, indent):
-    """Format JSON: on one line if it is short and contains no inner dict, else a line per part."""
+    """Format JSON: on one line if it is short and contains no inner dict, otherwise with one line
+    per part.
+    """
     text = json.dumps(value, ensure_ascii=False)
     if "{" not in text[1:] and len(text) < 2000:
         return text
@@ -92,5 +94,6 @@ def provenance():
     made["base"] = sha256(ROOT / "data/base/checkpoint.pt")[:16]
     made["versions"] = {"python": platform.python_version(), "torch": torch.__version__}
     made["versions"]["tiktoken"] = tiktoken.__version__
-    made["cpu"] = torch.backends.cpu.get_cpu_capability()  # instruction sets round differently
+    # CPUs with other instruction sets round differently.
+    made["cpu"] = torch.backends.cpu.get_cpu_capability()
     return made | ({"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {})

@@ -4,9 +4,10 @@
    form* (the default tasks, which the base model has never read) or of a *known form* (letters,
    diaries, recipes and notices, of which it has read many).
 2. How long CE is used before PerCE takes over, so that the model learns the form first.
-3. How well the base model reads its context: checkpoints from one training run.
+3. How well the base model uses its context: we start from several checkpoints of one training run.
 
-A second experiment repeats the comparison of PerCE and CE in other worlds, from other base models.
+A second experiment repeats the comparison of PerCE and CE in other synthetic worlds, with other
+base models.
 """
 
 from dataclasses import replace
@@ -19,7 +20,7 @@ from perce_mini.experiments.suite import BOTH, COLUMNS, PAIRED, difference, diff
 
 NEW, KNOWN = "new form", "known form"
 STEPS = [30, 60, 120, 240]
-BASES = [1000, 2500]  # training steps after which a copy of the base model is saved
+BASES = [1000, 2500]  # training steps after which a checkpoint is saved
 WORLDS, BASE_STEPS = [0, 1, 2], BASES[0]  # seeds; training steps of their base models
 
 # `known_form`, `on_form` and `world_of` return fields of Run.
@@ -32,10 +33,10 @@ def known_form():
 
 
 def on_form(form):
-    """On the known form, runs start from an early copy of the base model.
+    """Return where runs on this form start.
 
-    It already knows the form but does not read its context well yet. The finished base model has
-    nothing left to learn there.
+    On the known form, that is an early checkpoint of the base model, which already knows the form
+    but does not use its context well yet. The finished base model has nothing left to learn there.
     """
     return known_form() | keep_bases(BASES)[BASES[0]] if form == KNOWN else {}
 
@@ -63,7 +64,7 @@ def vary_steps(suite):
             # Learning rates are tuned for 60 and for 240 steps, and also used for 30 and for 120.
             best = suite.tuned(steps=60 if steps <= 60 else Run.steps, **on_form(form))
             groups = suite.repeat(best, 3, steps=steps)
-            scores = suite.figures(groups, f"{form}, {steps} steps")
+            scores = suite.run_all(groups, f"{form}, {steps} steps")
             change = difference(groups["perce"], groups["ce"])
             changes[form, steps] = [change]
             for loss in BOTH:
@@ -72,8 +73,9 @@ def vary_steps(suite):
             for metric, lines in panels.items():
                 lines[form].append([x, change[metric]])
     minus = f"PerCE − CE on {SOME.n} test examples, 3 seeds: {PAIRED}."
-    both = "Both losses on these examples. Learning rates: the best by validation log P after 60"
-    both += f" steps for 30 and 60 steps, and after {Run.steps} for the others."
+    both = "Both losses on these examples. Runs of 30 and 60 steps use the learning rate with the"
+    both += " best validation log P after 60 steps; the other runs use the best one after"
+    both += f" {Run.steps}."
     changes_table = table(minus, COLUMNS, changes, ("form", "steps"))
     figures_table = table(both, COLUMNS, figures, ("form", "steps", "loss", "rate"))
     axes = "log P of the other tokens after CE, nats", "PerCE − CE"
@@ -84,49 +86,52 @@ def vary_share(suite):
     """Vary the share of the steps that use CE. Returns two tables."""
     changes, figures = {}, {}
     for form, steps in [(NEW, Run.steps), (NEW, 60), (KNOWN, 60)]:
-        how = on_form(form) | {"steps": steps}
-        kinds = {"ce": Run("ce", **how), "perce": Run(**how), "half": Run(ce_first=0.5, **how)}
-        best, _ = suite.at_best_rates(kinds)
+        overrides = on_form(form) | {"steps": steps}
+        methods = {"ce": Run("ce"), "perce": Run(), "half": Run(ce_first=0.5)}
+        methods = {name: replace(run, **overrides) for name, run in methods.items()}
+        best, _ = suite.at_best_rates(methods)
         groups = suite.repeat({0.0: best["perce"], 0.5: best["half"], 1.0: best["ce"]}, 5)
         if (form, steps) != (NEW, 60):  # to save time
             more = {share: replace(best["half"], ce_first=share) for share in [0.25, 0.75]}
             groups = dict(sorted((groups | suite.repeat(more, 3)).items()))
-        for share, seeds in suite.figures(groups, f"CE first, {form}, {steps} steps").items():
+        for share, seeds in suite.run_all(groups, f"CE first, {form}, {steps} steps").items():
             figures[form, steps, f"{share:.0%}"] = seeds
         for share, change in differences(groups, 1.0).items():
             changes[form, steps, f"{share:.0%}"] = [change]
-    labels = ("form", "steps", "CE first")
-    minus = f"CE first, then PerCE, minus CE alone: 5 seeds (25% and 75%: 3); {PAIRED}."
+    labels = ("form", "steps", "share of steps with CE")
+    minus = "CE first and then PerCE, minus CE alone, with 5 seeds (3 seeds for 25% and 75%);"
+    minus += f" {PAIRED}."
     both = "All runs on these examples; 100% is CE alone, 0% PerCE alone."
     return [table(minus, COLUMNS, changes, labels), table(both, COLUMNS, figures, labels)]
 
 
 def vary_base(suite):
-    """Vary the base model: copies from several steps of one training run. Returns a table."""
+    """Vary the base model: several checkpoints of one training run. Returns a table."""
     best, changes = suite.tuned(), {}
-    for steps, how in (keep_bases(BASES) | {DEFAULT_BASE_STEPS: {}}).items():
-        groups = suite.repeat(best, 3, **how)
-        before = {NEW: [Run(steps=0, **how)], KNOWN: [Run(steps=0, **how, **known_form())]}
-        scores = suite.figures(groups | before, f"base of {steps} steps")
+    for steps, overrides in (keep_bases(BASES) | {DEFAULT_BASE_STEPS: {}}).items():
+        groups = suite.repeat(best, 3, **overrides)
+        base = Run(steps=0, **overrides)
+        before = {NEW: [base], KNOWN: [replace(base, **known_form())]}
+        scores = suite.run_all(groups | before, f"base of {steps} steps")
         row = {f"before, {form}": scores[form][0]["personal_accuracy"] for form in before}
         row["after CE"] = interval(of_seeds(scores["ce"], "personal_accuracy"))[0]
         changes[steps] = [row | difference(groups["perce"], groups["ce"])]
     caption = (
-        "Accuracy on personal tokens before fine-tuning and after CE, which shows how well the"
+        "Accuracy on personal tokens before fine-tuning and after CE shows how well the base model"
     )
-    caption += f" base model reads its context, and PerCE − CE with 3 seeds: {PAIRED}."
+    caption += f" uses its context. The other columns are PerCE − CE with 3 seeds: {PAIRED}."
     caption += " Learning rates: the best ones for the default base model."
     columns = [f"before, {NEW}", f"before, {KNOWN}", "after CE", *COLUMNS]
     return table(caption, columns, changes, "steps of the base model")
 
 
 def measure_worlds(suite):
-    """In other worlds, from other base models."""
+    """In other synthetic worlds, with other base models."""
     best, changes, rows = suite.tuned(), {}, {}
     for seed in WORLDS:
-        how = world_of(seed)
-        groups = {"base": [Run(steps=0, **how)]} | suite.repeat(best, 3, **how)
-        for name, seeds in suite.figures(groups, f"world {seed}", TEST).items():
+        overrides = world_of(seed)
+        groups = {"base": [Run(steps=0, **overrides)]} | suite.repeat(best, 3, **overrides)
+        for name, seeds in suite.run_all(groups, f"world {seed}", TEST).items():
             rows[seed, name] = seeds
         changes[seed] = [difference(groups["perce"], groups["ce"], TEST)]
     each = [{metric: change[metric][0] for metric in COLUMNS} for (change,) in changes.values()]

@@ -30,17 +30,18 @@ def table_of(name):
 
 
 def figures_of(table, row, column):
-    """Return the figures of a row, one per seed. row: its first labels, as in "new form/30/ce".
+    """Return the figures of a row, one per seed.
 
+    row: one or more of the row's first labels, as in "new form/30/ce".
     Raises UserError if there is no such row or column.
     """
     rows = {"/".join(row["labels"]): row["seeds"] for row in table_of(table)["rows"]}
     label = next((label for label in rows if f"{label}/".startswith(f"{row}/")), None)
     if label is None:
-        raise UserError(f"no row {row!r}; there are {'; '.join(rows)}")
+        raise UserError(f"no row {row!r}; choose from {'; '.join(rows)}")
     figures = [seed[column] for seed in rows[label] if column in seed]
     if not figures:
-        raise UserError(f"no column {column!r}; there are {'; '.join(rows[label][0])}")
+        raise UserError(f"no column {column!r}; choose from {'; '.join(rows[label][0])}")
     return figures
 
 
@@ -53,7 +54,7 @@ def cell(table, row, column):
     return tabulate.cell(figures_of(table, row, column), table_of(table)["digits"])
 
 
-def gain(table, row, column, _over, *other):
+def relative_gain(table, row, column, _over, *other):
     return value(table, row, column) / value(*other) - 1
 
 
@@ -71,22 +72,25 @@ def significance(table, row, column):
     return "significant" if low * high > 0 else "not significant"
 
 
-def significant(table, column):
+def count_significant(table, column):
     rows = {tuple(row["seeds"][0][column]) for row in table_of(table)["rows"]}
     return f"{sum(low * high > 0 for _, low, high in rows)} of {len(rows)}"
 
 
-FUNCTIONS = {f.__name__: f for f in [value, cell, gain, change, wins, significance, significant]}
+FUNCTIONS = {
+    f.__name__: f
+    for f in [value, cell, relative_gain, change, wins, significance, count_significant]
+}
 
 
 def fill(text):
-    """Replace the fields of a text by their values. Raises UserError, which names the field."""
+    """Replace the fields of a text with their values. Raises a UserError that names the field."""
 
     def call(field):
         try:
             name, *words = shlex.split(field[1])
             if name not in FUNCTIONS:
-                raise UserError(f"no function {name!r}; there are {', '.join(FUNCTIONS)}")
+                raise UserError(f"no function {name!r}; choose from {', '.join(FUNCTIONS)}")
             return format(FUNCTIONS[name](*words), field[2] or "").replace("%", " %")
         except (ValueError, TypeError, LookupError) as error:
             raise UserError(f"{FINDINGS}: {field[0]}: {error}") from None
@@ -165,7 +169,7 @@ def with_parts(readme):
     return re.sub(pattern, lambda m: f"{m[1]}{part(m[2])}\n{m[3]}", readme, flags=re.S)
 
 
-def written():
+def generated_files():
     """Return all files that are made from the records and findings.md: {path: text}."""
     files = {RESULTS / "README.md": results_readme()}
     for name, result in experiments().items():
@@ -179,6 +183,6 @@ def written():
 
 
 def write_readmes():
-    for path, text in written().items():
+    for path, text in generated_files().items():
         write_text_atomic(path, text)
         print(f"wrote {path}")

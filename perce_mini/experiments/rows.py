@@ -1,4 +1,4 @@
-"""The inputs of the runs: rows, exact PIR, other worlds and base models. All are made only once."""
+"""The inputs of the runs: rows, exact PIR, other worlds and base models. Each is made only once."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ from perce_mini.trainer import Settings
 
 DATA, RUNS = Path("data/personas"), Path("out/experiments")
 DEFAULT_BASE_STEPS = 4000  # training steps of the base model in data/base
-SOLVED = 240  # number of rows in each of val and test whose exact PIR is computed
+N_EXACT = 240  # number of rows in each of val and test whose exact PIR is computed
 
 
 def rows_of(split, data=DATA, task="", n=0):
@@ -31,20 +31,22 @@ def rows_of(split, data=DATA, task="", n=0):
 def prepare(jobs):
     """Generate the default data, and compute the exact PIR of its rows with `jobs` processes."""
     if not (DATA / "base.jsonl").exists():
-        call("data/personas/prepare.py")
+        run_python("data/personas/prepare.py")
     for split in ["val", "test", "train"]:
         if not (RUNS / f"{split}.jsonl").exists():
-            rows = rows_of(split, n=0 if split == "train" else SOLVED)
+            rows = rows_of(split, n=0 if split == "train" else N_EXACT)
             with ProcessPoolExecutor(jobs) as pool:  # takes minutes
-                results = pool.map(solve, rows, chunksize=10)
-                solved = list(tqdm(results, f"exact PIR, {split}", len(rows), dynamic_ncols=True))
-            write_jsonl_atomic(RUNS / f"{split}.jsonl", solved)
+                results = pool.map(with_exact_pir, rows, chunksize=10)
+                bar = tqdm(results, f"exact PIR, {split}", len(rows), dynamic_ncols=True)
+                rows = list(bar)
+            write_jsonl_atomic(RUNS / f"{split}.jsonl", rows)
 
 
-def solve(row):
-    """Add "exact" and "exact_logp" to a row: exact PIR and log P of its characters, in nats.
+def with_exact_pir(row):
+    """Add "exact" and "exact_logp" to a row: exact PIR and log P of the response's characters, in
+    nats.
 
-    They hold for a reader who has read the profile items that are in the model's prompt.
+    They are for a reader who sees the same profile items as the model's prompt contains.
     """
     from data.personas.exact import exact_logprobs  # importable in the project's folder only
 
@@ -54,24 +56,24 @@ def solve(row):
     return row | {name: np.round(values, 4).tolist() for name, values in exact.items()}
 
 
-def solved_rows(split):
-    """Read the rows of the default data that `prepare` has added the exact PIR to."""
+def rows_with_exact_pir(split):
+    """Read the rows of the default data, with the exact PIR that `prepare` added."""
     return read_examples(RUNS / f"{split}.jsonl")
 
 
 def exact_tokens(row, tokenizer, name="exact"):
     """Return the exact PIR of the response tokens and the end token: (N,), in nats.
 
-    A token's PIR is the sum over its characters, which are one byte each in the default data. name:
-    "exact_logp" returns log P instead.
+    A token's PIR is the sum of its characters' PIR. In the default data every character is one
+    byte. name: "exact_logp" returns log P instead.
     """
     values = row[name]
     sums = [sum(values[start:end]) for start, end in tokenizer.spans(row["response"])]
     return np.array([*sums, values[-1]])
 
 
-def call(*command):
-    """Run Python with these arguments and without output. Raises UserError if it fails."""
+def run_python(*command):
+    """Run Python with these arguments, and hide its output. Raises UserError if it fails."""
     words = [sys.executable, *map(str, command)]
     done = subprocess.run(words, capture_output=True, text=True)
     if done.returncode:
@@ -86,12 +88,14 @@ def make_world(name, *flags):
     """Generate data in out/worlds/NAME with these flags of data/personas/prepare.py."""
     folder = Path("out/worlds") / name
     if not (folder / "test.jsonl").exists():
-        call("data/personas/prepare.py", *flags, "--out", folder)
+        run_python("data/personas/prepare.py", *flags, "--out", folder)
     return {"data": str(folder)}
 
 
 def make_base(name, data, steps, seed=0, keep=()):
-    """Train a base model in out/NAME. keep: steps after which a copy is saved in step-N."""
+    """Train a base model in out/NAME. keep: steps after which a checkpoint is saved in
+    step-N.
+    """
     folder = Path("out") / name
     if not base.is_finished(folder):
         settings = replace(base.SETTINGS, steps=steps, seed=seed)
@@ -100,9 +104,9 @@ def make_base(name, data, steps, seed=0, keep=()):
 
 
 def keep_bases(steps):
-    """Train the default base model, which takes over an hour on two cores, and save copies of it.
+    """Train the default base model, which takes 44 minutes on two cores, and save checkpoints.
 
-    Returns {step: {"base": folder of the copy after this step}}.
+    Returns {step: {"base": folder of the checkpoint after this step}}.
     """
     folder = make_base("base-kept", DATA, DEFAULT_BASE_STEPS, keep=steps)["base"]
     return {n: {"base": f"{folder}/step-{n}"} for n in steps}

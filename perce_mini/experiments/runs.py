@@ -1,8 +1,9 @@
 """Train and score a single run. It is kept in out/experiments.
 
 The name of the run's folder lists what differs from the default run. Training and scoring happen in
-a new process. An interrupted run is resumed, and a finished run is used again. So remove the folder
-if a base model or the rows of data/personas change (for other data, the name contains a hash).
+a new process. An interrupted run is resumed, and a finished run is reused. So remove its folder if
+its base model or the rows of data/personas change. (For other data, the folder's name contains a
+hash of train.jsonl.)
 """
 
 import json
@@ -14,7 +15,7 @@ import numpy as np
 
 from perce_mini.contrast import add_strangers
 from perce_mini.dataset import encode_rows
-from perce_mini.experiments.rows import DATA, RUNS, rows_of, solved_rows
+from perce_mini.experiments.rows import DATA, RUNS, rows_of, rows_with_exact_pir
 from perce_mini.experiments.weights import add_exact_pir
 from perce_mini.percontrast import CLIP_MAX, CLIP_MIN
 from perce_mini.runtime import checkpoint, cli
@@ -30,7 +31,7 @@ PIR_SHARE = f"share of tokens with PIR > {CLIP_MIN}"  # a figure besides the MET
 
 @dataclass(frozen=True)
 class Run:
-    """The settings of a run. A run of 0 steps is its base model."""
+    """The settings of a run. A run of 0 steps is the base model itself."""
 
     loss: str = "perce"
     lr: float = Settings.lr
@@ -40,7 +41,7 @@ class Run:
     task: str = ""  # train only on rows of this task
     clip_min: float = CLIP_MIN
     clip_max: float = CLIP_MAX
-    ce_first: float = 0.0  # share of the steps in which CE is used before the loss takes over
+    ce_first: float = 0.0  # share of the steps that use CE, before `loss` takes over
     contrast: str = "none"
     weight_decay: float = Settings.weight_decay
     batch_size: int = Settings.batch_size
@@ -64,7 +65,7 @@ class Run:
     def rows(self):
         """Read the training rows."""
         if self.loss == "oracle":
-            return solved_rows("train")
+            return rows_with_exact_pir("train")
         return rows_of("train", self.data, self.task, self.examples)
 
 

@@ -10,7 +10,10 @@ T95 = [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262]  # for 2,
 
 
 def t95(n):
-    """Student's t for the 95 % interval of a mean of n >= 2 values (above ten: within 1 %)."""
+    """Student's t for the 95 % interval of a mean of n >= 2 values.
+
+    It is approximate for n > 10, within 1 %.
+    """
     return T95[n - 2] if n <= 10 else 1.96 + 2.5 / (n - 1)
 
 
@@ -39,7 +42,7 @@ def paired(users, tables, references):
             difference = metric of the runs - metric of the reference runs
         [low, high] contains the middle 95 % of the differences
 
-    All three are NaN for a metric that counts nothing; low and high are NaN for a single user.
+    All three are NaN if a metric has nothing to count; low and high are NaN for a single user.
     """
     names, index = np.unique(users, return_inverse=True)
     rng = np.random.default_rng(0)
@@ -67,12 +70,16 @@ def paired(users, tables, references):
 
 
 def draw(n, rng):
-    """Draw n of n items with replacement, DRAWS times. Returns the share of each: (DRAWS, n)."""
+    """Draw n of n items with replacement, DRAWS times.
+
+    Returns how often each was drawn, divided by n: (DRAWS, n).
+    """
     return rng.multinomial(n, np.full(n, 1 / n), size=DRAWS) / n
 
 
 def widen(shares):
-    """Move the shares of the seeds away from 1/n, to get the width of Student's t-interval.
+    """Move the seeds' shares further from 1/n, so that the interval becomes as wide as Student's
+    t-interval.
 
     Without this, a 95 % interval from three seeds contains the true mean in only 75 % of cases.
     """

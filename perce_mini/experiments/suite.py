@@ -10,25 +10,25 @@ import numpy as np
 from tqdm import tqdm
 
 from perce_mini.experiments.records import table
-from perce_mini.experiments.rows import call
+from perce_mini.experiments.rows import run_python
 from perce_mini.experiments.runs import SOME, VAL, Run, scores_of
 from perce_mini.experiments.statistics import paired
 from perce_mini.scoring import METRICS
 
 RATES = [2e-3, 4e-3]  # the learning rates to try first
 BOTH, LOSSES = ["ce", "perce"], ["ce", "lossce", "entce", "perce"]
-KINDS = {loss: Run(loss) for loss in LOSSES}
-KINDS |= {"ce-then-perce": Run(ce_first=0.5), "oracle": Run("oracle")}
+METHODS = {loss: Run(loss) for loss in LOSSES}
+METHODS |= {"ce-then-perce": Run(ce_first=0.5), "oracle": Run("oracle")}
 COLUMNS = ["rouge_l", "meteor_exact", "length", "personal_accuracy"]
 COLUMNS += ["logp_personal", "logp_other", "logp", "pir_f1"]
 PAIRED = "paired bootstrap over users and seeds"  # for captions: where intervals come from
 
 
-def finished(run, scored):
+def ensure_scored(run, scored):
     """Return the figures of a run. If they are missing, a new process trains and scores it."""
     if not (run.folder / f"{scored.name}.json").exists():
         words = json.dumps(asdict(run)), json.dumps(asdict(scored))
-        call("-m", "perce_mini.experiments.runs", *words)
+        run_python("-m", "perce_mini.experiments.runs", *words)
     return scores_of(run, scored)[0]
 
 
@@ -40,41 +40,41 @@ class Suite:
         if jobs > 1:
             os.environ["OMP_NUM_THREADS"] = "1"  # inherited by the processes: one core per run
 
-    def repeat(self, kinds, most=None, **changes):
+    def repeat(self, methods, most=None, **changes):
         """{name: run} -> {name: [the run with each seed]}.
 
         most: use only that many seeds, to save time. changes: fields of Run to replace.
         """
         seeds = range(self.seeds)[:most]
-        kinds = {name: replace(run, **changes) for name, run in kinds.items()}
-        return {name: [replace(run, seed=seed) for seed in seeds] for name, run in kinds.items()}
+        methods = {name: replace(run, **changes) for name, run in methods.items()}
+        return {name: [replace(run, seed=seed) for seed in seeds] for name, run in methods.items()}
 
-    def figures(self, groups, desc, scored=SOME):
+    def run_all(self, groups, desc, scored=SOME):
         """{name: runs} -> {name: the figures of each run}. Trains and scores what is missing."""
         runs = list(dict.fromkeys(run for some in groups.values() for run in some))
         with ThreadPoolExecutor(self.jobs) as pool:
-            results = pool.map(partial(finished, scored=scored), runs)
+            results = pool.map(partial(ensure_scored, scored=scored), runs)
             results = list(tqdm(results, desc, len(runs), unit="run", dynamic_ncols=True))
         by_run = dict(zip(runs, results))
         return {name: [by_run[run] for run in some] for name, some in groups.items()}
 
-    def at_best_rates(self, kinds, rates=RATES, scored=VAL):
+    def at_best_rates(self, methods, rates=RATES, scored=VAL):
         """Choose the learning rate of every run by log P of the validation users' texts.
 
         Returns {name: the run at its best rate} and the table of log P by rate. While the best rate
         of a run is the lowest or highest one tried, half or twice that rate is tried too. (ROUGE-L
         is not used: it differs less between neighbouring rates than between seeds.)
         """
-        scores = {name: {} for name in kinds}  # {name: {learning rate: log P}}
-        best, missing = {}, {(name, lr) for name in kinds for lr in rates}
+        scores = {name: {} for name in methods}  # {name: {learning rate: log P}}
+        best, missing = {}, {(name, lr) for name in methods for lr in rates}
         while missing:
-            tried = {(name, lr): [replace(kinds[name], lr=lr)] for name, lr in sorted(missing)}
-            for (name, lr), (figures,) in self.figures(tried, "learning rates", scored).items():
+            tried = {(name, lr): [replace(methods[name], lr=lr)] for name, lr in sorted(missing)}
+            for (name, lr), (figures,) in self.run_all(tried, "learning rates", scored).items():
                 scores[name][lr] = figures["logp"]
             missing = set()
             for name, by_rate in scores.items():
                 lr = max(by_rate, key=by_rate.get)
-                best[name] = replace(kinds[name], lr=lr)
+                best[name] = replace(methods[name], lr=lr)
                 missing |= {(name, x) for x in (lr / 2, lr * 2) if x not in by_rate}
         columns = sorted(set().union(*scores.values()))
         caption = "Validation users: log P with persona by learning rate, nats/token, seed 0."

@@ -53,5 +53,6 @@ def caption(table):
     if not counts:
         return text
     n = " to ".join(map(str, sorted({min(counts), max(counts)})))
-    form = "mean (lowest to highest)" if counts == {2} else "mean ± half of the 95 % interval"
+    half = "mean ± half the width of the 95 % interval"
+    form = "mean (lowest to highest)" if counts == {2} else half
     return f"{text} {n} seeds: {form}."

@@ -1,7 +1,7 @@
 """More rules for the token weights, added to percontrast.LOSSES by name.
 
 Every rule takes the keyword arguments of the training step and returns weights (N,) without
-gradient. The runs here accumulate no gradients, so that the mean over the N tokens of one call is
+gradient. The runs here do not accumulate gradients, so the mean over the N tokens of one call is
 the mean over the whole optimisation step.
 """
 
@@ -40,7 +40,10 @@ def per_response_weights(examples, **step):
 
 
 def add_exact_pir(examples, tokenizer):
-    """Store the exact PIR of the response tokens in Examples of solved rows."""
+    """Store the exact PIR of the response tokens in each Example.
+
+    The rows must come from `rows_with_exact_pir`.
+    """
     for e in examples:
         e.row["exact_tokens"] = exact_tokens(e.row, tokenizer)
 
@@ -58,7 +61,7 @@ def longce_weights(logp_persona, logp_plain, **others):
 
 
 def absolute_weights(logp_persona, logp_plain, **others):
-    """|PIR|, divided by its mean: UKP's token weights, without its mixture with CE."""
+    """|PIR|, divided by its mean: the token weights of UKP, without mixing in CE."""
     size = personal_influence_ratio(logp_persona.detach(), logp_plain).abs()
     return size / size.mean().clamp(min=1e-6)  # PIR is 0 in a batch of rows without a profile
 
