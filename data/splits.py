@@ -1,17 +1,9 @@
-"""Shared by the prepare.py scripts: remove the answer from profiles and write the splits."""
+"""Shared by the prepare.py scripts: write the splits."""
 
 from pathlib import Path
 
 from perce_mini.runtime.errors import plural
 from perce_mini.runtime.files import write_jsonl_atomic
-
-
-def without_answer(profile: list, response: str) -> list:
-    """Remove profile items whose text equals the response, ignoring white space.
-
-    With the answer in the prompt, the model would only have to copy it.
-    """
-    return [item for item in profile if item["response"].split() != response.split()]
 
 
 def write_splits(folder: str | Path, splits: dict, dropped: dict | None = None) -> None:

@@ -117,4 +117,8 @@ def subsample(rows, n):
 
 
 def gives_answer(item, row):
-    return item["response"].split() == row["response"].split()  # ignores white space
+    """Return True if a profile item equals the row's response, ignoring white space.
+
+    With the answer in the prompt, the model would only have to copy it.
+    """
+    return item["response"].split() == row["response"].split()

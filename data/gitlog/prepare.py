@@ -21,7 +21,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # so that this runs from any folder
 
-from data.splits import print_dropped, without_answer, write_splits
+from data.splits import print_dropped, write_splits
+from perce_mini.rows import gives_answer
 from perce_mini.runtime import cli
 from perce_mini.runtime.errors import UserError, plural
 from perce_mini.runtime.files import check_writable
@@ -150,7 +151,7 @@ def make_splits(authors, temporal, max_rows, dropped):
         chosen = split_by_time(n_rows) if temporal else [split_of[user]] * n_rows
         for i, split in enumerate(chosen, first):
             earlier = texts[max(0, i - PROFILE) : i]
-            profile = without_answer(earlier, texts[i]["response"])
+            profile = [item for item in earlier if not gives_answer(item, texts[i])]
             dropped["profile items equal to the response"] += len(earlier) - len(profile)
             splits[split].append({"user": user, "task": "commit", **texts[i], "profile": profile})
     return splits

@@ -16,7 +16,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # so that this runs from any folder
 
-from data.splits import print_dropped, without_answer, write_splits
+from data.splits import print_dropped, write_splits
+from perce_mini.rows import gives_answer
 from perce_mini.runtime import cli
 from perce_mini.runtime.errors import UserError, one_line, short_repr
 from perce_mini.runtime.files import check_writable, open_regular, parse_json
@@ -132,7 +133,7 @@ def convert(row, where, task, dropped):
     objects = [item for item in row["profile"] if isinstance(item, dict)]
     items = [{"query": fill(templates[0], x), "response": fill(templates[1], x)} for x in objects]
     texts = [item for item in items if item["response"].strip()]
-    others = without_answer(texts, response)
+    others = [item for item in texts if not gives_answer(item, {"response": response})]
     dropped["profile items without a text"] += len(row["profile"]) - len(texts)
     dropped["profile items equal to the response"] += len(texts) - len(others)
     return {"user": user, "task": task, "query": query, "response": response, "profile": others}
