@@ -60,7 +60,6 @@ FILLED = {
     'wins toy "perce, cap 2" x over toy ce x': "1 of 2",  # not the tie
     "significance toy.2 a x": "not significant",
     "significance toy.2 b x": "significant",
-    "count_significant toy.2 x": "1 of 2",  # b and c are equal
 }
 WRONG = {"valu toy ce x": "valu", "value no ce x": "no.json", "value toy.3 ce x": "range"}
 WRONG |= {"value toy c x": "ce", "value toy ce z": "'z'", "value toy ce": "column"}

@@ -10,14 +10,12 @@ runs are kept in out/experiments and reused.
 
 import sys
 import time
-from pathlib import Path
 
 from perce_mini.experiments import real, records, report
 from perce_mini.experiments.paper import EXPERIMENTS
 from perce_mini.experiments.rows import prepare
 from perce_mini.experiments.suite import Suite
 from perce_mini.runtime import cli
-from perce_mini.runtime.errors import UserError
 
 
 def recorded(name):
@@ -68,8 +66,6 @@ def main():
     if sys.argv[1:2] == ["real"]:
         return real.main(sys.argv[2:])
     args = parse_args()
-    if not Path("data/personas/prepare.py").exists():
-        raise UserError("data/personas/prepare.py not found: run this from the project's folder")
     if not args.names and not args.readme:
         return list_experiments()
     names = [name for name in EXPERIMENTS if name in args.names or "all" in args.names]

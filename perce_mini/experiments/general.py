@@ -4,6 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
+from data.personas.general import chats, general_rows, questions
+from data.personas.prepare import BASE
 from perce_mini.dataset import encode_rows
 from perce_mini.experiments.records import table
 from perce_mini.experiments.runs import Run, load, train
@@ -13,6 +15,7 @@ from perce_mini.rouge import words
 from perce_mini.runtime.files import write_jsonl_atomic
 from perce_mini.scoring import evaluate
 
+N_ROWS = BASE  # as many as in the corpus of the default base model
 N_CHATS, N_QUESTIONS = 60, 300
 
 
@@ -20,11 +23,9 @@ def general_runs(suite, losses):
     """Return {name: runs}: a base model that was also trained on chats and questions, and runs that
     start from it.
     """
-    from data.personas.general import general_rows  # importable in the project's folder only
-
     rows = Path("out/worlds/general/train.jsonl")
     if not rows.exists():
-        write_jsonl_atomic(rows, general_rows("general"))
+        write_jsonl_atomic(rows, general_rows("general", N_ROWS))
     start = Run("ce", lr=1e-3, steps=1000, batch_size=16, data=str(rows.parent))
     if not (start.folder / "done").exists():
         train(start)
@@ -46,8 +47,6 @@ def judge_chats(run):
     The score is 1 + 4 * the share of the personal words in the user's own answer that also occur in
     the model's answer. The paper uses a language model as the judge.
     """
-    from data.personas.general import chats
-
     rows, scores = chats("chats", N_CHATS), {f"turn {k}": [] for k in range(1, 11)}
     for row, text in zip(rows, replies(run, rows, top_k=9)):
         hits = [row["response"][start:end] in text for start, end in row["personal"]]
@@ -67,8 +66,6 @@ def measure_dialogue(suite):
 
 def answer_questions(run):
     """Return which answers are right: bools (questions,). Case and punctuation are ignored."""
-    from data.personas.general import questions
-
     rows = questions("questions", N_QUESTIONS)
     texts = replies(run, rows, top_k=0)
     return np.array([words(text) == words(row["response"]) for text, row in zip(texts, rows)])

@@ -9,6 +9,8 @@ from dataclasses import replace
 import numpy as np
 from tqdm import tqdm
 
+from data.personas.exact import style_of, write_again
+from data.personas.prepare import Rng
 from perce_mini.experiments.cost import measure_cost
 from perce_mini.experiments.detectors import measure_contrast, measure_identify
 from perce_mini.experiments.general import measure_ability, measure_dialogue
@@ -20,7 +22,7 @@ from perce_mini.experiments.suite import BOTH, COLUMNS, METHODS, PAIRED, differe
 from perce_mini.experiments.tabulate import named
 from perce_mini.rouge import rouge_l
 
-MORE_RATES = [4e-3, 1.6e-2, 3.2e-2]  # the last one is so high that training collapses
+MORE_RATES = [4e-3, 1.6e-2, 3.2e-2, 6.4e-2]  # from the best one to where training collapses
 TASKS = ["abstract", "review", "topic"]
 PAPER = "PerCE, floor 0.8, cap 5"
 RULES = {  # rules for the weights, in addition to METHODS
@@ -71,9 +73,6 @@ def compare(suite, desc, compared_with_perce, rules=None):
 
 def measure_again(suite):
     """How high can ROUGE-L go?"""
-    from data.personas.exact import style_of, write_again  # importable in the project's folder only
-    from data.personas.prepare import Rng
-
     writers = {  # who writes a second response: (in the user's style?, following every habit?)
         "a stranger": (False, False),
         "the user": (True, False),

@@ -72,15 +72,7 @@ def significance(table, row, column):
     return "significant" if low * high > 0 else "not significant"
 
 
-def count_significant(table, column):
-    rows = {tuple(row["seeds"][0][column]) for row in table_of(table)["rows"]}
-    return f"{sum(low * high > 0 for _, low, high in rows)} of {len(rows)}"
-
-
-FUNCTIONS = {
-    f.__name__: f
-    for f in [value, cell, relative_gain, change, wins, significance, count_significant]
-}
+FUNCTIONS = {f.__name__: f for f in [value, cell, relative_gain, change, wins, significance]}
 
 
 def fill(text):

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from data.personas.exact import exact_logprobs
 from perce_mini import base
 from perce_mini.dataset import retrieve
 from perce_mini.rows import read_examples, subsample
@@ -48,8 +49,6 @@ def with_exact_pir(row):
 
     They are for a reader who sees the same profile items as the model's prompt contains.
     """
-    from data.personas.exact import exact_logprobs  # importable in the project's folder only
-
     indices = retrieve(row["query"], row["profile"], Settings.top_k)
     logp = exact_logprobs(row, [row["profile"][i] for i in sorted(indices)])
     exact = {"exact": logp - exact_logprobs(row, []), "exact_logp": logp}
@@ -99,7 +98,8 @@ def make_base(name, data, steps, seed=0, keep=()):
     folder = Path("out") / name
     if not base.is_finished(folder):
         settings = replace(base.SETTINGS, steps=steps, seed=seed)
-        base.train_base(data, folder, pick_device("auto"), settings, base.SHAPE, keep=keep)
+        how = settings, base.SHAPE, base.VOCAB_SIZE
+        base.train_base(data, folder, pick_device("auto"), *how, keep=keep)
     return {"base": str(folder)}
 
 

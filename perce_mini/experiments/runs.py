@@ -6,13 +6,16 @@ its base model or the rows of data/personas change. (For other data, the folder'
 hash of train.jsonl.)
 """
 
+import hashlib
 import json
+import os
 import sys
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
 
+from perce_mini import hf
 from perce_mini.contrast import add_strangers
 from perce_mini.dataset import encode_rows
 from perce_mini.experiments.rows import DATA, RUNS, rows_of, rows_with_exact_pir
@@ -43,7 +46,6 @@ class Run:
     clip_max: float = CLIP_MAX
     ce_first: float = 0.0  # share of the steps that use CE, before `loss` takes over
     contrast: str = "none"
-    weight_decay: float = Settings.weight_decay
     batch_size: int = Settings.batch_size
     top_k: int = Settings.top_k
     block_size: int = 0  # longest sequence for a Hugging Face model; 0 for the model's own limit
@@ -59,6 +61,8 @@ class Run:
                 text = f"{value:g}" if isinstance(value, float) else Path(str(value)).name
                 if field.name == "data":
                     text += "-" + sha256(f"{value}/train.jsonl")[:6]
+                if field.name == "base" and hf.is_folder(value):
+                    text += "-" + hashlib.sha256(os.path.realpath(value).encode()).hexdigest()[:6]
                 parts.append(f"{field.name}={text}")
         return RUNS / (",".join(parts) or "default")
 
