@@ -37,24 +37,22 @@ RULES = {  # rules for the weights, in addition to METHODS
 
 def measure_main(suite):
     """CE, LossCE, EntCE, PerCE and an oracle."""
-    return compare(suite, "main", ["perce", "lossce", "entce", "oracle"])
+    return compare(suite, "main", METHODS, ["perce", "lossce", "entce", "oracle"])
 
 
 def measure_weights(suite):
     """Other rules for the weights."""
-    return compare(suite, "weights", ["perce", *RULES], RULES)
+    return compare(suite, "weights", METHODS | RULES, ["perce", *RULES], 3)
 
 
-def compare(suite, desc, compared_with_perce, rules=None):
-    """Compare METHODS, each at its best learning rate, with `rules` ({name: run}).
+def compare(suite, desc, methods, compared_with_perce, most_seeds=None):
+    """Compare `methods` ({name: run}), each at its best learning rate.
 
-    All rules use PerCE's best rate. Returns four tables: the figures, the differences from CE, the
-    differences from PerCE (only for the names in `compared_with_perce`), and log P by learning
-    rate.
+    Returns four tables: the figures, the differences from CE, the differences from PerCE (only for
+    the names in `compared_with_perce`), and log P by learning rate.
     """
-    best, rates_table = suite.at_best_rates(METHODS)
-    best |= {name: replace(run, lr=best["perce"].lr) for name, run in (rules or {}).items()}
-    groups = suite.repeat(best)
+    best, rates_table = suite.at_best_rates(methods)
+    groups = suite.repeat(best, most_seeds)
     rows = suite.run_all({"base": [Run(steps=0)]} | groups, desc, TEST)
     rates = ", ".join(f"{named(name)} {run.lr:g}" for name, run in best.items())
     caption = f"{TEST.n} test examples, {Run.steps} steps of {Run.batch_size} examples."
