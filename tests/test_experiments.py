@@ -447,7 +447,7 @@ def test_cells_of_main_and_weights(imagined):
     assert set(to_perce) == {"lossce", "entce", "oracle"}
     scores, to_ce, to_perce, _ = tables_of(paper.measure_weights(Imagined(3, 1)))
     assert set(to_ce) == {*suite.METHODS, *paper.RULES} - {"ce"} and set(to_perce) == {*paper.RULES}
-    dft = [replace(run, loss="dft") for run in perce]  # other rules take PerCE's learning rate
+    dft = best(Run("dft"))
     assert to_perce["DFT"][0]["logp"] == [value(dft, perce, runs.TEST, "logp"), 0, 1]
     half = best(Run(ce_first=0.5))
     assert scores["ce-then-perce"][1]["length"] == value(half[1], runs.TEST, "length")
