@@ -19,8 +19,11 @@ from perce_mini.percontrast import CLIP_MIN
 from perce_mini.runtime.errors import plural, printable
 from perce_mini.tables import NOTHING, short_names
 
-LIGHT = {"paper": "#ffffff", "ink": "#1f2328", "soft": "#59636e"}
-DARK = {"paper": "#0d1117", "ink": "#f0f6fc", "soft": "#9198a1"}
+COLOURS = """
+:root { --paper: #ffffff; --ink: #1f2328; --soft: #59636e; color-scheme: light dark; }
+@media (prefers-color-scheme: dark) {
+  :root { --paper: #0d1117; --ink: #f0f6fc; --soft: #9198a1; } }
+"""
 SCALE = [-5, -2, 0, 0.8, 2, 5]  # nats
 MARKS = ["Mn", "Mc", "Me", "Cf"]  # Unicode categories of accents and joiners
 STYLE = """
@@ -205,13 +208,11 @@ def page(runs, tokenizers, contrast="none", n=10):
         which = f"The {len(examples)} of {which} whose PIR varies most:"
     digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
     policy = f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'"
-    light, dark = (";".join(f"--{k}:{v}" for k, v in colours.items()) for colours in [LIGHT, DARK])
     return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>{visible(", ".join(names.values()))}: PIR</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="{policy}; form-action 'none'">
-<style>:root{{color-scheme:light dark;{light}}}
-@media(prefers-color-scheme:dark){{:root{{{dark}}}}}{STYLE}</style></head><body>
+<style>{COLOURS}{STYLE}</style></head><body>
 {head}<p class="soft">{which}</p>
 {"".join(articles)}<footer>PIR = ln(P with the persona / P {other})
 <output>Point at a token, tap it, or press Tab.</output></footer>

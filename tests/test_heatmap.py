@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from perce_mini.experiments.picture import example_of, response_svg
-from perce_mini.heatmap import DARK, page, pieces, shade
+from perce_mini.heatmap import page, pieces, shade
 from perce_mini.rouge import RougeL
 from perce_mini.tokenizer import Tokenizer
 
@@ -155,9 +155,9 @@ def test_the_picture_is_shaded_and_underlined_and_holds_every_word():
     words = ["ab", "c&<d\x00", *["x" * n for n in range(1, 60)]]
     example = example_of(record(" ".join(words), [0, 1.25, 0, -4], personal=[3]), TOKENIZER)
     assert example["pir"][:4] == [0, 1.25, 0, -4]
-    svg = response_svg(json.loads(json.dumps(example)), dark=True)
+    svg = response_svg(json.loads(json.dumps(example)))
     blue = f'fill="rgb(60,120,255)" fill-opacity="{0.6 * 0.8**0.6:.2f}"'
-    assert blue in svg and svg.count("<path") == 1 and DARK["paper"] in svg
+    assert blue in svg and svg.count("<path") == 1
     texts = ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")
     tokens = [text for text in texts if text.get("textLength")]
     assert "".join(text.text for text in tokens) == "".join(words).replace("\0", "\ufffd")

@@ -40,7 +40,7 @@ def test_the_written_files_are_up_to_date(monkeypatch):
     assert not stale
     images = re.findall(r"\]\((\S+\.svg)\)", files[report.RESULTS / "README.md"])
     drawn = {path.name for path in report.RESULTS.glob("*.svg")}
-    assert drawn == {*images, "example-light.svg", "example-dark.svg"}
+    assert drawn == {*images, "example.svg"}
 
 
 def test_numbers_in_the_findings_are_fields():

@@ -6,7 +6,7 @@ The text and its PIR are recorded in data/results/example.json.
 import re
 import textwrap
 
-from perce_mini.heatmap import DARK, LIGHT, SCALE, parts_of, signed, tint, visible
+from perce_mini.heatmap import COLOURS, SCALE, parts_of, signed, tint, visible
 
 LEFT, TOP = 16, 62  # where the text starts, in pixels
 LINE, CELL = 30, 8.6  # height of a line and width of a character, in pixels
@@ -58,9 +58,8 @@ def tokens_svg(example):
     return "\n".join(svg), TOP + LINE * (1 + max(line for line, _ in place.values()))
 
 
-def response_svg(example, dark):
+def response_svg(example):
     """Draw an example (see `example_of`) with a legend. Returns the text of an SVG file."""
-    paper, ink, soft = (DARK if dark else LIGHT).values()
     tokens, bottom = tokens_svg(example)
     scale = ""
     for x, pir in zip(range(LEFT + 80, 720, 54), SCALE):
@@ -68,9 +67,10 @@ def response_svg(example, dark):
         scale += words(x + 25, bottom + 30, signed(pir, "+g"), "small middle")
     return f"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 720 {bottom + 70}" role="img">
 <title>{HEAD}</title>
-<style>text{{font:14px ui-monospace,monospace;fill:{ink}}}path{{stroke:{ink};stroke-width:2}}
-.small{{font:14px system-ui,sans-serif}}.soft{{fill:{soft}}}.middle{{text-anchor:middle}}</style>
-<rect width="720" height="{bottom + 70}" rx="6" fill="{paper}"/>
+<style>{COLOURS}text{{font:14px ui-monospace,monospace;fill:var(--ink)}}
+path{{stroke:var(--ink);stroke-width:2}}.paper{{fill:var(--paper)}}.soft{{fill:var(--soft)}}
+.small{{font:14px system-ui,sans-serif}}.middle{{text-anchor:middle}}</style>
+<rect width="720" height="{bottom + 70}" rx="6" class="paper"/>
 {words(LEFT, 26, HEAD)}
 {words(LEFT, 48, f"Query: {example['query']}", "small soft")}
 {tokens}

@@ -168,9 +168,7 @@ def generated_files():
         for chart in result.get("charts", []):
             files[RESULTS / f"{name}-{chart['name']}.svg"] = svg(chart, result["title"])
     if (RESULTS / "example.json").exists():
-        for look in ["light", "dark"]:
-            picture = response_svg(read_json(RESULTS / "example.json"), look == "dark")
-            files[RESULTS / f"example-{look}.svg"] = picture
+        files[RESULTS / "example.svg"] = response_svg(read_json(RESULTS / "example.json"))
     return files | {path: with_parts(read_text(path)) for path in READMES if path.exists()}
 
 
