@@ -89,7 +89,8 @@ def read_files(paths):
                 same = outputs.setdefault(name, output) == output
                 check(same, where, f"id {name!r} has two different outputs")
             else:
-                check(isinstance(row.get("profile"), list), where, "'profile' must be a list")
+                reason = "'profile' must be a list (and LaMP's outputs must name their task)"
+                check(isinstance(row.get("profile"), list), where, reason)
                 rows.append((path, where, row))
     return outputs, rows
 

@@ -3,7 +3,7 @@
     model, tokenizer = load("SmolLM2-135M")     config.json, *.safetensors, tokenizer.json
     save(model, "SmolLM2-135M", "out/mine")     the same files, for other programs
 
-Supports Llama 2 and 3, SmolLM2, Qwen2, Qwen2.5 and Qwen3. A model that is almost right gives
+Supports Llama 3, SmolLM2, Qwen2, Qwen2.5 and Qwen3. A model that is almost right gives
 plausible but wrong numbers, so any unsupported setting raises an error that names it.
 """
 
