@@ -2,7 +2,7 @@
 
     python -m perce_mini.pir MODEL_FOLDER --profile mine.txt --text new.txt --html out/pir.html
 
-MODEL_FOLDER is a Hugging Face folder (Llama, SmolLM2, Qwen), the output folder of a train.py run,
+MODEL_FOLDER is a Hugging Face folder (Llama 3, SmolLM2, Qwen), the output folder of a train.py run,
 or data/base. In a notebook:
 
     from perce_mini.pir import score_pir

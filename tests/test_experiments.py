@@ -575,23 +575,23 @@ def test_cells_of_ability_and_dialogue(imagined, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def answer_questions(run):
-        share = {"ce": 0.0, "lossce": 0.5}.get(run.loss, 1.0) if run.steps else 0.25
+        share = {"ce": 0.0, "perce": 0.5}[run.loss] if run.steps else 0.25
         return np.arange(300) < 300 * share
 
     monkeypatch.setattr(general, "answer_questions", answer_questions)
     (scores,) = tables_of(general.measure_ability(imagined))
-    for loss, change in {"perce": 1, "lossce": 0.5, "base": 0.25}.items():
+    for loss, change in {"perce": 0.5, "base": 0.25}.items():
         assert scores[loss][0]["right answers minus CE"][0] == pytest.approx(change)
     assert len(read_examples("out/worlds/general/train.jsonl")) == 9
     base = "1000 steps"  # the folder of the model that read chats and questions
-    run = Run("ce", seed=1, base=base)
+    run = Run("ce", lr=1e-3, seed=1, base=base)
     assert scores["ce"][1]["rouge_l"] == value(run, runs.SOME, "rouge_l")
-    assert scores["lossce"][1]["right answers"] == 0.5
+    assert scores["perce"][1]["right answers"] == 0.5
     assert scores["ce"][0]["right answers"] == 0
     assert "right answers minus CE" not in scores["ce"][0]
     monkeypatch.setattr(general, "judge_chats", lambda run: {"turn 1": value(run)})
     (scores,) = tables_of(general.measure_dialogue(imagined))
-    assert scores["perce"][2] == {"turn 1": value(Run(seed=2, base=base))}
+    assert scores["perce"][2] == {"turn 1": value(replace(run, loss="perce", seed=2))}
 
 
 def test_the_judge_counts_personal_words_and_answers_are_scored(monkeypatch):
