@@ -13,7 +13,6 @@ from tests.conftest import ROOT
 NOT_OURS = "(over|paper's|bring) 10 %|up to (0.878|68 %)|0.373, CE 0.226|3.08 of 5|0.66 on DROP"
 NAMES = r"F1\b|ROUGE-1|SmolLM2-135M|GPT-2|Qwen3-1.7B|Qwen3-4B|arXiv 2603.06595|95 %|cludes 0\b"
 NAMES += r"|--ce-first 0.5|PIR > 0.8|\[0.8, 5\]|temperature 0.4|turn 6|4 to 14 billion|300 steps"
-NAMES += r"|--seeds 3"
 
 
 @pytest.fixture
