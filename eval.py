@@ -80,7 +80,7 @@ def main():
     top_k = settings.top_k if args.top_k is None else args.top_k
     data = args.data or settings.data
     if not data:
-        advice = "give the texts to score with --data"
+        advice = "use --data to pass the texts to score"
         raise UserError(f"a Hugging Face model comes without texts: {advice}")
     data_file = held_out_file(data)
     inputs = [data_file, *(file for run in args.runs for file in run.glob("*"))]

@@ -63,7 +63,7 @@ def load_start(args, device):
     start = checkpoint.load(args.start, device)
     file = base.base_file(args.data)
     if args.data != DEFAULT_DATA and start.settings.data_sha256 != sha256(file):
-        advice = "delete that folder to train a new base model"
+        advice = f"delete {args.start} to train a new base model"
         raise UserError(f"{args.start} was not trained on the current rows of {file}: {advice}")
     return start
 
@@ -112,7 +112,7 @@ def write_reports(args, out, scored, tokenizers):
 
 
 def train_base_model(args, rows, held_out, device):
-    """Train the base model for the user's own data in args.start."""
+    """Train a base model on the user's own data and save it in args.start."""
     print(f"training a base model for {args.data} first, saving it in {args.start}")
     if len(rows) < FEW_ROWS:
         advice = "start from a pretrained model with --init"
@@ -132,7 +132,7 @@ def main():
     models = {}
     for loss, (settings, state) in find_runs(args, len(rows)).items():
         out = args.folders[loss]
-        print(f"fine-tuning {args.start} with {loss} into {out} on {device}", flush=True)
+        print(f"fine-tuning {args.start} with {loss} on {device}, saving to {out}", flush=True)
         models[loss] = train(args, settings, state, out, rows, held_out, device)
         models[loss][0].cpu()  # free the GPU's memory for the next run
     rank = distributed.rank()

@@ -1,4 +1,4 @@
-"""Train the small base model for fine-tuning: next-token prediction on whole documents.
+"""Train the small base model that fine-tuning starts from: next-token prediction on documents.
 
     python -m perce_mini.base --data out/commits
 

@@ -93,7 +93,7 @@ def held_out_file(path):
     A file path is returned unchanged. Raises DataError."""
     path = Path(path)
     if not path.exists():
-        raise DataError(f"{path}: no such file or folder: give the texts to score with --data")
+        raise DataError(f"{path}: no such file or folder; set the data with --data")
     if not path.is_dir():
         return path
     for name in ["test.jsonl", "val.jsonl"]:

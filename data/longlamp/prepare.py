@@ -55,7 +55,7 @@ def check(ok, where, reason):
 def read_rows(path):
     """Read [(where, row, task)] from a JSON list, LaMP's outputs, or JSON Lines.
 
-    Only LaMP's outputs name their task; it is None for all other rows. Raises UserError.
+    Only LaMP's output files name their task; it is None for all other rows. Raises UserError.
     """
     check(path.suffix != ".parquet", path, PARQUET)
     with one_line(path, "UTF-8 text"), open_regular(path) as file:

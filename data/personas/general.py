@@ -45,7 +45,7 @@ WRITERS |= {"turn": turn, "question": question}
 
 
 def general_rows(seed, n_rows):
-    """Make a base corpus in which turns and questions replace a share of the texts.
+    """Make a base corpus in which some of the texts are replaced by chat turns and questions.
 
     The profile of a turn holds four turns, by the same author or by strangers. A fifth of the turns
     have no profile.

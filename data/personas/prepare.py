@@ -129,7 +129,9 @@ class Writer:
             self.say(plain)
 
     def fill(self, template, pools=words.POOLS, **before):
-        """Say a template with its fields filled. Returns the words that were drawn: {name: word}.
+        """Fill in the template's fields and append the result to the text.
+
+        Returns the words that were drawn: {name: word}.
 
         {name} is replaced by before[name], or by a random word from the pool of this name. {*trait}
         is replaced by the user's own words, and {~word} by the British spelling if the user has
@@ -176,7 +178,7 @@ class Writer:
 
 
 def write_kind(kind, w):
-    """Write a text of this kind (query, greeting, sentences, closing) from the templates."""
+    """Write a text of this kind from its templates: query, greeting, sentences, closing."""
     common, personal = words.TEMPLATES[kind], words.PERSONAL[kind]
     w.sentences = words.SENTENCES.get(kind, w.sentences)
     drawn = w.fill(*common["query"])
@@ -239,10 +241,11 @@ def as_row(name, task, texts):
 
 
 def user_rows(split, n_rows, rng, tasks=TASKS, ordinary=N_ORDINARY, faith=FAITH):
-    """Make n_rows rows per task. A user has one row in train, and two rows in other splits.
+    """Make n_rows rows per task.
 
-    A profile holds six texts. In train, every fourth profile is empty: otherwise the model would
-    forget how to predict without a persona, and PIR needs that prediction.
+    Each training user has one row; each user in the other splits has two. A profile holds six
+    texts. In train, every fourth profile is empty: otherwise the model would forget how to predict
+    without a persona, and PIR needs that prediction.
     """
     rows, held_out = [], split != "train"
     for task in tasks:

@@ -20,8 +20,9 @@ N_CHATS, N_QUESTIONS = 60, 300
 
 
 def general_runs(suite):
-    """Return {name: runs}: a base model that was also trained on chats and questions, and CE and
-    PerCE from it.
+    """Return {name: runs}: CE and PerCE runs, and the base model that they start from.
+
+    This base model was also trained on chats and questions.
 
     The runs use a quarter of the default learning rate. With the default, which suits the texts
     best, a model this small forgets everything else with any loss, and nothing is left to compare.

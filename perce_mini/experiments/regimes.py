@@ -33,10 +33,10 @@ def known_form():
 
 
 def on_form(form):
-    """Return where runs on this form start.
+    """Return the fields of Run for texts of this form: data and base model, or {} for the defaults.
 
-    On the known form, that is an early checkpoint of the base model, which already knows the form
-    but does not use its context well yet. The finished base model has nothing left to learn there.
+    For the known form, the base model is an early checkpoint, which already knows the form but does
+    not use its context well yet. The finished base model has nothing left to learn there.
     """
     return known_form() | keep_bases(BASES)[BASES[0]] if form == KNOWN else {}
 

@@ -25,7 +25,7 @@ PAIRED = "paired bootstrap over users and seeds"  # for captions: where interval
 
 
 def ensure_scored(run, scored):
-    """Return the figures of a run. If they are missing, a new process trains and scores it."""
+    """Return a run's scores. If there are none yet, train and score the run in a new process."""
     if not (run.folder / f"{scored.name}.json").exists():
         words = json.dumps(asdict(run)), json.dumps(asdict(scored))
         run_python("-m", "perce_mini.experiments.runs", *words)

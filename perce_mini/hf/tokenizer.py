@@ -189,18 +189,18 @@ def read_ends(folder, settings):
 def order_tokens(model, special):
     """Return {bytes: id} for the ordinary tokens, in the order of the merges that complete them.
 
-    tiktoken merges any two adjacent parts that together form a token, starting with the earliest in
-    this order. The file allows only the listed pairs. Both give the same ids if the listed merges
-    build every token from its letters, which is checked here. With "ignore_merges", a piece that is
-    a token stays whole, as in tiktoken. The merges may then leave a token in three or more parts,
-    but not in two, because tiktoken would join them.
+    tiktoken merges any two adjacent parts that together form a token, always the pair whose token
+    comes first in this order. The file allows only the listed pairs. Both give the same ids if the
+    listed merges build every token from its letters, which is checked here. With "ignore_merges", a
+    piece that is a token stays whole, as in tiktoken. The merges may then leave a token in three or
+    more parts, but not in two, because tiktoken would join them.
     """
     for name in OTHER_BPE:
         check(not model.get(name), f"{name} {short_repr(model.get(name))}")
     vocab = {token: i for token, i in model["vocab"].items() if token not in special}
     merges = [tuple(m.split(" ") if isinstance(m, str) else m) for m in model["merges"]]
     order, byte_of = {pair: rank for rank, pair in enumerate(merges)}, bytes_of_characters()
-    check(vocab.keys() >= {left + right for left, right in order}, "merges that form no token")
+    check(vocab.keys() >= {left + right for left, right in order}, "a merge forms no known token")
     work = sum(len(token) ** 2 for token in vocab)  # 3 million for SmolLM2
     check(work < 5 * 10**7, "tokens that are too long")
     ranks = {}

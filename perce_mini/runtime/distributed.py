@@ -4,7 +4,7 @@ All processes draw the same sequence of micro-batches, and each process handles 
 all divide by the number of response tokens in the whole step, so the gradient of Eq. 8 is the SUM
 of the gradients over all processes. Only the first process prints and writes files.
 
-Without torchrun, there is a single process, and these functions do nothing.
+Without torchrun, there is a single process, and no communication takes place.
 """
 
 import os
