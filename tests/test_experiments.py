@@ -490,7 +490,7 @@ KNOWN = {"data": "known", "base": "kept-1000"}
 def test_cells_of_regimes(imagined):
     results = regimes.measure_regimes(imagined)
     changes, figures, share_changes, share_figures, bases = tables_of(results)
-    assert len(changes) == 8 and len(figures) == 16
+    assert len([key for key in changes if key[2] == "own best"]) == 8
 
     def pair(steps, n, **how):
         """[CE, PerCE]: n seeds each, with the rates that are the best after `steps`."""
@@ -498,8 +498,12 @@ def test_cells_of_regimes(imagined):
 
     for form, steps, typical, how in [("new form", 30, 60, {}), ("known form", 120, 240, KNOWN)]:
         ce, perce = ([replace(x, steps=steps) for x in some] for some in pair(typical, 3, **how))
-        (row,) = changes[form, str(steps)]
+        (row,) = changes[form, str(steps), "own best"]
         assert row["logp_other"] == [value(perce, ce, runs.SOME, "logp_other"), 0, 1]
+        assert ce[0].lr != perce[0].lr
+        slow = [replace(run, lr=perce[0].lr) for run in ce]
+        (same,) = changes[form, str(steps), "PerCE's for both"]
+        assert same["logp"] == [value(perce, slow, runs.SOME, "logp"), 0, 1]
         label = form, str(steps), "perce", f"{perce[0].lr:g}"
         assert figures[label][2]["rouge_l"] == value(perce[2], runs.SOME, "rouge_l")
         x = np.mean([value(run, runs.SOME, "logp_other") for run in ce])
@@ -608,7 +612,8 @@ def test_the_judge_counts_personal_words_and_answers_are_scored(monkeypatch):
     scores = general.judge_chats(Run())
     shares = [1 / len(row["personal"]) for row in chats("chats", 9) if len(row["profile"]) == 9]
     assert len(set(shares)) > 1 and scores["turn 10"] == pytest.approx(1 + 4 * np.mean(shares))
-    assert (len(scores), scores["turn 1"], scores["turn 6"]) == (10, 1, 5)
+    assert (len(scores), scores["turn 1"], scores["turn 6"]) == (11, 1, 5)
+    assert 1 < scores["all"] < scores["turn 10"]
     golds = [row["response"] for row in questions("questions", 9)]
     monkeypatch.setattr(general, "N_QUESTIONS", 9)
     answers = [golds[0].upper(), *golds[1:6], *["nobody"] * 3]

@@ -47,7 +47,7 @@ def replies(run, rows, top_k):
 
 
 def judge_chats(run):
-    """Score the model's answers in chats from 1 to 5: {"turn k": mean over chats}.
+    """Score the model's answers in chats from 1 to 5: {"turn k": mean over chats, "all": mean}.
 
     The score is 1 + 4 * the share of the personal words in the user's own answer that also occur in
     the model's answer. The paper uses a language model as the judge.
@@ -56,6 +56,7 @@ def judge_chats(run):
     for row, text in zip(rows, replies(run, rows, top_k=9)):
         hits = [row["response"][start:end] in text for start, end in row["personal"]]
         scores[f"turn {len(row['profile']) + 1}"].append(1 + 4 * np.mean(hits))
+    scores["all"] = [score for values in scores.values() for score in values]
     return {turn: float(np.mean(values)) for turn, values in scores.items()}
 
 

@@ -63,20 +63,23 @@ def vary_steps(suite):
         for steps in STEPS:
             # Learning rates are tuned for 60 and for 240 steps, and also used for 30 and for 120.
             best = suite.tuned(steps=60 if steps <= 60 else Run.steps, **on_form(form))
-            groups = suite.repeat(best, 3, steps=steps)
-            scores = suite.run_all(groups, f"{form}, {steps} steps")
-            change = difference(groups["perce"], groups["ce"])
-            changes[form, steps] = [change]
-            for loss in BOTH:
-                figures[form, steps, loss, f"{best[loss].lr:g}"] = scores[loss]
-            x = interval(of_seeds(scores["ce"], "logp_other"))[0]
+            same = best | {"ce": replace(best["ce"], lr=best["perce"].lr)}
+            rates = {"own best": best} | ({} if same == best else {"PerCE's for both": same})
+            for which, pair in rates.items():
+                groups = suite.repeat(pair, 3, steps=steps)
+                scores = suite.run_all(groups, f"{form}, {steps} steps")
+                changes[form, steps, which] = [difference(groups["perce"], groups["ce"])]
+                for loss in BOTH:
+                    figures[form, steps, loss, f"{pair[loss].lr:g}"] = scores[loss]
+            ce = figures[form, steps, "ce", f"{best['ce'].lr:g}"]
+            x = interval(of_seeds(ce, "logp_other"))[0]
             for metric, lines in panels.items():
-                lines[form].append([x, change[metric]])
+                lines[form].append([x, changes[form, steps, "own best"][0][metric]])
     minus = f"PerCE − CE on {SOME.n} test examples, 3 seeds: {PAIRED}."
     both = "Both losses on these examples. Runs of 30 and 60 steps use the learning rate with the"
     both += " best validation log P after 60 steps; the other runs use the best one after"
     both += f" {Run.steps}."
-    changes_table = table(minus, COLUMNS, changes, ("form", "steps"))
+    changes_table = table(minus, COLUMNS, changes, ("form", "steps", "learning rates"))
     figures_table = table(both, COLUMNS, figures, ("form", "steps", "loss", "rate"))
     axes = "log P of the other tokens after CE, nats", "PerCE − CE"
     return [changes_table, figures_table], chart("lead", *axes, panels)
