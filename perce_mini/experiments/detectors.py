@@ -179,5 +179,5 @@ def measure_contrast(suite):
     trained["difference"] = [difference(groups["stranger"], groups["none"])]
     rates = " and ".join(f"{run.lr:g}" for run in best.values())
     caption = "PerCE, trained with no profile or with a stranger's profile in the plain view"
-    caption += f" (learning rates {rates}). Difference: {PAIRED}."
+    caption += f" (learning rates {rates}). Difference (a stranger's minus none): {PAIRED}."
     return {"tables": [first, table(caption, COLUMNS[:7], trained, transposed=True)]}

@@ -66,7 +66,7 @@ def measure_dialogue(suite):
     suite.run_all(groups, "dialogue")  # trains them
     rows = {name: [judge_chats(run) for run in runs] for name, runs in groups.items()}
     caption = f"The judge's score in {N_CHATS} chats, only for turns in which the user's own answer"
-    caption += " contains personal words."
+    caption += " contains personal words. Turn k is the k-th answer of a chat."
     return {"tables": [table(caption, rows["base"][0], rows, digits=2)]}
 
 

@@ -102,7 +102,8 @@ def measure_lr(suite):
         for loss in BOTH:
             by_rate = [of_seeds(figures[loss, lr], metric) for lr in MORE_RATES]
             rows[f"{metric}, {loss}"] = [dict(zip(MORE_RATES, seed)) for seed in zip(*by_rate)]
-    caption, lines = "Validation users.", {loss: [] for loss in BOTH}
+    caption = f"{VAL.n} validation examples. Columns: learning rate."
+    lines = {loss: [] for loss in BOTH}
     for (loss, lr), seeds in figures.items():
         lines[loss].append([lr, *of_seeds(seeds, "rouge_l")])
         if min(of_seeds(seeds, "steps")) < Run.steps:
@@ -142,7 +143,8 @@ def measure_transfer(suite):
         for trained_on in ["nothing", *TASKS]:
             seeds = zip(*(figures[trained_on, loss] for loss in BOTH))
             rows[trained_on] = [on_each_task(metric, *pair) for pair in seeds]
-        caption = f"{metric}, test users; one row per training task."
+        caption = f"{metric} on {SOME.n} test examples. Rows: training task ({Run.steps // 3} steps"
+        caption += " on a third of the rows). Columns: test task and loss."
         tables.append(table(caption, columns, rows, "trained on"))
     return {"tables": tables}
 
