@@ -262,7 +262,7 @@ START = starting_with("<|im_end|>", 257)
     "content, reason",
     [
         (bpe(byte_fallback=True), "byte_fallback"),
-        (bpe(merges=["h e", "h €"]), "merges"),
+        (bpe(merges=["h e", "h €"]), "merge"),
         (bpe(vocab=VOCAB | {"hey": 255}), "hey"),
         (bpe(**ABC), "'abc'"),  # `tokenizers` reads abc as two tokens, tiktoken as one
         (bpe(**ABCD), "'abcd'"),
