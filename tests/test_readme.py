@@ -1,6 +1,7 @@
 """All code blocks in the two READMEs run, all links work, and recorded parts are up to date."""
 
 import json
+import math
 import re
 import shlex
 import shutil
@@ -48,6 +49,12 @@ def somebody_elses_setup():
 def test_the_method_by_hand():
     (code,) = [code for code in blocks("python") if "with_persona" in code]
     exec(code, {})
+    rows = re.findall(r'^\| "(?:Howdy|,|sir)" \| (.*) \|$', README, flags=re.M)
+    assert len(rows) == 3
+    for row in rows:
+        p, _, _, weight, nll, product = row.split(" | ")
+        assert float(nll) == pytest.approx(-math.log(float(p)), abs=6e-4)
+        assert float(product) == pytest.approx(float(weight.split()[0]) * float(nll), abs=2e-3)
 
 
 def test_the_trainer_of_ones_own():
